@@ -1,0 +1,104 @@
+"""A question that the reader answers before running what answers it."""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+from dlnotes.viz._demo import WIDGET_VIEW
+from dlnotes.viz._show import display
+
+
+def predict(question: str, options: Sequence[str], answer: str, why: str) -> None:
+    """Ask the reader for a prediction.
+
+    Live it is one button per option and an answer after the first press; stored it is the
+    question with its answer folded away, and as plain text the question alone.
+
+    Args:
+        question: what will happen? One or two sentences.
+        options: at least two different answers, each a few words (no formulas).
+        answer: the right one of `options`.
+        why: the reason, shown with the answer.
+
+    Raises:
+        TypeError: if a text is not a string.
+        ValueError: if a text is empty, there are fewer than two different options, or `answer`
+            is none of them.
+    """
+    options = tuple(options)
+    texts = {"question": question, "answer": answer, "why": why}
+    texts |= {f"options[{i}]": option for i, option in enumerate(options)}
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise TypeError(f"{name} must be a string, got {text!r}")
+        if not text.strip():
+            raise ValueError(f"{name} must not be empty")
+    if len(options) < 2 or len(set(options)) != len(options):
+        raise ValueError(f"options must be at least two different answers, got {options!r}")
+    if answer not in options:
+        raise ValueError(f"answer must be one of {options!r}, got {answer!r}")
+
+    lettered = [f"{chr(ord('a') + i)}) {option}" for i, option in enumerate(options)]
+    data: dict[str, Any] = {
+        "text/plain": "\n".join([f"Predict: {question}", *lettered]),
+        "text/html": _folded(question, lettered, answer, why),
+    }
+    widget = _live(question, options, answer, why)
+    if widget is not None:
+        data[WIDGET_VIEW] = {
+            "version_major": 2,
+            "version_minor": 0,
+            "model_id": widget.model_id,
+        }
+    display(data)
+
+
+def _folded(question: str, lettered: Sequence[str], answer: str, why: str) -> str:
+    lines = "<br>\n".join(html.escape(line, quote=False) for line in lettered)
+    return (
+        f"<p><strong>Predict:</strong> {html.escape(question, quote=False)}</p>\n"
+        f"<p>{lines}</p>\n"
+        f"<details><summary>Answer</summary>\n"
+        f"<p><strong>{html.escape(answer, quote=False)}.</strong> "
+        f"{html.escape(why, quote=False)}</p>\n</details>"
+    )
+
+
+def _live(question: str, options: Sequence[str], answer: str, why: str) -> Any:
+    """The widget, or None where there is no kernel or no ipywidgets."""
+    try:
+        import ipywidgets
+        from IPython import get_ipython
+    except ImportError:
+        return None
+    shell = get_ipython()
+    if shell is None or getattr(shell, "kernel", None) is None:
+        return None
+
+    asked = ipywidgets.HTMLMath(
+        f"<div style='line-height:1.35;max-width:40rem;white-space:normal'>"
+        f"<strong>Predict:</strong> {html.escape(question)}</div>"
+    )
+    buttons = [
+        ipywidgets.Button(
+            description=option,
+            layout={"width": "auto", "max_width": "100%", "height": "auto"},
+        )
+        for option in options
+    ]
+    feedback = ipywidgets.HTMLMath("<div role='status'></div>")
+
+    def respond(pressed: Any) -> None:
+        right = pressed.description == answer
+        verdict = "Yes" if right else f"You chose “{pressed.description}”; it is “{answer}”"
+        for button in buttons:
+            chosen = "success" if right else "warning"
+            button.button_style = chosen if button is pressed else ""
+        feedback.value = (
+            "<div role='status' style='line-height:1.35;max-width:40rem;white-space:normal'>"
+            f"<strong>{html.escape(verdict)}.</strong> {html.escape(why)}</div>"
+        )
+
+    for button in buttons:
+        button.on_click(respond)
+    return ipywidgets.VBox([asked, *buttons, feedback])

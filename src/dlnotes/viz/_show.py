@@ -1,0 +1,129 @@
+"""Show a figure as a PNG that carries its alternative text."""
+
+import base64
+import io
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dlnotes.viz._style import DISPLAY_DPI, DPI
+
+MIN_ALT = 20  # characters; "A plot." describes nothing
+
+
+def show(fig: Figure, *, alt: str) -> None:
+    """Show a figure in the notebook, with its alternative text, and close it.
+
+    The output holds the picture (`image/png`) and the text "Figure: …" (`text/plain`), which a
+    terminal, a text export and the comparison of stored outputs see. The alternative text also
+    stands in the picture's metadata, where converters look for it.
+
+    Args:
+        fig: the figure; every axis that is on needs a label on x and on y (`ax.set_axis_off()`
+            for drawings and images).
+        alt: what the figure shows, in words, for somebody who cannot see it.
+
+    Raises:
+        TypeError: if `fig` is not a matplotlib figure or `alt` not a string.
+        ValueError: if `alt` is shorter than 20 characters, the figure is empty, or an axis
+            that is on lacks a label.
+    """
+    try:
+        alt = check_alt(alt)
+        check_figure(fig)
+        data, metadata = picture(fig, alt)
+    finally:
+        if isinstance(fig, Figure):
+            plt.close(fig)
+    display({**data, "text/plain": f"Figure: {alt}"}, metadata)
+
+
+def check_alt(alt: Any) -> str:
+    """Return the alternative text on one line; raise if it says too little."""
+    if not isinstance(alt, str):
+        raise TypeError(f"alt must be a string that describes the figure, got {alt!r}")
+    text = " ".join(alt.split())
+    if len(text) < MIN_ALT:
+        raise ValueError(
+            f"alt must describe the figure in at least {MIN_ALT} characters, got {text!r}"
+        )
+    return text
+
+
+def check_figure(fig: Any) -> None:
+    """Raise if the figure is empty or an axis that is on lacks a label."""
+    if not isinstance(fig, Figure):
+        raise TypeError(f"fig must be a matplotlib Figure, got {type(fig).__name__}")
+    if not fig.axes:
+        raise ValueError("fig is empty: it has no axes")
+    for number, ax in enumerate(fig.axes):
+        missing = _missing_labels(fig, ax)
+        if missing:
+            name = f"axes {number}" + (f" ({ax.get_title()!r})" if ax.get_title() else "")
+            raise ValueError(
+                f"{name} of the figure lacks a label on {' and '.join(missing)}: call "
+                "ax.set_xlabel and ax.set_ylabel, or ax.set_axis_off() for a drawing"
+            )
+
+
+def _missing_labels(fig: Figure, ax: Axes) -> list[str]:
+    if not ax.axison or not ax.get_visible() or ax.name == "polar":
+        return []
+    if hasattr(ax, "_colorbar"):  # a colour bar is labelled along its long side only
+        labelled = ax.get_xlabel() or ax.get_ylabel() or ax.get_title()
+        return [] if labelled else ["the colour bar"]
+    missing = []
+    for axis, common in (("x", fig.get_supxlabel()), ("y", fig.get_supylabel()), ("z", "")):
+        if not hasattr(ax, f"get_{axis}label"):
+            continue
+        # Axes that share an axis are labelled once for all of them.
+        shared = getattr(ax, f"get_shared_{axis}_axes", None)
+        group = shared().get_siblings(ax) if shared is not None else [ax]
+        if not common and not any(getattr(other, f"get_{axis}label")() for other in group):
+            missing.append(axis)
+    return missing
+
+
+def picture(fig: Figure, alt: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """The figure as the `image/png` part of an output, and that part's metadata."""
+    png = png_bytes(fig)
+    width = round(fig.get_figwidth() * DISPLAY_DPI)
+    metadata = {"image/png": {"alt": alt, "width": width}}
+    return {"image/png": base64.b64encode(png).decode("ascii")}, metadata
+
+
+def png_bytes(fig: Figure) -> bytes:
+    """The figure as a PNG: the same bytes for the same figure, and small.
+
+    Colours beyond 256 are merged where nobody could see it (no channel moves by more than 12 of
+    255); photographs keep all of theirs.
+    """
+    import numpy as np
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    # "Software" would hold matplotlib's version: bytes would change with it.
+    fig.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    image = Image.open(buffer).convert("RGB")
+    indexed = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    moved = np.abs(np.asarray(indexed.convert("RGB"), np.int16) - np.asarray(image, np.int16))
+    stored = indexed if moved.max() <= 12 else image
+    result = io.BytesIO()
+    stored.save(result, format="PNG", optimize=True)
+    return result.getvalue()
+
+
+def display(data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
+    """Send one output to the notebook; outside a notebook print its text."""
+    try:
+        from IPython import get_ipython
+    except ImportError:  # a plain Python without IPython
+        get_ipython = None
+    if get_ipython is None or get_ipython() is None:
+        print(data["text/plain"])
+        return
+    from IPython.display import display as ipython_display
+
+    ipython_display(data, metadata=metadata or {}, raw=True)
