@@ -1,0 +1,186 @@
+"""Checks: how a file of them is loaded and how one is run.
+
+The same checks run in two places: in the student's notebook, where `s` is the notebook's own
+namespace, and in the grader, where `s` stands for the namespace of a separate process
+(`dlnotes.course.grading`). A check therefore uses only what both offer (docs/exercises.md).
+"""
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+MESSAGE_LIMIT = 600  # characters of a message that reach the student
+
+
+class NotDefined(AssertionError, AttributeError):
+    """The student's notebook does not define a name that a check asks for."""
+
+
+class StudentError(Exception):
+    """The student's code raised; the message says what and where."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One check: a function of the student's namespace, worth `points` in `question`."""
+
+    question: str
+    points: float
+    hint: str
+    hidden: bool
+    function: Callable[[Any], None]
+
+    @property
+    def name(self) -> str:
+        """What the check looks at, in words: its docstring's first line, or its name."""
+        doc = (self.function.__doc__ or "").strip().splitlines()
+        return doc[0].rstrip(".") if doc else self.function.__name__.replace("_", " ")
+
+    @property
+    def seed(self) -> int:
+        """The seed with which every run of this check starts: it follows from its name."""
+        import hashlib
+
+        text = f"{self.question}.{self.function.__name__}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one check found: right or not, and what the student is told."""
+
+    case: Case
+    right: bool
+    message: str = ""
+    kind: str = "right"  # right, wrong, blank, missing, error, stopped
+
+    @property
+    def told(self) -> str:
+        """The message with the hint, as the student reads it."""
+        if self.right:
+            return self.case.name
+        hint = f" Hint: {self.case.hint}" if self.case.hint else ""
+        return f"{self.case.name}: {self.message}{hint}"
+
+
+def array(value: Any) -> np.ndarray:
+    """Return a NumPy array of an array, a torch or dlnotes tensor, a number or a list."""
+    for step in ("detach", "cpu"):
+        if not isinstance(value, np.ndarray) and _has(value, step):
+            value = getattr(value, step)()
+    if not isinstance(value, np.ndarray) and _has(value, "numpy"):
+        value = value.numpy()
+    return np.asarray(value)
+
+
+def _has(value: Any, name: str) -> bool:
+    # A stand-in for a student's object converts itself: asking it would cost a message each.
+    return not hasattr(type(value), "__dlnotes_remote__") and callable(getattr(value, name, None))
+
+
+def module(s: Any, name: str) -> Any:
+    """Return the library `name` as the student's process has it, to build arguments from."""
+    if hasattr(type(s), "__dlnotes_remote__"):
+        return s.__dlnotes_import__(name)
+    return importlib.import_module(name)
+
+
+@contextlib.contextmanager
+def unchanged(**arrays: np.ndarray) -> Iterator[None]:
+    """Fail when one of the named arrays is not what it was before the block."""
+    before = {name: np.array(value, copy=True) for name, value in arrays.items()}
+    yield
+    for name, value in arrays.items():
+        same = np.array_equal(before[name], value, equal_nan=value.dtype.kind in "fc")
+        assert same, f"your code changed its input {name} in place; work on a copy"
+
+
+@contextlib.contextmanager
+def raises(error: type[Exception], what: str = "") -> Iterator[None]:
+    """Fail when the block does not raise `error`; `what` says which input should be refused."""
+    try:
+        yield
+    except NotImplementedError:
+        raise
+    except error:
+        return
+    about = f" for {what}" if what else ""
+    raise AssertionError(f"expected {error.__name__}{about}, but nothing was raised")
+
+
+def load(text: str, filename: str) -> list[Case]:
+    """Run the text of a file of checks and return its checks in order.
+
+    Raises ValueError when two checks of one question share a name.
+    """
+    cases: list[Case] = []
+
+    def test(question: str, points: float, *, hint: str = "", hidden: bool = False):
+        if not isinstance(points, int | float) or not points > 0:
+            raise ValueError(f"{filename}: points must be a positive number, got {points!r}")
+
+        def register(function):
+            cases.append(Case(question, float(points), hint, hidden, function))
+            return function
+
+        return register
+
+    names = {
+        "__name__": "dlnotes_checks",
+        "__file__": filename,
+        "np": np,
+        "test": test,
+        "array": array,
+        "module": module,
+        "raises": raises,
+        "unchanged": unchanged,
+    }
+    exec(compile(text, filename, "exec"), names)
+    seen = set()
+    for case in cases:
+        key = (case.question, case.function.__name__)
+        if key in seen:
+            raise ValueError(f"{filename}: two checks of {key[0]} are called {key[1]}")
+        seen.add(key)
+    return cases
+
+
+def run(case: Case, namespace: Any) -> Outcome:
+    """Run one check and return what it found. Never raises but for an interrupt."""
+    state = np.random.get_state()  # noqa: NPY002 (a check may use the global generator)
+    np.random.seed(case.seed)  # noqa: NPY002
+    try:
+        case.function(namespace)
+    except NotDefined as error:
+        return Outcome(case, False, _short(error), "missing")
+    except AssertionError as error:
+        return Outcome(case, False, _short(error) or "not what was asked for", "wrong")
+    except NotImplementedError:
+        return Outcome(case, False, "not written yet (NotImplementedError)", "blank")
+    except StudentError as error:
+        return Outcome(case, False, _short(error), "error")
+    except Exception as error:
+        return Outcome(case, False, _short(_explain(error)), "error")
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+    return Outcome(case, True)
+
+
+def _explain(error: Exception) -> str:
+    """Say whether the student's code raised or the check could not use its result."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    in_check = last is not None and last.tb_frame.f_globals.get("__name__") == "dlnotes_checks"
+    who = "the check could not use what your code returned" if in_check else "your code raised"
+    text = str(error)
+    return f"{who}: {type(error).__name__}" + (f": {text}" if text else "")
+
+
+def _short(message: object) -> str:
+    text = " ".join(str(message).split())
+    return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"

@@ -1,0 +1,1 @@
+"""Visible checks of the exercises, built from the master texts; see docs/exercises.md."""
