@@ -42,7 +42,7 @@ def given(value, name):
 
 
 # %% [markdown] tags=["q1", "outcome-1"]
-# ## Question 1 (warm-up): logic from threshold units
+# ## Question 1 · Logic from threshold units (warm-up)
 #
 # A McCulloch-Pitts unit fires, $\hat y = 1$, where $\mathbf w^\top\mathbf x + b > 0$, and else gives
 # $\hat y = 0$. Inputs are 0 or 1. Write
@@ -129,6 +129,19 @@ def exclusive_or(s):
     assert near(got, [0, 1, 1, 0]), f"xor_network gives {got.tolist()} for 00, 01, 10, 11"
 
 
+@test("q1", 0.5, hidden=True, hint="try the network on every pair of inputs, and on its own output")
+def parity_of_three_bits(s):
+    W, c, v, d = s.xor_network()
+
+    def xor(x):
+        hidden = np.stack([fires(W[0], c[0], x), fires(W[1], c[1], x)], axis=1).astype(float)
+        return fires(v, d, hidden).astype(float)
+
+    bits = np.array([[i >> k & 1 for k in range(3)] for i in range(8)], dtype=float)
+    parity = xor(np.stack([xor(bits[:, :2]), bits[:, 2]], axis=1))
+    assert near(parity, bits.sum(axis=1) % 2), f"xor of (xor of two bits) and a third: {parity}"
+
+
 # %% tags=["wrong", "q1"]
 # expect: and: the unit gives [0, 1, 1, 1]
 def logic_units():
@@ -190,7 +203,7 @@ def xor_network():
 
 
 # %% [markdown] tags=["q2", "outcome-1"]
-# ## Question 2: the perceptron
+# ## Question 2 · The perceptron
 #
 # Write `train_perceptron(x, y, max_epochs)` for `x` of shape `(n, d)` and labels `y` of shape `(n,)`
 # that are −1 or +1. Start from $\mathbf w = 0$, $b = 0$. Go through the samples in their order; a
@@ -331,7 +344,7 @@ def train_perceptron(x, y, max_epochs):
 
 
 # %% [markdown] tags=["q3", "outcome-2"]
-# ## Question 3 (derivation): the backward pass of a two-layer network
+# ## Question 3 · The backward pass of a two-layer network (derivation)
 #
 # A network with one hidden layer of ReLU units: $\mathbf A = \mathbf X\mathbf W_1^\top + \mathbf b_1$,
 # $\mathbf H = \max(0, \mathbf A)$, $\hat{\mathbf Y} = \mathbf H\mathbf W_2^\top + \mathbf b_2$, and the loss
@@ -507,7 +520,7 @@ def mlp_gradients(x, y, w1, b1, w2, b2):
 
 
 # %% [markdown] tags=["q4", "outcome-3"]
-# ## Question 4: why the order must be topological
+# ## Question 4 · Why the order must be topological
 #
 # A computational graph is given as a dictionary from each node's name to the list of its parents, the
 # nodes that it was computed from; a parent may occur twice. The graph of `b = a + a; c = b + b` is
@@ -682,7 +695,7 @@ def backward_order(parents, output):
 
 
 # %% [markdown] tags=["q5", "outcome-3"]
-# ## Question 5: a tape
+# ## Question 5 · A tape
 #
 # A *tape* lists what was computed, in the order in which it was computed: each entry is a tuple
 # `(name, op, arguments)`, for instance `("c", "mul", ["a", "b"])`. The operations are `"add"` and
@@ -905,7 +918,7 @@ def run_tape(tape, inputs):
 
 
 # %% [markdown] tags=["q6", "outcome-4"]
-# ## Question 6: activations, and units that died
+# ## Question 6 · Activations, and units that died
 #
 # Write
 #
@@ -1080,7 +1093,7 @@ def dead_units(x, weight, bias):
 
 
 # %% [markdown] tags=["q7", "outcome-4"]
-# ## Question 7: which loss belongs to a sigmoid?
+# ## Question 7 · Which loss belongs to a sigmoid?
 #
 # One output unit, $a = \sigma(z)$, labels 0 or 1. Write `sigmoid_loss_gradients(z, y)` for arrays of shape
 # `(n,)`; return `(d_squared, d_cross_entropy)`, the derivatives of *each sample's* loss with
@@ -1171,7 +1184,7 @@ def sigmoid_loss_gradients(z, y):
 
 
 # %% [markdown] tags=["q8", "outcome-5"]
-# ## Question 8: the training loop
+# ## Question 8 · The training loop
 #
 # Initialise, batch, forward, loss, backward, update. Write the loop:
 # `train(parameters, loss_and_gradients, x, y, lr, momentum, epochs, batch_size, rng)`.
@@ -1405,7 +1418,7 @@ def train(parameters, loss_and_gradients, x, y, lr, momentum, epochs, batch_size
 
 
 # %% [markdown] tags=["q9", "outcome-6"]
-# ## Question 9 (experiment, open challenge): gradients through a deep network
+# ## Question 9 · Gradients through a deep network (experiment, open challenge)
 #
 # A deep network without biases: $\mathbf H_0 = \mathbf X$, $\mathbf H_l = \tanh(\mathbf H_{l-1}\mathbf W_l^\top)$ for
 # $l = 1,\dots,L$. Write `layer_gradients(weights, x, dh)`: `weights` is the list of the $L$ matrices, `x` has
@@ -1563,7 +1576,7 @@ def layer_gradients(weights, x, dh):
 
 
 # %% [markdown] tags=["q10", "outcome-6"]
-# ## Question 10 (bug clinic): what is wrong with these training runs?
+# ## Question 10 · What is wrong with these training runs? (bug clinic)
 #
 # The next cell trains the same network (64 → 32 → 10, ReLU) on 1 000 images of handwritten digits six
 # times; five of the six loops have one bug each. The first row of panels shows the mean cross-entropy of the
@@ -1661,7 +1674,7 @@ def run_e(s):
     assert word(s, "E") == "zero_init", "E: look at the norm of its weights"
 
 
-@test("q10", 0.5, hint="the steps grow with every batch")
+@test("q10", 0.5, hidden=True, hint="the steps grow with every batch")
 def run_f(s):
     assert word(s, "F") != "wrong_sign", "F: it does not climb all the time, it is thrown about"
     assert word(s, "F") == "no_zero_grad", "F: the old gradients keep pushing"
