@@ -1589,8 +1589,9 @@ def layer_gradients(weights, x, dh):
 # - `"double_softmax"`: the softmax is applied before a loss that applies it again;
 # - `"healthy"`.
 #
-# Two of the runs have the same loss curve. The second row tells them apart: it shows the share of
-# hidden units that are on (averaged over images) and the norm of the first layer's weights.
+# Two of the runs have the same loss curve. The other rows tell them apart: they show the share of
+# hidden units that are on (averaged over images) and the norm of the first layer's weights. A curve
+# that leaves its panel goes on growing.
 
 # %%
 import matplotlib.pyplot as plt
@@ -1601,18 +1602,17 @@ from dlnotes.course import clinic
 viz.use_style()
 runs = clinic.mlp_runs()
 
-fig, axes = plt.subplots(2, 6, figsize=(12, 4.6), layout="constrained", sharex=True)
+rows = {"loss": (0, 5), "share of units on": (-0.05, 1), "weight norm": (-2, 40)}
+fig, axes = plt.subplots(3, 6, figsize=(11, 6), layout="constrained", sharex=True, sharey="row")
 for column, (name, run) in enumerate(runs.items()):
-    axes[0, column].plot(run[:, 0])
-    axes[0, column].set(title=f"run {name}", xlabel="epoch", ylabel="loss", yscale="log")
-    axes[1, column].plot(run[:, 1], label="share of units on")
-    axes[1, column].plot(run[:, 2], "--", label="weight norm")
-    axes[1, column].set(xlabel="epoch", ylabel="share; norm", yscale="symlog")
-axes[1, 0].legend(fontsize="x-small")
+    axes[0, column].set_title(f"run {name}")
+    for row, (label, limits) in enumerate(rows.items()):
+        axes[row, column].plot(run[:, row])
+        axes[row, column].set(xlabel="epoch", ylabel=label, ylim=limits)
 viz.show(
     fig,
-    alt="Six runs A to F: loss by epoch in the first row; share of units that are on, and norm of the "
-    "first layer's weights, in the second.",
+    alt="Six runs A to F by epoch: the loss in the first row, the share of hidden units that are on "
+    "in the second, the norm of the first layer's weights in the third.",
 )
 
 
