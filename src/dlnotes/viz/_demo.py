@@ -354,7 +354,7 @@ def _live(
         try:
             with _drawn(draw, values) as fig:
                 said = _describe(alt, values)
-                image.value = png_bytes(fig)
+                image.value = png_bytes(fig, small=False)
             status.value = _status(said)
         except Exception as error:  # shown to the reader: nobody sees a kernel's log
             status.value = _status(
