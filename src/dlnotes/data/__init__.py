@@ -12,7 +12,9 @@ used; each set carries its licence, source and data sheet.
 from pathlib import Path
 
 from dlnotes.data import _catalogue
+from dlnotes.data._available import Available, available
 from dlnotes.data._catalogue import CorruptFileError
+from dlnotes.data._download import DownloadError, cache_folder
 from dlnotes.data._loader import (
     DataLoader,
     Subset,
@@ -48,10 +50,12 @@ from dlnotes.data._scale import at_scale, images_to_float
 
 __all__ = [
     "AnalogyDataset",
+    "Available",
     "CorruptFileError",
     "DataLoader",
     "Dataset",
     "Document",
+    "DownloadError",
     "FacesDataset",
     "GroceryDataset",
     "LabelledDataset",
@@ -74,6 +78,8 @@ __all__ = [
     "VectorsDataset",
     "WeightsDataset",
     "at_scale",
+    "available",
+    "cache_folder",
     "images_to_float",
     "load",
     "path",
@@ -87,15 +93,24 @@ def load(name: str, *, full: bool = False) -> Dataset:
 
     Default scale reads the bundled files, after checking their SHA-256, and needs no network.
     Images are uint8 (`images_to_float` turns them into float32 in [0, 1]), class labels int64.
+    `full=True` downloads the complete set once, to `cache_folder()`, which the environment
+    variable DLNOTES_DATA sets; an interrupted download is continued.
 
-    Raises ValueError for an unknown name or a set that has no such scale, and
-    `CorruptFileError` when a file is damaged.
+    Raises ValueError for an unknown name or a set that has no such scale, `CorruptFileError`
+    when a file is damaged, and `DownloadError` when a download is needed and fails.
     """
-    from dlnotes.data import _bundled, _tables
+    from dlnotes.data import _bundled, _full, _tables
 
     entry = _catalogue.entry(name)
+    if not isinstance(full, bool):
+        raise TypeError(f"full must be a bool, got {type(full).__name__}")
     if full:
-        raise NotImplementedError("full scale follows")
+        return _full.load_full(name)
+    if entry.full and not entry.files:
+        raise ValueError(
+            f"{name!r} has no bundled form: load({name!r}, full=True) downloads "
+            f"{entry.full_bytes / 1e6:.0f} MB"
+        )
     if entry.kind == "scikit-learn":
         return _tables.load_table(name)
     return _bundled.READERS[name](name)

@@ -1,4 +1,4 @@
-"""What is bundled, with licence, source and checksum: the manifest, and the files it vouches for."""
+"""The manifest: what is bundled, with licence, source and checksum; and its files, verified."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ class File:
     name: str
     bytes: int
     sha256: str
-    licence: str = ""
+    licence: str = ""  # of this one file, where it is not the set's
     attribution: str = ""
 
 
@@ -121,7 +121,7 @@ def _verified(path: Path, expected: str) -> Path:
 
 
 def bundled(name: str, file: str | None = None) -> Path:
-    """Return the verified path of one bundled file; `file` may be left out when there is only one."""
+    """Return the verified path of a bundled file; `file` is needed when there are several."""
     found = entry(name)
     names = [each.name for each in found.files]
     if not names:

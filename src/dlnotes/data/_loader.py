@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import dlnotes.random
+from dlnotes import _validate
 
 
 class TensorDataset:
@@ -194,17 +195,13 @@ class DataLoader:
             raise TypeError(
                 "dataset must not be a tuple of arrays: write DataLoader(TensorDataset(*arrays))"
             )
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
-            raise TypeError(f"batch_size must be an int, got {type(batch_size).__name__}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
         for name, flag in (("shuffle", shuffle), ("drop_last", drop_last)):
             if not isinstance(flag, bool | np.bool_):
                 raise TypeError(f"{name} must be a bool, got {type(flag).__name__}")
         if generator is not None:
             _generator(generator)
         self.dataset = dataset
-        self.batch_size = int(batch_size)
+        self.batch_size = _validate.integer("batch_size", batch_size, low=1)
         self.shuffle = bool(shuffle)
         self.drop_last = bool(drop_last)
         self.generator = generator
@@ -306,7 +303,8 @@ def _fetch(dataset: Any, indices: np.ndarray) -> tuple:
     samples = [dataset[int(index)] for index in indices]
     if not isinstance(samples[0], tuple | list):
         samples = [(sample,) for sample in samples]
-    return tuple(np.stack([np.asarray(value) for value in c]) for c in zip(*samples, strict=True))
+    columns = zip(*samples, strict=True)
+    return tuple(np.stack([np.asarray(value) for value in column]) for column in columns)
 
 
 def _check_arrays(arrays: tuple) -> None:

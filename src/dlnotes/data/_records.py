@@ -25,7 +25,9 @@ def _describe(value: object) -> str:
         return f"{value.dtype} {value.shape}"
     if isinstance(value, str):
         return f"str of {len(value):,} characters" if len(value) > 60 else repr(value)
-    if isinstance(value, tuple | list | dict) and not isinstance(value, Split) and len(value) > 12:
+    if isinstance(value, dict) and len(value) <= 12:
+        return "{" + ", ".join(f"{key}: {_describe(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, tuple | dict) and len(value) > 12:
         return f"{type(value).__name__} of {len(value):,}"
     return repr(value)
 
