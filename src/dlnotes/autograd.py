@@ -1,0 +1,439 @@
+"""Reverse-mode automatic differentiation: a tensor that remembers how it was computed.
+
+The tape proper is the first half of this file: `Tensor` with `backward`, `apply`, which runs one
+operation and records it, and `topological_order`. The second half is the table of operations,
+where the backward function of each is registered once, and the arithmetic that it needs.
+(Reverse mode: Linnainmaa, 1970; backpropagation: Rumelhart, Hinton and Williams, 1986.)
+"""
+
+import contextlib
+import numbers
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from dlnotes import _validate, kernels
+
+__all__ = ["OPERATIONS", "Tensor", "apply", "no_grad", "tensor", "topological_order"]
+
+OPERATIONS: dict[str, tuple[Callable, Callable]] = {}  # name → (forward, backward)
+_recording = True
+
+
+class Tensor:
+    """An array, its gradient, and the operation and parents that it came from.
+
+    `data` is shared, not copied (`tensor(…)` copies). Python numbers become float32; arrays keep
+    their dtype: float32, float64, integers or bool. Only floats can require a gradient.
+    A leaf (`parents` empty) adds up its `grad` over calls of `backward` until `zero_grad()`; an
+    inner node keeps the gradient of the last call, so that it can be looked at.
+    """
+
+    __array_ufunc__ = None  # so that array + tensor asks the tensor
+
+    def __init__(self, data, requires_grad: bool = False):
+        self.data: np.ndarray = _as_array(data)
+        self.requires_grad = requires_grad
+        self.grad: np.ndarray | None = None
+        self.op = ""
+        self.parents: tuple[Tensor, ...] = ()
+        self._pull_back: Callable | None = None  # gradient of this → gradients of the parents
+        if requires_grad and self.data.dtype not in _validate.FLOATS:
+            raise TypeError(f"only float tensors can require a gradient, got {self.dtype}")
+
+    def backward(self, gradient=None) -> None:
+        """Add the derivative of this tensor with respect to each leaf to the leaf's `grad`.
+
+        `gradient` is the derivative of the quantity of interest with respect to this tensor; it
+        may be left out where this tensor has one element. RuntimeError if it needs no gradient.
+        """
+        gradients = {self: _first_gradient(self, gradient)}
+        for node in reversed(topological_order(self)):
+            # Every use of the node lies behind us, so its gradient is complete.
+            dy = np.asarray(gradients.pop(node))
+            if not node.parents:
+                node.grad = dy.copy() if node.grad is None else np.asarray(node.grad + dy)
+                continue
+            node.grad = dy
+            for parent, dx in zip(node.parents, node._pull_back(dy), strict=True):
+                if parent.requires_grad:
+                    dx = sum_to_shape(np.asarray(dx), parent.shape)
+                    gradients[parent] = gradients[parent] + dx if parent in gradients else dx
+
+    def zero_grad(self) -> None:
+        """Forget the gradient."""
+        self.grad = None
+
+    def detach(self) -> "Tensor":
+        """Return a tensor that shares the data and has no history."""
+        return Tensor(self.data)
+
+    def numpy(self) -> np.ndarray:
+        """Return the data; RuntimeError, as in torch, if a gradient is required (detach first)."""
+        if self.requires_grad:
+            raise RuntimeError("this tensor requires a gradient: use tensor.detach().numpy()")
+        return self.data
+
+    def item(self) -> float | int | bool:
+        """Return the one element as a Python number; ValueError if there are more."""
+        if self.data.size != 1:
+            raise ValueError(f"item() needs one element, got shape {self.shape}")
+        return self.data.item()
+
+    # fmt: off
+    shape = property(lambda self: self.data.shape, doc="The length of each axis.")
+    dtype = property(lambda self: self.data.dtype, doc="The NumPy dtype of the data.")
+    ndim = property(lambda self: self.data.ndim, doc="The number of axes.")
+    T = property(lambda self: self.permute(*reversed(range(self.ndim))), doc="Axes reversed.")
+
+    def __add__(self, other): return apply("add", self, _operand(other, self))
+    def __radd__(self, other): return apply("add", _operand(other, self), self)
+    def __sub__(self, other): return apply("sub", self, _operand(other, self))
+    def __rsub__(self, other): return apply("sub", _operand(other, self), self)
+    def __mul__(self, other): return apply("mul", self, _operand(other, self))
+    def __rmul__(self, other): return apply("mul", _operand(other, self), self)
+    def __truediv__(self, other): return apply("div", self, _operand(other, self))
+    def __rtruediv__(self, other): return apply("div", _operand(other, self), self)
+    def __matmul__(self, other): return apply("matmul", self, _operand(other, self))
+    def __rmatmul__(self, other): return apply("matmul", _operand(other, self), self)
+    def __pow__(self, exponent): return apply("pow", self, exponent=_exponent(exponent))
+    def __neg__(self): return apply("neg", self)
+    def __abs__(self): return apply("abs", self)
+    def __getitem__(self, index): return apply("getitem", self, index=_index(index))
+    # fmt: on
+
+    def abs(self) -> "Tensor":
+        """Return |x|; the derivative at 0 is 0."""
+        return apply("abs", self)
+
+    def exp(self) -> "Tensor":
+        """Return eˣ."""
+        return apply("exp", self)
+
+    def log(self) -> "Tensor":
+        """Return the natural logarithm."""
+        return apply("log", self)
+
+    def sqrt(self) -> "Tensor":
+        """Return the square root."""
+        return apply("sqrt", self)
+
+    def tanh(self) -> "Tensor":
+        """Return tanh x."""
+        return apply("tanh", self)
+
+    def sum(self, axis=None, keepdims=False, *, dim=None, keepdim=None) -> "Tensor":
+        """Return the sum over `axis` (torch: `dim`), a number, a tuple, or None for all axes."""
+        return apply("sum", self, **_axes(self, axis, keepdims, dim, keepdim))
+
+    def mean(self, axis=None, keepdims=False, *, dim=None, keepdim=None) -> "Tensor":
+        """Return the mean over `axis` (torch: `dim`), a number, a tuple, or None for all axes."""
+        return apply("mean", self, **_axes(self, axis, keepdims, dim, keepdim))
+
+    def max(self, axis=None, keepdims=False, *, dim=None, keepdim=None) -> "Tensor":
+        """Return the maximum; ties share the gradient equally. Values only, as torch.amax."""
+        return apply("max", self, **_axes(self, axis, keepdims, dim, keepdim))
+
+    def reshape(self, *shape) -> "Tensor":
+        """Return the same elements with another shape; one length may be -1."""
+        shape = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+        return apply("reshape", self, shape=tuple(shape))
+
+    def transpose(self, dim0: int, dim1: int) -> "Tensor":
+        """Return the tensor with two axes exchanged, as torch does."""
+        order = list(range(self.ndim))
+        dim0 = _validate.dimension("dim0", dim0, self.ndim)
+        dim1 = _validate.dimension("dim1", dim1, self.ndim)
+        order[dim0], order[dim1] = dim1, dim0
+        return self.permute(*order)
+
+    def permute(self, *dims: int) -> "Tensor":
+        """Return the tensor with its axes in the order `dims`."""
+        dims = dims[0] if len(dims) == 1 and isinstance(dims[0], tuple | list) else dims
+        dims = tuple(_validate.dimension("dims", dim, self.ndim) for dim in dims)
+        if sorted(dims) != list(range(self.ndim)):
+            raise ValueError(f"dims must name each of the {self.ndim} axes once, got {dims}")
+        return apply("permute", self, dims=dims)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator["Tensor"]:
+        return (self[i] for i in range(len(self)))
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        text = np.array2string(self.data, separator=", ", precision=4, prefix="tensor(")
+        dtype = "" if self.dtype in (np.float32, np.int64, np.bool_) else f", dtype={self.dtype}"
+        history = f", op={self.op!r}" if self.op else ", requires_grad=True"
+        return f"tensor({text}{dtype}{history if self.requires_grad else ''})"
+
+
+def apply(op: str, *inputs, **settings) -> Tensor:
+    """Run the operation named `op` and record it if an input requires a gradient.
+
+    `inputs` can be differentiated; `settings` are constants of the operation.
+    """
+    forward, backward = OPERATIONS[op]
+    parents = tuple(x if isinstance(x, Tensor) else Tensor(x) for x in inputs)
+    arrays = [parent.data for parent in parents]
+    y = np.asarray(forward(*arrays, **settings))
+    result = Tensor(y)
+    if _recording and any(parent.requires_grad for parent in parents):
+        result.requires_grad, result.op, result.parents = True, op, parents
+        result._pull_back = lambda dy: backward(dy, y, *arrays, **settings)
+    return result
+
+
+def topological_order(tensor: Tensor) -> list[Tensor]:
+    """Return all tensors that `tensor` was computed from, each after its parents, itself last.
+
+    The order is built with a stack of our own: recursion would end at a thousand operations.
+    """
+    order, seen, stack = [], set(), [(tensor, False)]
+    while stack:
+        node, parents_are_in_order = stack.pop()
+        if parents_are_in_order:
+            order.append(node)
+        elif node.requires_grad and node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((parent, False) for parent in node.parents)
+    return order
+
+
+def sum_to_shape(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return `gradient` summed over the axes along which an array of `shape` was broadcast.
+
+    Broadcasting copies a value forward, so the gradients of the copies add up backward.
+    """
+    if gradient.shape == shape:
+        return gradient
+    gradient = gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
+    stretched = tuple(i for i, n in enumerate(shape) if n == 1 and gradient.shape[i] != 1)
+    return gradient.sum(axis=stretched, keepdims=True)
+
+
+@contextlib.contextmanager
+def no_grad() -> Iterator[None]:
+    """Record nothing inside a `with no_grad():` block (or a function decorated with it)."""
+    global _recording
+    before, _recording = _recording, False
+    try:
+        yield
+    finally:
+        _recording = before
+
+
+def tensor(data, requires_grad: bool = False) -> Tensor:
+    """Return a new leaf tensor that holds a copy of `data` (number, nested list, array)."""
+    return Tensor(np.array(_as_array(data)), requires_grad=requires_grad)
+
+
+# ---- the table of operations -----------------------------------------------------------------
+
+
+def register(op: str, forward: Callable, backward: Callable) -> None:
+    """Enter an operation: backward(dy, y, *inputs, **settings) gives a gradient for each input."""
+    if op in OPERATIONS:
+        raise ValueError(f"operation {op!r} is registered already")
+    OPERATIONS[op] = (forward, backward)
+
+
+def _from_output(backward: Callable) -> Callable:
+    """Adapt a kernel's backward function of (dy, output)."""
+    return lambda dy, y, x, **settings: (backward(dy, y, **settings),)
+
+
+def _from_inputs(backward: Callable) -> Callable:
+    """Adapt a kernel's backward function of (dy, input)."""
+    return lambda dy, y, x, **settings: (backward(dy, x, **settings),)
+
+
+def _linear_backward(dy, y, *inputs):
+    return kernels.linear_backward(dy, *inputs)[: len(inputs)]
+
+
+def _matmul_backward(dy, y, a, b):
+    # A vector counts as a row on the left and as a column on the right.
+    rows = a[None, :] if a.ndim == 1 else a
+    columns = b[:, None] if b.ndim == 1 else b
+    dy = dy[..., None] if b.ndim == 1 else dy
+    dy = np.expand_dims(dy, -2) if a.ndim == 1 else dy
+    da = sum_to_shape(dy @ columns.swapaxes(-1, -2), rows.shape)
+    db = sum_to_shape(rows.swapaxes(-1, -2) @ dy, columns.shape)
+    return da.reshape(a.shape), db.reshape(b.shape)
+
+
+def _pow_backward(dy, y, x, exponent):
+    return (dy * (exponent * x ** (exponent - 1)) if exponent != 0 else np.zeros_like(dy),)
+
+
+def _getitem_backward(dy, y, x, index):
+    dx = np.zeros_like(x)
+    np.add.at(dx, index, dy)  # an index may pick an element twice
+    return (dx,)
+
+
+def _sum_backward(dy, y, x, axis, keepdims):
+    return (np.broadcast_to(_with_axes(dy, x, axis, keepdims), x.shape),)
+
+
+def _mean(x, axis, keepdims):
+    total = x.sum(axis=axis, keepdims=keepdims)
+    with np.errstate(invalid="ignore"):  # the mean of nothing is NaN, as in torch
+        return total / x.dtype.type(_count(x, axis))
+
+
+def _mean_backward(dy, y, x, axis, keepdims):
+    return _sum_backward(dy / x.dtype.type(max(1, _count(x, axis))), y, x, axis, keepdims)
+
+
+def _max_backward(dy, y, x, axis, keepdims):
+    largest = x == _with_axes(y, x, axis, keepdims)
+    share = _with_axes(dy, x, axis, keepdims) / largest.sum(axis, dtype=x.dtype, keepdims=True)
+    return (largest * share,)
+
+
+def _with_axes(reduced, x, axis, keepdims):
+    """Return a reduced array with the axes of length 1 that keepdims=False dropped."""
+    if keepdims:
+        return reduced
+    return np.expand_dims(reduced, tuple(range(x.ndim)) if axis is None else axis)
+
+
+def _count(x, axis):
+    axes = range(x.ndim) if axis is None else (axis if isinstance(axis, tuple) else (axis,))
+    return int(np.prod([x.shape[i] for i in axes]))
+
+
+for _op, _forward, _backward in [
+    ("add", np.add, lambda dy, y, a, b: (dy, dy)),
+    ("sub", np.subtract, lambda dy, y, a, b: (dy, -dy)),
+    ("mul", np.multiply, lambda dy, y, a, b: (dy * b, dy * a)),
+    ("div", np.divide, lambda dy, y, a, b: (dy / b, -dy * y / b)),
+    ("matmul", np.matmul, _matmul_backward),
+    ("neg", np.negative, lambda dy, y, x: (-dy,)),
+    ("pow", lambda x, exponent: x**exponent, _pow_backward),
+    ("abs", np.abs, lambda dy, y, x: (dy * np.sign(x),)),
+    ("exp", np.exp, lambda dy, y, x: (dy * y,)),
+    ("log", np.log, lambda dy, y, x: (dy / x,)),
+    ("sqrt", np.sqrt, lambda dy, y, x: (dy / (2 * y),)),
+    ("sum", lambda x, axis, keepdims: x.sum(axis=axis, keepdims=keepdims), _sum_backward),
+    ("mean", _mean, _mean_backward),
+    ("max", lambda x, axis, keepdims: x.max(axis=axis, keepdims=keepdims), _max_backward),
+    ("reshape", lambda x, shape: x.reshape(shape), lambda dy, y, x, shape: (dy.reshape(x.shape),)),
+    ("permute", np.transpose, lambda dy, y, x, dims: (dy.transpose(np.argsort(dims)),)),
+    ("getitem", lambda x, index: x[index], _getitem_backward),
+    ("linear", kernels.linear, _linear_backward),
+    ("sigmoid", kernels.sigmoid, _from_output(kernels.sigmoid_backward)),
+    ("tanh", kernels.tanh, _from_output(kernels.tanh_backward)),
+    ("softmax", kernels.softmax, _from_output(kernels.softmax_backward)),
+    ("log_softmax", kernels.log_softmax, _from_output(kernels.log_softmax_backward)),
+    ("relu", kernels.relu, _from_inputs(kernels.relu_backward)),
+    ("leaky_relu", kernels.leaky_relu, _from_inputs(kernels.leaky_relu_backward)),
+    ("elu", kernels.elu, _from_inputs(kernels.elu_backward)),
+    ("gelu", kernels.gelu, _from_inputs(kernels.gelu_backward)),
+    ("softplus", kernels.softplus, _from_inputs(kernels.softplus_backward)),
+    ("silu", kernels.silu, _from_inputs(kernels.silu_backward)),
+    ("maxout", kernels.maxout, _from_inputs(kernels.maxout_backward)),
+    # Losses: the target is a setting, so it gets no gradient.
+    ("mse_loss", kernels.mse_loss, _from_inputs(kernels.mse_loss_backward)),
+    ("l1_loss", kernels.l1_loss, _from_inputs(kernels.l1_loss_backward)),
+    (
+        "binary_cross_entropy",
+        kernels.binary_cross_entropy,
+        _from_inputs(kernels.binary_cross_entropy_backward),
+    ),
+    (
+        "binary_cross_entropy_with_logits",
+        kernels.binary_cross_entropy_with_logits,
+        _from_inputs(kernels.binary_cross_entropy_with_logits_backward),
+    ),
+    ("nll_loss", kernels.nll_loss, _from_inputs(kernels.nll_loss_backward)),
+    ("cross_entropy", kernels.cross_entropy, _from_inputs(kernels.cross_entropy_backward)),
+    ("kl_div", kernels.kl_div, _from_inputs(kernels.kl_div_backward)),
+    ("zero_one_loss", kernels.zero_one_loss, _from_inputs(kernels.zero_one_loss_backward)),
+    ("perceptron_loss", kernels.perceptron_loss, _from_inputs(kernels.perceptron_loss_backward)),
+    ("hinge_loss", kernels.hinge_loss, _from_inputs(kernels.hinge_loss_backward)),
+    ("logistic_loss", kernels.logistic_loss, _from_inputs(kernels.logistic_loss_backward)),
+]:
+    register(_op, _forward, _backward)
+
+
+# ---- arguments -------------------------------------------------------------------------------
+
+
+def _as_array(data) -> np.ndarray:
+    if isinstance(data, Tensor):
+        raise TypeError("data must be a number, a list or an array, got a Tensor; use detach()")
+    given = isinstance(data, np.ndarray | np.generic)
+    array = np.asarray(data)
+    if not given and array.dtype == np.float64:
+        array = array.astype(np.float32)  # Python's floats, as in torch
+    if array.dtype not in _validate.FLOATS and array.dtype.kind not in "iub":
+        raise TypeError(f"data must be float32, float64, integers or bool, got {array.dtype}")
+    return array
+
+
+def _operand(value, other: Tensor) -> Tensor:
+    """Return the other side of an operator as a tensor of the same dtype.
+
+    Numbers, integers and booleans take the dtype of the float that they meet; two float dtypes
+    do not mix, so that float32 never turns into float64 unseen.
+    """
+    result = value if isinstance(value, Tensor) else Tensor(value)
+    if other.dtype in _validate.FLOATS and result.dtype != other.dtype:
+        weak = isinstance(value, numbers.Number | list | tuple) or result.dtype.kind in "iub"
+        if not weak:
+            raise TypeError(
+                f"both sides must have the same dtype, got {other.dtype} and {result.dtype}; "
+                f"convert one with .astype(np.{other.dtype})"
+            )
+        result = Tensor(result.data.astype(other.dtype))
+    return result
+
+
+def _exponent(value) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"the exponent must be a number, got {type(value).__name__}")
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def _index(index):
+    """Replace integer tensors inside an index by their arrays."""
+    if isinstance(index, tuple):
+        return tuple(_index(part) for part in index)
+    return index.data if isinstance(index, Tensor) else index
+
+
+def _axes(x: Tensor, axis, keepdims, dim, keepdim) -> dict:
+    """Return axis and keepdims, whether they were given by NumPy's names or by torch's."""
+    if axis is not None and dim is not None:
+        raise TypeError("give either axis or dim, not both")
+    axis = dim if axis is None else axis
+    if isinstance(axis, tuple | list):
+        axis = tuple(_validate.dimension("axis", i, x.ndim) for i in axis)
+        if len(set(axis)) < len(axis):
+            raise ValueError(f"axis must name each axis at most once, got {axis}")
+    elif axis is not None:
+        axis = _validate.dimension("axis", axis, x.ndim)
+    return {"axis": axis, "keepdims": bool(keepdims if keepdim is None else keepdim)}
+
+
+def _first_gradient(x: Tensor, gradient) -> np.ndarray:
+    """Return the gradient that `backward` starts from."""
+    if not x.requires_grad:
+        raise RuntimeError("backward() needs a tensor that requires a gradient, this one does not")
+    if gradient is None:
+        if x.data.size != 1:
+            raise ValueError(f"backward() of shape {x.shape} needs a gradient of that shape")
+        return np.ones_like(x.data)
+    gradient = gradient.data if isinstance(gradient, Tensor) else np.asarray(gradient, x.dtype)
+    _validate.same_dtype(gradient=gradient, tensor=x.data)
+    return _validate.has_shape("gradient", gradient, x.shape, "the shape of the tensor")

@@ -1,0 +1,289 @@
+"""Activation functions: element by element (sigmoid … silu), in groups (maxout), over an axis.
+
+The backward functions of sigmoid, tanh, softmax and log_softmax take the OUTPUT y, since their
+derivative is cheapest in terms of it; all others take the INPUT x. All are exact or saturate
+cleanly, without overflow, for inputs of any size that the dtype holds.
+
+In each: TypeError for an array that is not float32 or float64, or for dy of another dtype;
+ValueError for shapes that differ or a setting out of range.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+from dlnotes import _validate
+from dlnotes._validate import Number
+
+Array = np.ndarray | np.floating  # NumPy gives a scalar where the input has no axes
+
+# ---- element by element ----------------------------------------------------------------------
+
+
+def sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return σ(x) = 1 / (1 + e⁻ˣ), between 0 and 1."""
+    return _sigmoid(_validate.floats("x", x))
+
+
+def sigmoid_backward(
+    dy: Float[Array, "*shape"], y: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """Return dx = dy · y (1 - y), where `y` is the output of `sigmoid`."""
+    dy, y = _pair(dy, "y", y)
+    return dy * (y * (1 - y))
+
+
+def tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return tanh(x) = (eˣ - e⁻ˣ) / (eˣ + e⁻ˣ), between -1 and 1."""
+    return np.tanh(_validate.floats("x", x))
+
+
+def tanh_backward(dy: Float[Array, "*shape"], y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return dx = dy · (1 - y²), where `y` is the output of `tanh`."""
+    dy, y = _pair(dy, "y", y)
+    return dy * (1 - y * y)
+
+
+def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return max(x, 0) (Nair and Hinton, 2010)."""
+    return np.maximum(_validate.floats("x", x), 0)
+
+
+def relu_backward(dy: Float[Array, "*shape"], x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return dx = dy where x > 0 and 0 elsewhere; at the kink x = 0 it is 0, as in torch."""
+    dy, x = _pair(dy, "x", x)
+    return dy * (x > 0)
+
+
+def leaky_relu(x: Float[Array, "*shape"], negative_slope: Number = 0.01) -> Float[Array, "*shape"]:
+    """Return x where x > 0 and negative_slope · x elsewhere (Maas et al., 2013)."""
+    x = _validate.floats("x", x)
+    return x * _leaky_slope(x, negative_slope)
+
+
+def leaky_relu_backward(
+    dy: Float[Array, "*shape"], x: Float[Array, "*shape"], negative_slope: Number = 0.01
+) -> Float[Array, "*shape"]:
+    """Return dx = dy where x > 0 and negative_slope · dy elsewhere."""
+    dy, x = _pair(dy, "x", x)
+    return dy * _leaky_slope(x, negative_slope)
+
+
+def elu(x: Float[Array, "*shape"], alpha: Number = 1.0) -> Float[Array, "*shape"]:
+    """Return x where x > 0 and alpha · (eˣ - 1) elsewhere (Clevert et al., 2016)."""
+    x, alpha = _validate.floats("x", x), _validate.number("alpha", alpha)
+    # The exponential sees only the negative part, so it cannot overflow.
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))[()]
+
+
+def elu_backward(
+    dy: Float[Array, "*shape"], x: Float[Array, "*shape"], alpha: Number = 1.0
+) -> Float[Array, "*shape"]:
+    """Return dx = dy where x > 0 and dy · alpha · eˣ elsewhere."""
+    (dy, x), alpha = _pair(dy, "x", x), _validate.number("alpha", alpha)
+    return dy * np.where(x > 0, x.dtype.type(1), alpha * np.exp(np.minimum(x, 0)))
+
+
+def gelu(x: Float[Array, "*shape"], approximate: str = "none") -> Float[Array, "*shape"]:
+    """Return x · Φ(x), Φ the standard normal distribution function (Hendrycks and Gimpel, 2016).
+
+    approximate="tanh" replaces Φ(x) by (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2.
+    """
+    x = _validate.floats("x", x)
+    if _validate.one_of("approximate", approximate, ["none", "tanh"]) == "tanh":
+        return x * (0.5 * (1 + np.tanh(_gelu_inner(x))))
+    return x * _normal_cdf(x)
+
+
+def gelu_backward(
+    dy: Float[Array, "*shape"], x: Float[Array, "*shape"], approximate: str = "none"
+) -> Float[Array, "*shape"]:
+    """Return dx = dy · (Φ(x) + x φ(x)), φ the standard normal density; or that of the tanh form."""
+    dy, x = _pair(dy, "x", x)
+    if _validate.one_of("approximate", approximate, ["none", "tanh"]) == "tanh":
+        t = np.tanh(_gelu_inner(x))
+        slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * (x * x))
+        return dy * (0.5 * (1 + t) + 0.5 * x * ((1 - t * t) * slope))
+    density = np.exp(-0.5 * (x * x)) / math.sqrt(2 * math.pi)
+    return dy * (_normal_cdf(x) + x * density)
+
+
+def softplus(
+    x: Float[Array, "*shape"], beta: Number = 1.0, threshold: Number = 20.0
+) -> Float[Array, "*shape"]:
+    """Return log(1 + e^(beta x)) / beta, a smooth ReLU (Dugas et al., 2001).
+
+    Where beta · x > threshold it returns x itself, as torch does (the difference is below 2e-9).
+    """
+    x, beta, threshold = _softplus_arguments(x, beta, threshold)
+    z = beta * x
+    # log(1 + eᶻ) = max(z, 0) + log(1 + e^-|z|): no exponential of a positive number.
+    y = (np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))) / beta
+    return np.where(z > threshold, x, y)[()]
+
+
+def softplus_backward(
+    dy: Float[Array, "*shape"],
+    x: Float[Array, "*shape"],
+    beta: Number = 1.0,
+    threshold: Number = 20.0,
+) -> Float[Array, "*shape"]:
+    """Return dx = dy · σ(beta x), or dy where beta · x > threshold."""
+    dy, x = _pair(dy, "x", x)
+    x, beta, threshold = _softplus_arguments(x, beta, threshold)
+    z = beta * x
+    return dy * np.where(z > threshold, x.dtype.type(1), _sigmoid(z))
+
+
+def silu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return x · σ(x), also called swish (Elfwing et al., 2018; Ramachandran et al., 2017)."""
+    x = _validate.floats("x", x)
+    return x * _sigmoid(x)
+
+
+def silu_backward(dy: Float[Array, "*shape"], x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Return dx = dy · σ(x) (1 + x (1 - σ(x)))."""
+    dy, x = _pair(dy, "x", x)
+    s = _sigmoid(x)
+    return dy * (s * (1 + x * (1 - s)))
+
+
+# ---- in groups of features -------------------------------------------------------------------
+
+
+def maxout(
+    x: Float[np.ndarray, "*batch features"], pool_size: int
+) -> Float[Array, "*batch groups"]:
+    """Return the largest of each `pool_size` consecutive features (Goodfellow et al., 2013).
+
+    x: (…, groups · pool_size) → (…, groups). ValueError if pool_size does not divide the last axis.
+    """
+    return _groups(x, pool_size).max(axis=-1)
+
+
+def maxout_backward(
+    dy: Float[np.ndarray, "*batch groups"], x: Float[np.ndarray, "*batch features"], pool_size: int
+) -> Float[np.ndarray, "*batch features"]:
+    """Return dx: dy goes to the largest feature of its group, on ties to the first."""
+    groups = _groups(x, pool_size)
+    dy = _validate.floats("dy", dy)
+    _validate.same_dtype(dy=dy, x=x)
+    _validate.has_shape("dy", dy, groups.shape[:-1], "the shape of the output")
+    dx = np.zeros(groups.shape, x.dtype)
+    winner = groups.argmax(axis=-1)[..., None]
+    np.put_along_axis(dx, winner, dy[..., None], axis=-1)
+    return dx.reshape(x.shape)
+
+
+# ---- over an axis ----------------------------------------------------------------------------
+
+
+def softmax(x: Float[np.ndarray, "*shape"], dim: int = -1) -> Float[np.ndarray, "*shape"]:
+    """Return eˣ / Σ eˣ along the axis `dim`: positive numbers that sum to 1.
+
+    The largest entry is subtracted first, which changes nothing in exact arithmetic and keeps
+    the exponential from overflowing.
+    """
+    x, dim = _with_axis("x", x, dim)
+    e = np.exp(x - _max(x, dim))
+    e /= _sum(e, dim)
+    return e
+
+
+def softmax_backward(
+    dy: Float[np.ndarray, "*shape"], y: Float[np.ndarray, "*shape"], dim: int = -1
+) -> Float[np.ndarray, "*shape"]:
+    """Return dx = y · (dy - Σ dy y), where `y` is the output of `softmax`."""
+    dy, y = _pair(dy, "y", y)
+    y, dim = _with_axis("y", y, dim)
+    return y * (dy - _sum(dy * y, dim))
+
+
+def log_softmax(x: Float[np.ndarray, "*shape"], dim: int = -1) -> Float[np.ndarray, "*shape"]:
+    """Return log softmax(x) = x - log Σ eˣ along the axis `dim`, finite for large inputs too."""
+    x, dim = _with_axis("x", x, dim)
+    shifted = x - _max(x, dim)
+    shifted -= np.log(_sum(np.exp(shifted), dim))
+    return shifted
+
+
+def log_softmax_backward(
+    dy: Float[np.ndarray, "*shape"], y: Float[np.ndarray, "*shape"], dim: int = -1
+) -> Float[np.ndarray, "*shape"]:
+    """Return dx = dy - eʸ Σ dy, where `y` is the output of `log_softmax`."""
+    dy, y = _pair(dy, "y", y)
+    y, dim = _with_axis("y", y, dim)
+    return dy - np.exp(y) * _sum(dy, dim)
+
+
+# ---- shared pieces ---------------------------------------------------------------------------
+
+
+def _sigmoid(x):
+    # e⁻ˣ may overflow to infinity for x < -88 (float32); 1 / (1 + ∞) = 0 is then right.
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-x))
+
+
+def _leaky_slope(x, negative_slope):
+    negative_slope = _validate.number("negative_slope", negative_slope)
+    one = x.dtype.type(1)
+    return np.where(x > 0, one, one * negative_slope)
+
+
+def _normal_cdf(x):
+    from scipy.special import ndtr  # imported here: only GELU needs SciPy
+
+    return ndtr(x)
+
+
+def _gelu_inner(x):
+    return math.sqrt(2 / math.pi) * (x * (1 + 0.044715 * (x * x)))
+
+
+def _softplus_arguments(x, beta, threshold):
+    x = _validate.floats("x", x)
+    beta = _validate.number("beta", beta)
+    if beta <= 0:
+        raise ValueError(f"beta must be positive, got {beta}")
+    return x, beta, _validate.number("threshold", threshold)
+
+
+def _groups(x, pool_size):
+    """Return x as (…, groups, pool_size)."""
+    x = _validate.floats("x", x, min_ndim=1)
+    pool_size = _validate.integer("pool_size", pool_size, low=1)
+    features = x.shape[-1]
+    if features % pool_size:
+        raise ValueError(
+            f"pool_size must divide the last axis of x, got {pool_size} for {features} features"
+        )
+    return x.reshape(*x.shape[:-1], features // pool_size, pool_size)
+
+
+def _pair(dy, name, value):
+    """Check that dy fits the output or input that the backward function is given."""
+    dy, value = _validate.floats("dy", dy), _validate.floats(name, value)
+    arrays = {"dy": dy, name: value}
+    _validate.same_dtype(**arrays)
+    _validate.same_shape(**arrays)
+    return dy, value
+
+
+def _with_axis(name, value, dim):
+    value = _validate.floats(name, value, min_ndim=1)
+    return value, _validate.dimension("dim", dim, value.ndim)
+
+
+def _max(x, dim):
+    """Return the maximum along `dim`, keeping the axis; -∞ for an axis of length 0."""
+    return x.max(axis=dim, keepdims=True, initial=-np.inf)
+
+
+def _sum(x, dim):
+    """Return the sum along `dim`, keeping the axis."""
+    if dim == x.ndim - 1:
+        # A product with ones is about three times as fast as x.sum(axis=-1).
+        return (x @ np.ones(x.shape[-1], x.dtype))[..., None]
+    return x.sum(axis=dim, keepdims=True)

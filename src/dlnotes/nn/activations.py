@@ -1,0 +1,152 @@
+"""Activation functions as modules; the functions themselves are in `dlnotes.kernels`."""
+
+from dlnotes import _validate
+from dlnotes._validate import Number
+from dlnotes.autograd import Tensor
+from dlnotes.nn import functional as F
+from dlnotes.nn.module import Module
+
+
+class Sigmoid(Module):
+    """1 / (1 + e⁻ˣ)."""
+
+    def forward(self, input) -> Tensor:
+        """Return the activation."""
+        return F.sigmoid(input)
+
+
+class Tanh(Module):
+    """Hyperbolic tangent."""
+
+    def forward(self, input) -> Tensor:
+        """Return the activation."""
+        return F.tanh(input)
+
+
+class ReLU(Module):
+    """max(x, 0)."""
+
+    def forward(self, input) -> Tensor:
+        """Return the activation."""
+        return F.relu(input)
+
+
+class LeakyReLU(Module):
+    """The identity for x > 0, else negative_slope · x."""
+
+    def __init__(self, negative_slope: Number = 0.01):
+        super().__init__()
+        self.negative_slope = _validate.number("negative_slope", negative_slope)
+
+    def forward(self, input) -> Tensor:
+        """Return the activation."""
+        return F.leaky_relu(input, self.negative_slope)
+
+    def extra_repr(self) -> str:
+        """Return the slope."""
+        return f"negative_slope={self.negative_slope}"
+
+
+class ELU(Module):
+    """The identity for x > 0, else alpha · (eˣ - 1)."""
+
+    def __init__(self, alpha: Number = 1.0):
+        super().__init__()
+        self.alpha = _validate.number("alpha", alpha)
+
+    def forward(self, input) -> Tensor:
+        """Return the activation."""
+        return F.elu(input, self.alpha)
+
+    def extra_repr(self) -> str:
+        """Return alpha."""
+        return f"alpha={self.alpha}"
+
+
+class GELU(Module):
+    """x · Φ(x), or its approximation by tanh."""
+
+    def __init__(self, approximate: str = "none"):
+        super().__init__()
+        self.approximate = _validate.one_of("approximate", approximate, ["none", "tanh"])
+
+    def forward(self, input) -> Tensor:
+        """Return the activation."""
+        return F.gelu(input, self.approximate)
+
+    def extra_repr(self) -> str:
+        """Return which form is used."""
+        return f"approximate={self.approximate!r}"
+
+
+class SiLU(Module):
+    """x · σ(x)."""
+
+    def forward(self, input) -> Tensor:
+        """Return the activation."""
+        return F.silu(input)
+
+
+class Softplus(Module):
+    """log(1 + e^(beta x)) / beta."""
+
+    def __init__(self, beta: Number = 1.0, threshold: Number = 20.0):
+        super().__init__()
+        self.beta = _validate.number("beta", beta)
+        self.threshold = _validate.number("threshold", threshold)
+
+    def forward(self, input) -> Tensor:
+        """Return the activation."""
+        return F.softplus(input, self.beta, self.threshold)
+
+    def extra_repr(self) -> str:
+        """Return the settings."""
+        return f"beta={self.beta}, threshold={self.threshold}"
+
+
+class Maxout(Module):
+    """The largest of each `pool_size` consecutive features: (…, k · pool_size) → (…, k)."""
+
+    def __init__(self, pool_size: int):
+        super().__init__()
+        self.pool_size = _validate.integer("pool_size", pool_size, low=1)
+
+    def forward(self, input) -> Tensor:
+        """Return the activation."""
+        return F.maxout(input, self.pool_size)
+
+    def extra_repr(self) -> str:
+        """Return the size of a group."""
+        return f"pool_size={self.pool_size}"
+
+
+class Softmax(Module):
+    """eˣ / Σ eˣ along `dim`."""
+
+    def __init__(self, dim: int = -1):
+        super().__init__()
+        self.dim = _validate.integer("dim", dim)
+
+    def forward(self, input) -> Tensor:
+        """Return the probabilities."""
+        return F.softmax(input, self.dim)
+
+    def extra_repr(self) -> str:
+        """Return the axis."""
+        return f"dim={self.dim}"
+
+
+class LogSoftmax(Module):
+    """The logarithm of softmax along `dim`."""
+
+    def __init__(self, dim: int = -1):
+        super().__init__()
+        self.dim = _validate.integer("dim", dim)
+
+    def forward(self, input) -> Tensor:
+        """Return the log-probabilities."""
+        return F.log_softmax(input, self.dim)
+
+    def extra_repr(self) -> str:
+        """Return the axis."""
+        return f"dim={self.dim}"

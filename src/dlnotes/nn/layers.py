@@ -1,0 +1,118 @@
+"""Linear, Flatten, Identity and Sequential."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from dlnotes import _validate
+from dlnotes.autograd import Tensor
+from dlnotes.nn import functional as F
+from dlnotes.nn import init
+from dlnotes.nn.module import Module, Parameter
+
+
+class Linear(Module):
+    """y = x Wᵀ + b: (…, in_features) → (…, out_features).
+
+    weight: (out_features, in_features), bias: (out_features,) or None. Both are drawn as in torch,
+    uniformly between ±1/√in_features, from `dlnotes.random.generator()`.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, dtype=np.float32):
+        super().__init__()
+        self.in_features = _validate.integer("in_features", in_features, low=1)
+        self.out_features = _validate.integer("out_features", out_features, low=1)
+        self.weight = Parameter(np.empty((self.out_features, self.in_features), dtype))
+        self.register_parameter("bias", None)
+        if bias:
+            self.bias = Parameter(np.empty(self.out_features, dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew."""
+        init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # bound 1/√in_features
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.in_features)
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, input) -> Tensor:
+        """Return input Wᵀ + b."""
+        return F.linear(input, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Return the sizes."""
+        sizes = f"in_features={self.in_features}, out_features={self.out_features}"
+        return f"{sizes}, bias={self.bias is not None}"
+
+
+class Flatten(Module):
+    """Join the axes start_dim … end_dim into one: (n, 28, 28) → (n, 784) by default."""
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1):
+        super().__init__()
+        self.start_dim = _validate.integer("start_dim", start_dim)
+        self.end_dim = _validate.integer("end_dim", end_dim)
+
+    def forward(self, input) -> Tensor:
+        """Return the input with fewer axes."""
+        input = input if isinstance(input, Tensor) else Tensor(input)
+        start = _validate.dimension("start_dim", self.start_dim, input.ndim)
+        end = _validate.dimension("end_dim", self.end_dim, input.ndim)
+        if start > end:
+            raise ValueError(f"start_dim must not come after end_dim, got {start} and {end}")
+        joined = math.prod(input.shape[start : end + 1])
+        return input.reshape(*input.shape[:start], joined, *input.shape[end + 1 :])
+
+    def extra_repr(self) -> str:
+        """Return the two axes."""
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Identity(Module):
+    """Return the input as it is."""
+
+    def forward(self, input):
+        """Return the input."""
+        return input
+
+
+class Sequential(Module):
+    """Modules one after another: Sequential(Linear(2, 3), ReLU()) or one dict of named modules."""
+
+    def __init__(self, *modules):
+        super().__init__()
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            named = modules[0].items()
+        else:
+            named = ((str(i), module) for i, module in enumerate(modules))
+        for name, module in named:
+            self.add_module(name, self._checked(name, module))
+
+    def forward(self, input):
+        """Run the modules in order."""
+        for module in self._modules.values():
+            input = module(input)
+        return input
+
+    def append(self, module: Module) -> "Sequential":
+        """Add a module at the end and return this."""
+        self.add_module(str(len(self)), self._checked(str(len(self)), module))
+        return self
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._modules.values())
+
+    def __getitem__(self, index: int | slice) -> Module:
+        if isinstance(index, slice):
+            return Sequential(dict(list(self._modules.items())[index]))
+        return list(self._modules.values())[index]
+
+    @staticmethod
+    def _checked(name: str, module) -> Module:
+        if not isinstance(module, Module):
+            raise TypeError(f"module {name} must be a Module, got {type(module).__name__}")
+        return module

@@ -1,0 +1,134 @@
+"""What all optimisers share: parameter groups, zero_grad, state_dict."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from dlnotes import _validate
+from dlnotes.autograd import Tensor
+
+
+class Optimizer:
+    """Base class. A subclass gives `defaults` and updates one parameter in `_update`.
+
+    params: tensors that require a gradient, or dictionaries {"params": tensors, **settings}
+    (parameter groups with settings of their own). `param_groups` may be changed between steps,
+    for instance `optimizer.param_groups[0]["lr"] = 0.01`.
+
+    Raises TypeError for anything that is not such a tensor, and ValueError for no parameters, the
+    same parameter twice, an unknown setting or a setting out of range.
+    """
+
+    def __init__(self, params: Iterable, defaults: dict):
+        self.defaults = defaults
+        self.param_groups: list[dict] = []
+        self.state: dict[Tensor, dict] = {}
+        groups = _as_list(params)
+        if not groups:
+            raise ValueError("params must hold at least one parameter, got none")
+        if not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        for group in groups:
+            self.add_param_group(group)
+
+    def add_param_group(self, group: dict) -> None:
+        """Add parameters with settings of their own; what is not set takes the defaults."""
+        if not isinstance(group, dict) or "params" not in group:
+            raise TypeError("a parameter group must be a dict with the key 'params'")
+        unknown = set(group) - {"params"} - set(self.defaults)
+        if unknown:
+            raise ValueError(f"params has the unknown settings {sorted(unknown)}")
+        group = {**self.defaults, **group, "params": _as_list(group["params"])}
+        self._check_settings(group)
+        known = {p for other in self.param_groups for p in other["params"]}
+        for p in group["params"]:
+            if not isinstance(p, Tensor):
+                raise TypeError(f"params must hold tensors, got {type(p).__name__}")
+            if p.parents or not p.requires_grad:
+                raise ValueError("params must hold leaf tensors that require a gradient")
+            if p in known:
+                raise ValueError("params holds the same parameter twice")
+            known.add(p)
+        self.param_groups.append(group)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.zero_grad()
+
+    def step(self) -> None:
+        """Change every parameter that has a gradient once, in place."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self._update(p, group)
+
+    def state_dict(self) -> dict:
+        """Return {"state": {index: {name: array}}, "param_groups": […]} as torch does, in copies.
+
+        Parameters are replaced by their numbers in the order in which they were given.
+        """
+        numbers = {p: i for i, p in enumerate(self._parameters())}
+        state = {
+            numbers[p]: {name: np.array(value) for name, value in values.items()}
+            for p, values in self.state.items()
+        }
+        groups = [
+            {**group, "params": [numbers[p] for p in group["params"]]}
+            for group in self.param_groups
+        ]
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Restore what `state_dict` returned, or a torch optimiser's of the same kind.
+
+        Raises ValueError if groups, parameters or shapes differ; nothing is changed then.
+        """
+        groups = state_dict["param_groups"]
+        sizes = [len(group["params"]) for group in groups]
+        own_sizes = [len(group["params"]) for group in self.param_groups]
+        if sizes != own_sizes:
+            raise ValueError(
+                f"state_dict must have parameter groups of sizes {own_sizes}, got {sizes}"
+            )
+        settings = [{key: group[key] for key in self.defaults if key in group} for group in groups]
+        for new in settings:
+            self._check_settings({**self.defaults, **new})
+        numbers = [number for group in groups for number in group["params"]]
+        parameters = dict(zip(numbers, self._parameters(), strict=True))
+        state = {}
+        for number, values in state_dict["state"].items():
+            p = parameters[int(number)]
+            arrays = {name: np.array(v, p.dtype) for name, v in values.items() if v is not None}
+            for name, array in arrays.items():
+                _validate.has_shape(f"{name} of parameter {number}", array, p.shape)
+            if arrays:
+                state[p] = arrays
+        self.state = state
+        for group, new in zip(self.param_groups, settings, strict=True):
+            group.update(new)
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def _check_settings(self, group: dict) -> None:
+        raise NotImplementedError("an optimiser checks its settings")
+
+    def _update(self, p: Tensor, group: dict) -> None:
+        raise NotImplementedError("an optimiser updates a parameter in place")
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for i, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {i}")
+            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
+        return "\n".join([*lines, ")"])
+
+
+def _as_list(params) -> list:
+    if isinstance(params, Tensor | dict | str) or not isinstance(params, Iterable):
+        raise TypeError(
+            f"params must be an iterable of tensors or of dicts, got {type(params).__name__}"
+        )
+    return list(params)
