@@ -140,7 +140,7 @@ class _Resume:
 
     def __call__(self, url: str, output_file: str, pooch: object) -> None:
         """Download `url` to `output_file` (pooch's protocol)."""
-            self.resumed = self._have() > 0
+        self.resumed = self._have() > 0
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(_FIRST_PAUSE * 2 ** (attempt - 1))
