@@ -1,6 +1,8 @@
 """Drawings made by code: computational graphs, networks, flows of boxes and arrows."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 
 from dlnotes import _validate
+from dlnotes.autograd import Tensor
 from dlnotes.viz._style import FAINT, INK, PALETTE, subplots
+
+_MOST_NODES = 40
+Point = tuple[float, float]  # inches from the lower left corner
 
 _LEAF = "#dcebf5"
 _OPERATION = "#fdf0d5"
@@ -19,25 +25,24 @@ _SIGNS = {
     "sub": "−",
     "mul": "×",
     "div": "÷",
-    "truediv": "÷",
     "matmul": "@",
-    "pow": "^",
+    "pow": "power",
     "neg": "−",
 }
 
 
 def draw_graph(
-    tensor: Any,
+    tensor: Tensor,
     *,
-    names: Mapping[str, Any] | None = None,
+    names: Mapping[str, Tensor] | None = None,
     title: str = "",
     gradients: bool = True,
 ) -> Figure:
     """Draw the computational graph of a `dlnotes.autograd.Tensor`.
 
-    Inputs stand at the left, the result at the right, and every arrow runs with the forward
-    computation. Each box shows the operation, its value and, once `backward` has run, its
-    gradient.
+    Inputs stand at the left, the result at the right (in a long graph: from top to bottom), and
+    every arrow runs with the forward computation. Each box shows the operation, its value (its
+    shape, if it is large) and, once `backward` has run, its gradient.
 
     Args:
         tensor: the result whose graph is drawn.
@@ -49,55 +54,54 @@ def draw_graph(
         The figure; its axes are off.
 
     Raises:
-        TypeError: if `tensor` keeps no parents.
-        ValueError: if the graph has more than 40 nodes, or a name's tensor is not in it.
+        TypeError: if `tensor` is no Tensor.
+        ValueError: if it was not computed from others, the graph has more than 40 nodes, or a
+            name's tensor is not in it.
     """
-    if not hasattr(tensor, "parents"):
+    if not isinstance(tensor, Tensor):
         raise TypeError(f"tensor must be a dlnotes Tensor, got {type(tensor).__name__}")
-    nodes = _topological(tensor)
-    if len(nodes) > 40:
-        raise ValueError(f"a drawing holds at most 40 nodes, the graph has {len(nodes)}")
-    known = {id(node) for node in nodes}
-    titles: dict[int, str] = {}
+    if not tensor.parents:
+        raise ValueError(
+            "tensor has no graph: it was not computed from a tensor with requires_grad=True"
+        )
+    nodes = _ancestors(tensor)
+    if len(nodes) > _MOST_NODES:
+        raise ValueError(f"a drawing holds at most {_MOST_NODES} nodes, the graph has {len(nodes)}")
+    titles = {id(node): name for name, node in (names or {}).items()}
     for name, node in (names or {}).items():
-        if id(node) not in known:
+        if not any(node is other for other in nodes):
             raise ValueError(f"names: {name!r} is not a node of this graph")
-        titles[id(node)] = name
 
-    layers = _layers(nodes)
-    width = max(4.0, 1.75 * len(layers))
-    tallest = max(len(layer) for layer in layers)
-    place = {
-        id(node): (column, (len(layer) - 1) / 2 - row)
-        for column, layer in enumerate(layers)
-        for row, node in enumerate(layer)
-    }
     text = {id(node): _node_text(node, titles.get(id(node)), gradients) for node in nodes}
-    lines = max(entry.count("\n") + 1 for entry in text.values())
-    step = 0.30 + 0.22 * lines
-    fig, ax = _canvas((width, max(1.6, step * tallest + (0.5 if title else 0.2))), title)
-    ax.set_xlim(-0.5, len(layers) - 0.5)
-    ax.set_ylim(-tallest / 2, tallest / 2)
-    half = 0.5 * 0.22 * (lines + 0.6) / step
-    for node in nodes:
-        x, y = place[id(node)]
-        if node is tensor:
-            fill = _RESULT
-        else:
-            fill = _OPERATION if node.parents else _LEAF
-        _box(ax, x, y, 0.36, half, text[id(node)], fill)
-        for number, parent in enumerate(node.parents):
-            from_x, from_y = place[id(parent)]
-            # A tensor that enters twice (a + a) gets two arrows, bent to different sides.
-            twice = sum(parent is other for other in node.parents) > 1
-            bend = (0.25 if number % 2 else -0.25) if twice else 0.0
-            _arrow(ax, (from_x + 0.36, from_y), (x - 0.36, y), bend)
+    layers, routes = _layers(nodes)
+    down = len(layers) > 4  # a long graph runs down the page, since a phone is narrow
+    box = _box_size(text.values())
+    step = (box[0] + 0.25, box[1] + 0.4) if down else (box[0] + 0.45, box[1] + 0.2)
+    place = _positions(layers, step, down)
+    width, height = (max(at[k] for at in place.values()) + step[k] / 2 for k in (0, 1))
+    fig, ax = _canvas(width, height, title)
+    for spot in place:
+        if spot.node is not None:
+            fill = _OPERATION if spot.node.parents else _LEAF
+            fill = _RESULT if spot.node is tensor else fill
+            _box(ax, place[spot], box, text[id(spot.node)], fill)
+            arriving = [route for route in routes if route[-1] is spot]
+            _arrows(ax, arriving, place, box, down)
     return fig
 
 
-def _topological(tensor: Any) -> list[Any]:
-    """All nodes of the graph, parents before children; no recursion, so depth is no limit."""
-    order: list[Any] = []
+@dataclass(eq=False)
+class _Spot:
+    """A place in a layer: a node's, or (node None) one where an arrow passes by the nodes."""
+
+    node: Tensor | None
+    before: list["_Spot"] = field(default_factory=list)
+    after: list["_Spot"] = field(default_factory=list)
+
+
+def _ancestors(tensor: Tensor) -> list[Tensor]:
+    """All nodes of the graph, parents first: the constants too, which the tape passes over."""
+    order: list[Tensor] = []
     seen: set[int] = set()
     stack = [(tensor, False)]
     while stack:
@@ -107,58 +111,115 @@ def _topological(tensor: Any) -> list[Any]:
         elif id(node) not in seen:
             seen.add(id(node))
             stack.append((node, True))
-            stack.extend((parent, False) for parent in reversed(tuple(node.parents)))
+            stack.extend((parent, False) for parent in reversed(node.parents))
     return order
 
 
-def _layers(nodes: Sequence[Any]) -> list[list[Any]]:
-    """Columns for the nodes, each ordered so that few arrows cross.
+def _layers(nodes: Sequence[Tensor]) -> tuple[list[list[_Spot]], list[list[_Spot]]]:
+    """The graph's layers, ordered so that few arrows cross, and the arrows' routes over them.
 
-    An operation stands one column right of its last parent, an input one column left of its
-    first use. Within a column nodes follow the mean height of their neighbours, swept to and
-    fro a few times (the barycentre method of Sugiyama, Tagawa and Toda, 1981).
+    An operation stands one layer after its last parent, an input one layer before its first
+    use; an arrow across several layers gets a spot of its own in each. Within a layer spots
+    follow the mean position of their neighbours, swept to and fro (the barycentre method of
+    Sugiyama, Tagawa and Toda, 1981).
     """
-    children: dict[int, list[Any]] = {id(node): [] for node in nodes}
     depth: dict[int, int] = {}
     for node in nodes:
-        depth[id(node)] = max((depth[id(p)] + 1 for p in node.parents), default=0)
+        depth[id(node)] = max((depth[id(parent)] + 1 for parent in node.parents), default=0)
+    for node in nodes:
+        if not node.parents:
+            uses = [depth[id(other)] for other in nodes if any(node is p for p in other.parents)]
+            depth[id(node)] = min(uses) - 1
+    layers: list[list[_Spot]] = [[] for _ in range(max(depth.values()) + 1)]
+    spots = {id(node): _Spot(node) for node in nodes}
+    for node in nodes:
+        layers[depth[id(node)]].append(spots[id(node)])
+    routes = []
+    for node in nodes:
         for parent in node.parents:
-            children[id(parent)].append(node)
-    for node in nodes:
-        if not node.parents and children[id(node)]:
-            depth[id(node)] = min(depth[id(child)] for child in children[id(node)]) - 1
-    layers: list[list[Any]] = [[] for _ in range(max(depth.values()) + 1)]
-    for node in nodes:
-        layers[depth[id(node)]].append(node)
-
-    def height() -> dict[int, float]:
-        return {
-            id(node): row - (len(layer) - 1) / 2
-            for layer in layers
-            for row, node in enumerate(layer)
-        }
-
+            passed = [_Spot(None) for _ in range(depth[id(parent)] + 1, depth[id(node)])]
+            for number, spot in enumerate(passed, start=depth[id(parent)] + 1):
+                layers[number].append(spot)
+            route = [spots[id(parent)], *passed, spots[id(node)]]
+            for spot, following in itertools.pairwise(route):
+                spot.after.append(following)
+                following.before.append(spot)
+            routes.append(route)
     for sweep in range(8):
-        for layer in layers if sweep % 2 == 0 else reversed(layers):
-            at = height()
+        forward = sweep % 2 == 0
+        for layer in layers if forward else reversed(layers):
+            at = {
+                spot: position - (len(other) - 1) / 2
+                for other in layers
+                for position, spot in enumerate(other)
+            }
+            wish = {
+                spot: np.mean([at[n] for n in (spot.before if forward else spot.after)] or at[spot])
+                for spot in layer
+            }
+            layer.sort(key=wish.__getitem__)
+    return layers, routes
 
-            def wish(node: Any, at: dict[int, float] = at, back: bool = sweep % 2 == 1) -> float:
-                near = children[id(node)] if back else node.parents
-                beside = [at[id(other)] for other in near]
-                return float(np.mean(beside)) if beside else at[id(node)]
 
-            layer.sort(key=wish)
-    return layers
+def _arrows(
+    ax: Axes,
+    routes: Sequence[Sequence[_Spot]],
+    place: Mapping[_Spot, Point],
+    box: tuple[float, float],
+    down: bool,
+) -> None:
+    """The arrows into one node, arriving beside each other: a + a is seen to enter twice."""
+    along, across = (1, 0) if down else (0, 1)
+    half = -box[1] / 2 if down else box[0] / 2  # from a box's centre to where arrows leave it
+    gap = min(0.2, 0.6 * box[across] / max(len(routes), 1))
+    routes = sorted(routes, key=lambda route: place[route[-2]][across])
+    for number, route in enumerate(routes):
+        corners = []
+        for spot in route:
+            for side in (-half, half):
+                corner = list(place[spot])
+                corner[along] += side
+                corners.append(corner)
+        corners = corners[1:-1]  # from the first box's far side to the last one's near side
+        corners[-1][across] += (number - (len(routes) - 1) / 2) * gap
+        if len(corners) > 2:
+            ax.plot(*zip(*corners[:-1], strict=True), "-", color=INK, lw=1.2, zorder=1)
+        _arrow(ax, tuple(corners[-2]), tuple(corners[-1]))
 
 
-def _node_text(node: Any, name: str | None, gradients: bool) -> str:
-    operation = str(getattr(node, "op", "") or "").strip("_").removesuffix("backward")
-    sign = _SIGNS.get(operation.lower(), operation) if node.parents else ""
-    head = " = ".join(part for part in (name, sign) if part) or "input"
-    lines = [head, _value_text(node.data)]
-    grad = getattr(node, "grad", None)
-    if gradients and grad is not None:
-        lines.append("grad " + _value_text(getattr(grad, "data", grad)))
+def _box_size(texts: Iterable[str]) -> tuple[float, float]:
+    """Inches that the largest of the texts needs, at 11 points."""
+    lines = [text.split("\n") for text in texts]
+    longest = max(len(line) for entry in lines for line in entry)
+    tallest = max(len(entry) for entry in lines)
+    return max(0.8, 0.2 + 0.1 * longest), 0.14 + 0.2 * tallest
+
+
+def _positions(
+    layers: Sequence[Sequence[_Spot]], step: tuple[float, float], down: bool
+) -> dict[_Spot, Point]:
+    """The centre of each spot, in inches; every layer is centred."""
+    widest = max(len(layer) for layer in layers)
+    place = {}
+    for number, layer in enumerate(layers):
+        for position, spot in enumerate(layer):
+            aside = position + (widest - len(layer)) / 2
+            if down:
+                column, row = aside, len(layers) - 1 - number
+            else:
+                column, row = number, widest - 1 - aside
+            place[spot] = ((column + 0.5) * step[0], (row + 0.5) * step[1])
+    return place
+
+
+def _node_text(node: Tensor, name: str | None, gradients: bool) -> str:
+    sign = _SIGNS.get(node.op, node.op)
+    head = ":  ".join(part for part in (name, sign) if part)
+    if not head and node.data.size > 1:
+        head = "constant" if not node.requires_grad else "input"
+    lines = [head] * bool(head) + [_value_text(node.data)]
+    if gradients and node.grad is not None:
+        lines.append("grad " + _value_text(node.grad))
     return "\n".join(lines)
 
 
@@ -206,28 +267,23 @@ def draw_network(
     if len(labels) != len(sizes):
         raise ValueError(f"labels must be one per layer ({len(sizes)}), got {len(labels)}")
     columns = [_unit_rows(size, most) for size in sizes]
-    tallest = max(max(abs(row) for row in rows) for rows, _ in columns)
-    unit = 0.36
-    fig, ax = _canvas((5.6, unit * (2 * tallest + 1) + 0.75 + (0.3 if title else 0)), title)
-    spread = 5.6 / unit / len(sizes)
+    tallest = max(len(rows) + dots for rows, dots in columns)
+    unit, below, width = 0.36, 0.55, 5.6
+    fig, ax = _canvas(width, unit * tallest + below + 0.1, title)
+    middle = below + unit * tallest / 2
+    xs = [(column + 0.5) * width / len(sizes) for column in range(len(sizes))]
+    heights = [[middle + unit * row for row in rows] for rows, _ in columns]
     for column in range(len(sizes) - 1):
-        for start in columns[column][0]:
-            for end in columns[column + 1][0]:
-                xs = (column * spread, (column + 1) * spread)
-                ax.plot(xs, (start, end), "-", color=FAINT, linewidth=0.6, zorder=1)
-    last = len(sizes) - 1
-    for column, (rows, dots) in enumerate(columns):
-        x = column * spread
-        fill = _LEAF if column == 0 else (_RESULT if column == last else _OPERATION)
-        for row in rows:
-            ax.add_patch(Circle((x, row), 0.36, facecolor=fill, edgecolor=INK, zorder=2))
-        if dots:
-            ax.text(x, 0, "⋮", ha="center", va="center", fontsize=15, zorder=3)
+        for start, end in itertools.product(heights[column], heights[column + 1]):
+            ax.plot(xs[column : column + 2], (start, end), "-", color=FAINT, lw=0.6, zorder=1)
+    for column, x in enumerate(xs):
+        fill = _LEAF if column == 0 else _RESULT if column == len(xs) - 1 else _OPERATION
+        for y in heights[column]:
+            ax.add_patch(Circle((x, y), 0.13, facecolor=fill, edgecolor=INK, zorder=2))
+        if columns[column][1]:
+            ax.text(x, middle, "⋮", ha="center", va="center", fontsize=15, zorder=3)
         units = f"{labels[column]}\n{sizes[column]}"
-        ax.text(x, -tallest - 0.7, units, ha="center", va="top", fontsize=11)
-    ax.set_xlim(-spread / 2, (last + 0.5) * spread)
-    ax.set_ylim(-tallest - 2.2, tallest + 0.5)
-    ax.set_aspect("equal")
+        ax.text(x, below - 0.06, units, ha="center", va="top", fontsize=11)
     return fig
 
 
@@ -273,89 +329,70 @@ def flow(
         if not (0 <= start < len(boxes) and 0 <= end < len(boxes)) or start == end:
             raise ValueError(f"back: no arrow from box {start} to box {end} of {len(boxes)}")
     rows = -(-len(boxes) // columns)
-    lines = max(box.count("\n") + 1 for box in boxes)
-    step = 0.55 + 0.22 * lines
-    below = 0.45 if back else 0.0
-    fig, ax = _canvas((5.6, rows * step + below + (0.3 if title else 0)), title)
-    half = 0.5 * (0.12 + 0.24 * lines) / step
-    place = []
+    width, below = 5.6, 0.42 * bool(back)
+    box = (width / columns - 0.4, _box_size(boxes)[1] + 0.06)
+    row_height = box[1] + 0.36
+    fig, ax = _canvas(width, rows * row_height + below, title)
+    place: list[Point] = []
     for number in range(len(boxes)):
         row, column = divmod(number, columns)
-        place.append((column if row % 2 == 0 else columns - 1 - column, -float(row)))
-    for (x, y), text in zip(place, boxes, strict=True):
-        _box(ax, x, y, 0.38, half, text, _OPERATION)
-    for (x0, y0), (x1, y1) in zip(place, place[1:], strict=False):
+        column = column if row % 2 == 0 else columns - 1 - column
+        y = below + (rows - row - 0.5) * row_height
+        place.append(((column + 0.5) * width / columns, y))
+    for centre, text in zip(place, boxes, strict=True):
+        _box(ax, centre, box, text, _OPERATION)
+    for (x0, y0), (x1, y1) in itertools.pairwise(place):
         if y0 == y1:
-            side = 0.38 if x1 > x0 else -0.38
-            _arrow(ax, (x0 + side, y0), (x1 - side, y1), 0.0)
+            side = box[0] / 2 if x1 > x0 else -box[0] / 2
+            _arrow(ax, (x0 + side, y0), (x1 - side, y1))
         else:
-            _arrow(ax, (x0, y0 - half), (x1, y1 + half), 0.0)
-    floor = -(rows - 1) - half
+            _arrow(ax, (x0, y0 - box[1] / 2), (x1, y1 + box[1] / 2))
     for start, end, label in back:
-        floor = min(floor, _loop(ax, place[start], place[end], label, half, step))
-    ax.set_xlim(-0.5, columns - 0.5)
-    ax.set_ylim(min(floor, -(rows - 1) - 0.5), 0.5)
+        _back_arrow(ax, place[start], place[end], box[1] / 2, below - 0.12, label)
     return fig
 
 
-def _loop(
-    ax: Axes,
-    start: tuple[float, float],
-    end: tuple[float, float],
-    label: str,
-    half: float,
-    step: float,
-) -> float:
-    """A dashed arrow below two boxes with its label; returns how far down it reaches."""
-    depth = 0.22 / step
-    bottom = min(start[1], end[1]) - half - depth
-    xs = [start[0], start[0], end[0], end[0]]
-    ys = [start[1] - half, bottom, bottom, end[1] - half]
-    colour = PALETTE["blue"]
-    ax.plot(xs[:3], ys[:3], linestyle="--", color=colour, linewidth=1.4)
-    ax.add_patch(
-        FancyArrowPatch(
-            (xs[2], ys[2]),
-            (xs[3], ys[3]),
-            arrowstyle="-|>",
-            mutation_scale=13,
-            shrinkA=0,
-            shrinkB=0,
-            color=colour,
-        )
-    )
-    middle = (start[0] + end[0]) / 2
-    ax.text(middle, bottom - 0.05 / step, label, ha="center", va="top", color=colour, fontsize=11)
-    return bottom - 0.27 / step
+def _back_arrow(ax: Axes, start: Point, end: Point, half: float, floor: float, label: str) -> None:
+    """A dashed arrow that leaves a box downwards and enters another from below."""
+    blue = PALETTE["blue"]
+    # Left of the middle, where it does not meet the arrow that leads down to the next row.
+    xs, bottom = (start[0] - 0.15, end[0] - 0.15), floor + 0.05
+    ax.plot((xs[0], xs[0], xs[1]), (start[1] - half, bottom, bottom), "--", color=blue, lw=1.4)
+    _arrow(ax, (xs[1], bottom), (xs[1], end[1] - half), colour=blue)
+    ax.text(sum(xs) / 2, bottom - 0.04, label, ha="center", va="top", color=blue, fontsize=11)
 
 
-def _canvas(size: tuple[float, float], title: str) -> tuple[Figure, Axes]:
-    fig, ax = subplots(figsize=size)
+def _canvas(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+    """A figure whose coordinates are inches from the lower left corner; the title above it."""
+    above = 0.32 if title else 0.0
+    fig, ax = subplots(figsize=(width, height + above), layout="none")
+    ax.set_position((0, 0, 1, 1))
     ax.set_axis_off()
+    ax.set_xlim(0, width)
+    ax.set_ylim(0, height + above)
     if title:
-        ax.set_title(title)
+        ax.text(0.08, height + above - 0.08, title, va="top", fontsize=11)
     return fig, ax
 
 
-def _box(
-    ax: Axes, x: float, y: float, half_width: float, half_height: float, text: str, fill: str
-) -> None:
+def _box(ax: Axes, centre: Point, size: tuple[float, float], text: str, fill: str) -> None:
+    width, height = size
     ax.add_patch(
         FancyBboxPatch(
-            (x - half_width, y - half_height),
-            2 * half_width,
-            2 * half_height,
-            boxstyle="round,pad=0,rounding_size=0.04",
+            (centre[0] - width / 2, centre[1] - height / 2),
+            width,
+            height,
+            boxstyle="round,pad=0,rounding_size=0.06",
             facecolor=fill,
             edgecolor=INK,
             linewidth=1.0,
             zorder=2,
         )
     )
-    ax.text(x, y, text, ha="center", va="center", fontsize=11, linespacing=1.25, zorder=3)
+    ax.text(*centre, text, ha="center", va="center", fontsize=11, linespacing=1.25, zorder=3)
 
 
-def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], bend: float) -> None:
+def _arrow(ax: Axes, start: Point, end: Point, *, bend: float = 0.0, colour: str = INK) -> None:
     ax.add_patch(
         FancyArrowPatch(
             start,
@@ -365,7 +402,7 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], bend:
             shrinkA=0,
             shrinkB=1,
             connectionstyle=f"arc3,rad={bend}",
-            color=INK,
+            color=colour,
             linewidth=1.2,
             zorder=1,
         )

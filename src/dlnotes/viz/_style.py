@@ -36,7 +36,7 @@ _STYLE: dict[str, Any] = {
     "figure.dpi": DISPLAY_DPI,
     "figure.figsize": (_WIDTHS[1], 3.6),
     "figure.constrained_layout.use": True,
-    "figure.titlesize": _FONT_SIZE + 1,
+    "figure.titlesize": _FONT_SIZE,
     "savefig.dpi": DPI,
     "savefig.facecolor": "white",
     "svg.hashsalt": "dlnotes",
