@@ -10,6 +10,7 @@ chapters. A file is written only when its content changes, so a second run chang
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -19,12 +20,12 @@ from pathlib import Path
 import jupytext
 import nbformat
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from pictures import keep_equal_pictures
-
-from dlnotes.course.notebook_format import dumps, execute, normalize
-
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from dlnotes.course.notebook_format import dumps, execute, normalize  # noqa: E402
+from tools.pictures import keep_equal_pictures  # noqa: E402
+
 TEXT_FORMAT = "md:myst"
 CELL_TIMEOUT = 300  # seconds; a chapter's whole budget is 90
 # Said once here and in jupytext.toml (for JupyterLab's own pairing).
@@ -203,6 +204,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("command", choices=["build", "execute", "pair", "check"])
     parser.add_argument("names", nargs="*", metavar="NAME")
     arguments = parser.parse_args(argv)
+    os.environ["OMP_NUM_THREADS"] = "1"  # as in the tests: the sums' last digits depend on it
     selected = chapters(arguments.names)
     if arguments.command == "check":
         return check(selected)
