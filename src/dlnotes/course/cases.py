@@ -156,15 +156,15 @@ def run(case: Case, namespace: Any) -> Outcome:
     try:
         case.function(namespace)
     except NotDefined as error:
-        return Outcome(case, False, _short(error), "missing")
+        return Outcome(case, False, shortened(error), "missing")
     except AssertionError as error:
-        return Outcome(case, False, _short(error) or "not what was asked for", "wrong")
+        return Outcome(case, False, shortened(error) or "not what was asked for", "wrong")
     except NotImplementedError:
         return Outcome(case, False, "not written yet (NotImplementedError)", "blank")
     except StudentError as error:
-        return Outcome(case, False, _short(error), "error")
+        return Outcome(case, False, shortened(error), "error")
     except Exception as error:
-        return Outcome(case, False, _short(_explain(error)), "error")
+        return Outcome(case, False, shortened(_explain(error)), "error")
     finally:
         np.random.set_state(state)  # noqa: NPY002
     return Outcome(case, True)
@@ -181,6 +181,7 @@ def _explain(error: Exception) -> str:
     return f"{who}: {type(error).__name__}" + (f": {text}" if text else "")
 
 
-def _short(message: object) -> str:
+def shortened(message: object) -> str:
+    """Return a message on one line and not too long."""
     text = " ".join(str(message).split())
     return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
