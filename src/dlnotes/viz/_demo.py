@@ -39,11 +39,11 @@ class Slider:
         """The widget's value without the dust of float arithmetic (0.30000000000000004)."""
         return value if isinstance(value, int) else float(f"{value:.8g}")
 
-    def widget(self) -> Any:
+    def widget(self, label_width: str) -> Any:
         """The ipywidgets slider."""
         import ipywidgets
 
-        common = {"description": self.label, "continuous_update": True, **_look("30rem")}
+        common = {"continuous_update": True, **_look(self.label, label_width)}
         if self.log:
             return ipywidgets.FloatLogSlider(
                 value=self.value,
@@ -58,8 +58,8 @@ class Slider:
             kind = ipywidgets.IntSlider
         else:
             kind = ipywidgets.FloatSlider
-            decimals = max(0, -math.floor(math.log10(self.step) + 1e-9))
-            common["readout_format"] = f".{decimals}f"
+            decimals = next(n for n in range(16) if math.isclose(round(self.step, n), self.step))
+            common["readout_format"] = f".{min(decimals, 4)}f"
         return kind(value=self.value, min=self.low, max=self.high, step=self.step, **common)
 
 
@@ -80,13 +80,13 @@ class Choice:
         """The widget's value as `draw` gets it."""
         return value
 
-    def widget(self) -> Any:
+    def widget(self, label_width: str) -> Any:
         """The ipywidgets drop-down list."""
         import ipywidgets
 
         options = [(str(option), option) for option in self.options]
         return ipywidgets.Dropdown(
-            options=options, value=self.value, description=self.label, **_look("30rem")
+            options=options, value=self.value, **_look(self.label, label_width)
         )
 
 
@@ -106,23 +106,23 @@ class Toggle:
         """The widget's value as `draw` gets it."""
         return value
 
-    def widget(self) -> Any:
+    def widget(self, label_width: str) -> Any:
         """The ipywidgets check box."""
         import ipywidgets
 
-        return ipywidgets.Checkbox(
-            value=self.value, description=self.label, indent=False, **_look("30rem")
-        )
+        return ipywidgets.Checkbox(value=self.value, indent=False, **_look(self.label, label_width))
 
 
 Control = Slider | Choice | Toggle
 
 
-def _look(width: str) -> dict[str, Any]:
-    # Labels as wide as they need to be; never wider than a phone.
+def _look(label: str, label_width: str) -> dict[str, Any]:
+    # Labels beneath each other are equally wide; nothing is wider than a phone.
     return {
-        "style": {"description_width": "initial"},
-        "layout": {"width": f"min(100%, {width})"},
+        "description": label,
+        "tooltip": label,
+        "style": {"description_width": label_width},
+        "layout": {"width": "min(100%, 30rem)"},
     }
 
 
@@ -339,7 +339,8 @@ def _live(
     if shell is None or getattr(shell, "kernel", None) is None:
         return None
 
-    widgets = {name: control.widget() for name, control in controls.items()}
+    label_width = f"{0.6 * max(len(control.label) for control in controls.values()) + 0.5:.1f}em"
+    widgets = {name: control.widget(label_width) for name, control in controls.items()}
     image = ipywidgets.Image(
         value=png,
         format="png",
@@ -358,7 +359,8 @@ def _live(
             status.value = _status(said)
         except Exception as error:  # shown to the reader: nobody sees a kernel's log
             status.value = _status(
-                f"This cannot be drawn at {_listed(values)}. {type(error).__name__}: {error}",
+                f"This cannot be drawn at {_listed(values)}; the picture shows the values before. "
+                f"{type(error).__name__}: {error}",
                 alarm=True,
             )
 

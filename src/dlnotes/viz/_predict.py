@@ -82,7 +82,8 @@ def _live(question: str, options: Sequence[str], answer: str, why: str) -> Any:
     buttons = [
         ipywidgets.Button(
             description=option,
-            layout={"width": "auto", "max_width": "100%", "height": "auto"},
+            tooltip=f"Predict: {option}",
+            layout={"width": "auto", "min_width": "12rem", "max_width": "100%"},
         )
         for option in options
     ]
@@ -92,8 +93,8 @@ def _live(question: str, options: Sequence[str], answer: str, why: str) -> Any:
         right = pressed.description == answer
         verdict = "Yes" if right else f"You chose “{pressed.description}”; it is “{answer}”"
         for button in buttons:
-            chosen = "success" if right else "warning"
-            button.button_style = chosen if button is pressed else ""
+            button.button_style = "primary" if button is pressed else ""
+            button.icon = "check" if button.description == answer else ""
         feedback.value = (
             "<div role='status' style='line-height:1.35;max-width:40rem;white-space:normal'>"
             f"<strong>{html.escape(verdict)}.</strong> {html.escape(why)}</div>"
@@ -101,4 +102,4 @@ def _live(question: str, options: Sequence[str], answer: str, why: str) -> Any:
 
     for button in buttons:
         button.on_click(respond)
-    return ipywidgets.VBox([asked, *buttons, feedback])
+    return ipywidgets.VBox([asked, *buttons, feedback], layout={"align_items": "flex-start"})
