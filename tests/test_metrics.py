@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics as sk
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -41,12 +41,14 @@ def distributions(seed, shape):
     return np.random.default_rng(seed).dirichlet(np.ones(shape[-1]), size=shape[:-1])
 
 
+@settings(deadline=None)
 @given(pairs_of_labels())
 def test_accuracy_equals_sklearn(pair):
     predicted, target = pair
     assert metrics.accuracy(predicted, target) == sk.accuracy_score(target, predicted)
 
 
+@settings(deadline=None)
 @given(pairs_of_labels())
 def test_confusion_matrix_equals_sklearn(pair):
     predicted, target = pair
@@ -55,6 +57,7 @@ def test_confusion_matrix_equals_sklearn(pair):
     np.testing.assert_array_equal(got, expected)
 
 
+@settings(deadline=None)
 @given(pairs_of_labels(), st.sampled_from(["macro", "micro", "weighted", "none"]))
 def test_precision_recall_f1_equal_sklearn(pair, average):
     predicted, target = pair
@@ -74,6 +77,7 @@ def test_precision_recall_f1_equal_sklearn(pair, average):
         np.testing.assert_allclose(ours(predicted, target, average=average), expected, rtol=1e-12)
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.int64, 12, elements=st.integers(0, 1)), st.integers(0, 2**12 - 1))
 def test_binary_average_equals_sklearn(predicted, bits):
     target = (bits >> np.arange(12)) & 1
@@ -99,6 +103,7 @@ def test_scores_are_turned_into_their_largest():
     assert metrics.confusion_matrix(scores[:1], target[:1]).shape == (CLASSES, CLASSES)
 
 
+@settings(deadline=None)
 @given(pairs_of_numbers())
 def test_regression_equals_sklearn(pair):
     prediction, target = pair
@@ -111,6 +116,7 @@ def test_regression_equals_sklearn(pair):
         assert ours(prediction, target) == pytest.approx(theirs(target, prediction), rel=1e-9)
 
 
+@settings(deadline=None)
 @given(pairs_of_numbers(np.float32))
 def test_float32_is_summed_in_float64(pair):
     prediction, target = pair
@@ -131,6 +137,7 @@ def test_r2_of_constant_targets(prediction, expected):
     assert sk.r2_score([2.0, 2.0, 2.0], prediction) == expected
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(2, 8))
 def test_cross_entropy_equals_sklearn(seed, n, c):
     p = distributions(seed, (n, c))
@@ -141,6 +148,7 @@ def test_cross_entropy_equals_sklearn(seed, n, c):
     assert metrics.cross_entropy(p, one_hot) == pytest.approx(expected, rel=1e-9)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30))
 def test_binary_cross_entropy_equals_sklearn(seed, n):
     rng = np.random.default_rng(seed)
@@ -156,6 +164,7 @@ def test_cross_entropy_of_an_excluded_class_is_infinite():
     assert metrics.cross_entropy([[1.0, 0.0]], [[0.5, 0.5]]) == math.inf
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 8))
 def test_entropy_and_kl_equal_scipy(seed, n, c):
     p, q = distributions(seed, (n, c)), distributions(seed + 1, (n, c))
@@ -167,6 +176,7 @@ def test_entropy_and_kl_equal_scipy(seed, n, c):
     )
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 8))
 def test_cross_entropy_is_entropy_plus_kl(seed, c):
     p, q = distributions(seed, (1, c)), distributions(seed + 1, (1, c))

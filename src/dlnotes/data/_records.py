@@ -73,7 +73,12 @@ class Dataset:
         return self._entry.datasheet
 
     def __repr__(self) -> str:
-        rows = [f"  {field.name}: {_describe(getattr(self, field.name))}" for field in fields(self)]
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        rows = [
+            f"  {name}: {_describe(value)}"
+            for name, value in values.items()
+            if value is not None and not (isinstance(value, tuple) and len(value) == 0)
+        ]
         return "\n".join([f"{type(self).__name__}", *rows, f"  licence: {self.licence}"])
 
 
