@@ -32,6 +32,7 @@ from tools.pictures import difference
 SECONDS = 90.0
 GIGABYTES = 2.0
 OFFLINE = Path(__file__).resolve().parent / "offline"
+NO_PROXY_HERE = "http://127.0.0.1:9"  # offline/sitecustomize.py knows this port
 REASON = re.compile(r"# exempt: \S.{9,}")
 EXEMPTING_TAGS = {"nbval-ignore-output", "nbval-raises-exception", "raises-exception"}
 EXEMPTING_COMMENT = re.compile(
@@ -203,9 +204,9 @@ def pytest_terminal_summary(terminalreporter) -> None:
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):
             measured = dict(report.user_properties)
-            if "gigabytes" in measured and report.when == "call":
-                name = report.nodeid.partition("::")[0]
-                lines.append(f"{name}: {measured['seconds']:.1f} s, {measured['gigabytes']:.2f} GB")
+            if "notebook" in measured and report.when == "call":
+                seconds, gigabytes = measured["seconds"], measured["gigabytes"]
+                lines.append(f"{measured['notebook']}: {seconds:.1f} s, {gigabytes:.2f} GB")
     if lines:
         terminalreporter.section("notebooks: time and memory")
         for line in sorted(lines):
@@ -240,8 +241,8 @@ def kernel_environment(scratch: Path) -> dict[str, str]:
         "PYTHONHASHSEED": "0",
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         # Programs that are not Python: a port on this machine where nobody answers.
-        "http_proxy": "http://127.0.0.1:9",
-        "https_proxy": "http://127.0.0.1:9",
+        "http_proxy": NO_PROXY_HERE,
+        "https_proxy": NO_PROXY_HERE,
         "no_proxy": "127.0.0.1,localhost",
     }
 
