@@ -55,20 +55,20 @@ def has_shape(name: str, value: np.ndarray, shape: tuple[int, ...], why: str = "
     return value
 
 
-def finite(name: str, value: np.ndarray) -> np.ndarray:
+def finite(name: str, value: np.ndarray | np.floating) -> np.ndarray | np.floating:
     """Return `value` if it holds neither NaN nor infinity."""
     bad = ~np.isfinite(value)
     if np.any(bad):
-        raise ValueError(f"{name} must be finite, got {value[bad][0]} {_first(bad)}")
+        raise ValueError(f"{name} must be finite, got {value[bad][0]}{_first(bad)}")
     return value
 
 
-def probabilities(name: str, value: np.ndarray) -> np.ndarray:
+def probabilities(name: str, value: np.ndarray | np.floating) -> np.ndarray | np.floating:
     """Return `value` if all entries lie in [0, 1]; NaN does not."""
     if value.size and not (value.min() >= 0 and value.max() <= 1):
         bad = ~((value >= 0) & (value <= 1))
         raise ValueError(
-            f"{name} must hold probabilities in [0, 1], got {value[bad][0]} {_first(bad)}"
+            f"{name} must hold probabilities in [0, 1], got {value[bad][0]}{_first(bad)}"
         )
     return value
 
@@ -83,7 +83,7 @@ def labels(name: str, value, *, classes: int, shape: tuple[int, ...]) -> np.ndar
     if value.size and (value.min() < 0 or value.max() >= classes):
         bad = (value < 0) | (value >= classes)
         raise ValueError(
-            f"{name} must hold labels in 0 … {classes - 1}, got {value[bad][0]} {_first(bad)}"
+            f"{name} must hold labels in 0 … {classes - 1}, got {value[bad][0]}{_first(bad)}"
         )
     return value
 
@@ -142,9 +142,9 @@ def _axes(n: int) -> str:
     return f"{n} axis" if n == 1 else f"{n} axes"
 
 
-def _first(bad: np.ndarray) -> str:
+def _first(bad: np.ndarray | np.bool_) -> str:
     """Say where the first bad entry stands."""
     if bad.ndim == 0:
         return ""
     position = ", ".join(str(i) for i in np.argwhere(bad)[0])
-    return f"at index [{position}]"
+    return f" at index [{position}]"

@@ -86,16 +86,16 @@ class Tensor:
     ndim = property(lambda self: self.data.ndim, doc="The number of axes.")
     T = property(lambda self: self.permute(*reversed(range(self.ndim))), doc="Axes reversed.")
 
-    def __add__(self, other): return apply("add", self, _operand(other, self))
-    def __radd__(self, other): return apply("add", _operand(other, self), self)
-    def __sub__(self, other): return apply("sub", self, _operand(other, self))
-    def __rsub__(self, other): return apply("sub", _operand(other, self), self)
-    def __mul__(self, other): return apply("mul", self, _operand(other, self))
-    def __rmul__(self, other): return apply("mul", _operand(other, self), self)
-    def __truediv__(self, other): return apply("div", self, _operand(other, self))
-    def __rtruediv__(self, other): return apply("div", _operand(other, self), self)
-    def __matmul__(self, other): return apply("matmul", self, _operand(other, self))
-    def __rmatmul__(self, other): return apply("matmul", _operand(other, self), self)
+    def __add__(self, other): return apply("add", *_operands(self, other))
+    def __radd__(self, other): return apply("add", *_operands(other, self))
+    def __sub__(self, other): return apply("sub", *_operands(self, other))
+    def __rsub__(self, other): return apply("sub", *_operands(other, self))
+    def __mul__(self, other): return apply("mul", *_operands(self, other))
+    def __rmul__(self, other): return apply("mul", *_operands(other, self))
+    def __truediv__(self, other): return apply("div", *_operands(self, other))
+    def __rtruediv__(self, other): return apply("div", *_operands(other, self))
+    def __matmul__(self, other): return apply("matmul", *_operands(self, other))
+    def __rmatmul__(self, other): return apply("matmul", *_operands(other, self))
     def __pow__(self, exponent): return apply("pow", self, exponent=_exponent(exponent))
     def __neg__(self): return apply("neg", self)
     def __abs__(self): return apply("abs", self)
@@ -147,7 +147,7 @@ class Tensor:
         order[dim0], order[dim1] = dim1, dim0
         return self.permute(*order)
 
-    def permute(self, *dims: int) -> "Tensor":
+    def permute(self, *dims) -> "Tensor":
         """Return the tensor with its axes in the order `dims`."""
         dims = dims[0] if len(dims) == 1 and isinstance(dims[0], tuple | list) else dims
         dims = tuple(_validate.dimension("dims", dim, self.ndim) for dim in dims)
@@ -179,7 +179,7 @@ def apply(op: str, *inputs, **settings) -> Tensor:
 
     `inputs` can be differentiated; `settings` are constants of the operation.
     """
-    forward, backward = OPERATIONS[op]
+    forward, backward = OPERATIONS[_validate.one_of("op", op, OPERATIONS)]
     parents = tuple(x if isinstance(x, Tensor) else Tensor(x) for x in inputs)
     arrays = [parent.data for parent in parents]
     y = np.asarray(forward(*arrays, **settings))
@@ -214,9 +214,10 @@ def sum_to_shape(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """
     if gradient.shape == shape:
         return gradient
-    gradient = gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
-    stretched = tuple(i for i, n in enumerate(shape) if n == 1 and gradient.shape[i] != 1)
-    return gradient.sum(axis=stretched, keepdims=True)
+    new_axes = gradient.ndim - len(shape)
+    stretched = [new_axes + i for i, n in enumerate(shape) if n == 1]
+    summed = gradient.sum(axis=(*range(new_axes), *stretched), keepdims=True)
+    return summed.reshape(shape)
 
 
 @contextlib.contextmanager
@@ -328,7 +329,11 @@ for _op, _forward, _backward in [
     ("mean", _mean, _mean_backward),
     ("max", lambda x, axis, keepdims: x.max(axis=axis, keepdims=keepdims), _max_backward),
     ("reshape", lambda x, shape: x.reshape(shape), lambda dy, y, x, shape: (dy.reshape(x.shape),)),
-    ("permute", np.transpose, lambda dy, y, x, dims: (dy.transpose(np.argsort(dims)),)),
+    (
+        "permute",
+        lambda x, dims: x.transpose(dims),
+        lambda dy, y, x, dims: (dy.transpose(np.argsort(dims)),),
+    ),
     ("getitem", lambda x, index: x[index], _getitem_backward),
     ("linear", kernels.linear, _linear_backward),
     ("sigmoid", kernels.sigmoid, _from_output(kernels.sigmoid_backward)),
@@ -381,22 +386,29 @@ def _as_array(data) -> np.ndarray:
     return array
 
 
-def _operand(value, other: Tensor) -> Tensor:
-    """Return the other side of an operator as a tensor of the same dtype.
+def _operands(*given) -> tuple[Tensor, Tensor]:
+    """Return both sides of an operator as tensors of one dtype.
 
-    Numbers, integers and booleans take the dtype of the float that they meet; two float dtypes
-    do not mix, so that float32 never turns into float64 unseen.
+    Python numbers, lists and integers take the dtype of the float that they meet; two float
+    dtypes do not mix, so that float32 never turns into float64 unseen.
     """
-    result = value if isinstance(value, Tensor) else Tensor(value)
-    if other.dtype in _validate.FLOATS and result.dtype != other.dtype:
-        weak = isinstance(value, numbers.Number | list | tuple) or result.dtype.kind in "iub"
-        if not weak:
-            raise TypeError(
-                f"both sides must have the same dtype, got {other.dtype} and {result.dtype}; "
-                f"convert one with .astype(np.{other.dtype})"
-            )
-        result = Tensor(result.data.astype(other.dtype))
-    return result
+    left, right = sides = [x if isinstance(x, Tensor) else Tensor(x) for x in given]
+    if left.dtype == right.dtype:
+        return left, right
+    yields = [
+        side.dtype not in _validate.FLOATS or isinstance(x, numbers.Number | list | tuple)
+        for side, x in zip(sides, given, strict=True)
+    ]
+    if left.dtype in _validate.FLOATS and yields[1]:
+        return left, Tensor(right.data.astype(left.dtype))
+    if right.dtype in _validate.FLOATS and yields[0]:
+        return Tensor(left.data.astype(right.dtype)), right
+    if all(yields):  # two kinds of integers: NumPy's own rule
+        return left, right
+    raise TypeError(
+        f"both sides must have the same dtype, got {left.dtype} and {right.dtype}; "
+        "convert the data of one with .astype"
+    )
 
 
 def _exponent(value) -> int | float:

@@ -58,23 +58,23 @@ def relu_backward(dy: Float[Array, "*shape"], x: Float[Array, "*shape"]) -> Floa
 
 def leaky_relu(x: Float[Array, "*shape"], negative_slope: Number = 0.01) -> Float[Array, "*shape"]:
     """Return x where x > 0 and negative_slope · x elsewhere (Maas et al., 2013)."""
-    x = _validate.floats("x", x)
-    return x * _leaky_slope(x, negative_slope)
+    x, slope = _validate.floats("x", x), _validate.number("negative_slope", negative_slope)
+    return np.maximum(x, slope * x) if slope <= 1 else np.minimum(x, slope * x)
 
 
 def leaky_relu_backward(
     dy: Float[Array, "*shape"], x: Float[Array, "*shape"], negative_slope: Number = 0.01
 ) -> Float[Array, "*shape"]:
     """Return dx = dy where x > 0 and negative_slope · dy elsewhere."""
-    dy, x = _pair(dy, "x", x)
-    return dy * _leaky_slope(x, negative_slope)
+    (dy, x), slope = _pair(dy, "x", x), _validate.number("negative_slope", negative_slope)
+    return dy * (x > 0) + slope * dy * (x <= 0)
 
 
 def elu(x: Float[Array, "*shape"], alpha: Number = 1.0) -> Float[Array, "*shape"]:
     """Return x where x > 0 and alpha · (eˣ - 1) elsewhere (Clevert et al., 2016)."""
     x, alpha = _validate.floats("x", x), _validate.number("alpha", alpha)
-    # The exponential sees only the negative part, so it cannot overflow.
-    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))[()]
+    # One of the two terms is 0; the exponential sees no positive number, so it cannot overflow.
+    return np.maximum(x, 0) + alpha * np.expm1(np.minimum(x, 0))
 
 
 def elu_backward(
@@ -82,7 +82,7 @@ def elu_backward(
 ) -> Float[Array, "*shape"]:
     """Return dx = dy where x > 0 and dy · alpha · eˣ elsewhere."""
     (dy, x), alpha = _pair(dy, "x", x), _validate.number("alpha", alpha)
-    return dy * np.where(x > 0, x.dtype.type(1), alpha * np.exp(np.minimum(x, 0)))
+    return dy * (x > 0) + dy * (alpha * np.exp(np.minimum(x, 0))) * (x <= 0)
 
 
 def gelu(x: Float[Array, "*shape"], approximate: str = "none") -> Float[Array, "*shape"]:
@@ -186,7 +186,8 @@ def softmax(x: Float[np.ndarray, "*shape"], dim: int = -1) -> Float[np.ndarray, 
     the exponential from overflowing.
     """
     x, dim = _with_axis("x", x, dim)
-    e = np.exp(x - _max(x, dim))
+    e = x - _max(x, dim)
+    np.exp(e, out=e)
     e /= _sum(e, dim)
     return e
 
@@ -203,9 +204,10 @@ def softmax_backward(
 def log_softmax(x: Float[np.ndarray, "*shape"], dim: int = -1) -> Float[np.ndarray, "*shape"]:
     """Return log softmax(x) = x - log Σ eˣ along the axis `dim`, finite for large inputs too."""
     x, dim = _with_axis("x", x, dim)
-    shifted = x - _max(x, dim)
-    shifted -= np.log(_sum(np.exp(shifted), dim))
-    return shifted
+    largest, log_sum = log_sum_exp(x, dim)
+    y = x - largest
+    y -= log_sum
+    return y
 
 
 def log_softmax_backward(
@@ -220,16 +222,24 @@ def log_softmax_backward(
 # ---- shared pieces ---------------------------------------------------------------------------
 
 
+def log_sum_exp(
+    x: Float[np.ndarray, "*shape"], dim: int
+) -> tuple[Float[np.ndarray, "*reduced"], Float[np.ndarray, "*reduced"]]:
+    """Return max x and log Σ e^(x - max x) along `dim`, whose sum is log Σ eˣ; the axis is kept.
+
+    They are returned apart because adding them would cost the second its digits for large x.
+    """
+    largest = _max(x, dim)
+    e = x - largest
+    np.exp(e, out=e)
+    with np.errstate(divide="ignore"):  # an axis of length 0 has the sum 0
+        return largest, np.log(_sum(e, dim))
+
+
 def _sigmoid(x):
     # e⁻ˣ may overflow to infinity for x < -88 (float32); 1 / (1 + ∞) = 0 is then right.
     with np.errstate(over="ignore"):
         return 1 / (1 + np.exp(-x))
-
-
-def _leaky_slope(x, negative_slope):
-    negative_slope = _validate.number("negative_slope", negative_slope)
-    one = x.dtype.type(1)
-    return np.where(x > 0, one, one * negative_slope)
 
 
 def _normal_cdf(x):

@@ -161,9 +161,10 @@ def cross_entropy(
     shape of input. The mean is over samples, not over classes.
     """
     input, target = _with_labels_or_probabilities(input, target)
-    log_p = activations.log_softmax(input, dim=1)
     if target.ndim < input.ndim:
-        return _reduce(-_pick(log_p, target), reduction)
+        largest, log_sum = activations.log_sum_exp(input, dim=1)
+        return _reduce(log_sum[:, 0] - (_pick(input, target) - largest[:, 0]), reduction)
+    log_p = activations.log_softmax(input, dim=1)
     return _reduce(-(target * log_p).sum(axis=1), reduction)
 
 
@@ -182,13 +183,13 @@ def cross_entropy_backward(
     dloss = _spread(dy, samples, input.dtype, reduction)[:, None]
     dinput = activations.softmax(input, dim=1)
     if target.ndim < input.ndim:
+        dinput *= dloss
         label = target[:, None]
-        at_label = np.take_along_axis(dinput, label, axis=1) - 1
+        at_label = np.take_along_axis(dinput, label, axis=1) - dloss
         np.put_along_axis(dinput, label, at_label, axis=1)
     else:
-        dinput *= target.sum(axis=1, keepdims=True)
-        dinput -= target
-    dinput *= dloss
+        dinput *= dloss * target.sum(axis=1, keepdims=True)
+        dinput -= dloss * target
     return dinput
 
 
