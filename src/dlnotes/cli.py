@@ -156,3 +156,15 @@ def check_exercises(names: Names = None, root: Root = None, sandbox: SandboxKind
     if bad:
         raise _stop(f"{bad} problems")
     typer.echo("Blanks get nothing, solutions everything, wrong answers their messages.")
+
+
+@app.command("check-chapter")
+def check_chapter(
+    names: Annotated[
+        list[str], typer.Argument(help="Chapters such as 02_mlp, or paths of their notebooks.")
+    ],
+) -> None:
+    """Check that a chapter has everything that a chapter of the book must have."""
+    from dlnotes.course import chapter
+
+    raise typer.Exit(chapter.report(names))
