@@ -27,18 +27,23 @@ def has_browser() -> bool:
     return True
 
 
-def command(options: list[str], *, browser: bool, root: bool) -> list[str]:
-    """Return the command line that opens JupyterLab on the book."""
+def is_root() -> bool:
+    """Whether JupyterLab would refuse to start without being told that root is meant."""
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def command(*options: str, browser: bool, book: Path = ROOT) -> list[str]:
+    """Return the command line that opens JupyterLab on the book in the folder `book`."""
     return [
         *(sys.executable, "-m", "jupyterlab"),
-        f"--ServerApp.root_dir={ROOT}",
+        f"--ServerApp.root_dir={book}",
         f"--LabApp.default_url={FIRST_PAGE}",
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         # A clone gives the files times in no order: the notebook may look newer than its text.
         "--ContentsManager.outdated_text_notebook_margin=inf",
         *([] if browser else ["--no-browser"]),
-        *(["--allow-root"] if root else []),
+        *(["--allow-root"] if is_root() else []),
         *options,
     ]
 
@@ -47,10 +52,8 @@ def main() -> int:
     browser = has_browser()
     if not browser:
         print("No browser here: open the address that JupyterLab prints below.", flush=True)
-    root = hasattr(os, "geteuid") and os.geteuid() == 0
     try:
-        done = subprocess.run(command(sys.argv[1:], browser=browser, root=root), check=False)
-        return done.returncode
+        return subprocess.run(command(*sys.argv[1:], browser=browser), check=False).returncode
     except KeyboardInterrupt:  # Ctrl-C is how one leaves JupyterLab
         return 0
 
