@@ -1,5 +1,6 @@
 """Interactive demonstrations that leave a still picture where nothing can be dragged."""
 
+import base64
 import html
 import itertools
 import math
@@ -7,15 +8,25 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
+from numbers import Real as Number
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from dlnotes.viz._show import check_alt, check_figure, display, picture, png_bytes
+from dlnotes import _validate
+from dlnotes.viz._show import (
+    check_alt,
+    check_figure,
+    display,
+    live_widgets,
+    picture,
+    png_bytes,
+    widget_view,
+)
 from dlnotes.viz._style import DISPLAY_DPI
 
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CHECK_VARIABLE = "DLNOTES_CHECK_DEMOS"
 
 
@@ -23,19 +34,19 @@ CHECK_VARIABLE = "DLNOTES_CHECK_DEMOS"
 class Slider:
     """A number that the reader drags; made by `slider`."""
 
-    low: float
-    high: float
-    value: float
-    step: float
+    low: int | float
+    high: int | float
+    value: int | float
+    step: int | float
     label: str
     log: bool
 
     @property
-    def corners(self) -> tuple[float, ...]:
+    def corners(self) -> tuple[int | float, ...]:
         """The values that a corner test draws: both ends."""
         return (self.low, self.high)
 
-    def clean(self, value: float) -> float:
+    def clean(self, value: int | float) -> int | float:
         """The widget's value without the dust of float arithmetic (0.30000000000000004)."""
         return value if isinstance(value, int) else float(f"{value:.8g}")
 
@@ -127,10 +138,10 @@ def _look(label: str, label_width: str) -> dict[str, Any]:
 
 
 def slider(
-    low: float,
-    high: float,
-    value: float,
-    step: float | None = None,
+    low: Number,
+    high: Number,
+    value: Number,
+    step: Number | None = None,
     label: str = "",
     *,
     log: bool = False,
@@ -149,27 +160,25 @@ def slider(
 
     Raises:
         TypeError: if a number is not one.
-        ValueError: if not low ≤ value ≤ high with low < high, `step` is not positive, `label`
-            is empty, or `log` and `low` is not positive.
+        ValueError: if a number is not finite, not low ≤ value ≤ high with low < high, `step`
+            is not positive, `label` is empty, or `log` and `low` is not positive.
     """
-    for name, number in (("low", low), ("high", high), ("value", value)):
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            raise TypeError(f"{name} must be a number, got {number!r}")
-        if not math.isfinite(number):
-            raise ValueError(f"{name} must be finite, got {number!r}")
+    given = {"low": low, "high": high, "value": value} | ({} if step is None else {"step": step})
+    numbers = {name: _validate.number(name, number) for name, number in given.items()}
     if not low < high:
         raise ValueError(f"low must be below high, got {low} and {high}")
     if not low <= value <= high:
-        raise ValueError(f"value must lie between {low} and {high}, got {value}")
+        raise ValueError(f"value must be in {low} … {high}, got {value}")
     if log and low <= 0:
         raise ValueError(f"low must be positive on a logarithmic slider, got {low}")
-    whole = not log and all(isinstance(n, int) for n in (low, high, value, step or 1))
-    if step is None:
-        step = 1 if whole else (0.1 if log else (high - low) / 100)
-    if not step > 0:
+    if step is not None and step <= 0:
         raise ValueError(f"step must be positive, got {step}")
-    if not whole:
-        low, high, value = float(low), float(high), float(value)
+    if not log and all(isinstance(number, Integral) for number in given.values()):
+        kind, default_step = int, 1
+    else:
+        kind, default_step = float, 0.1 if log else (high - low) / 100
+    low, high, value = (kind(numbers[name]) for name in ("low", "high", "value"))
+    step = kind(numbers.get("step", default_step))
     return Slider(low, high, value, step, _label(label), log)
 
 
@@ -256,14 +265,10 @@ def demo(
     with _drawn(draw, values) as fig:
         text = _describe(alt, values)
         data, metadata = picture(fig, text)
-        widget = _live(draw, alt, controls, png_bytes(fig), text, fig.get_figwidth())
-    data["text/plain"] = f"Demo: {text}"
-    if widget is not None:
-        data[WIDGET_VIEW] = {
-            "version_major": 2,
-            "version_minor": 0,
-            "model_id": widget.model_id,
-        }
+        data["text/plain"] = f"Demo: {text}"
+        if live_widgets() is not None:
+            png = base64.b64decode(data["image/png"])
+            data |= widget_view(_live(draw, alt, controls, png, text, fig.get_figwidth()))
     display(data, metadata)
 
 
@@ -329,15 +334,8 @@ def _live(
     text: str,
     width: float,
 ) -> Any:
-    """The widget, or None where there is no kernel or no ipywidgets."""
-    try:
-        import ipywidgets
-        from IPython import get_ipython
-    except ImportError:
-        return None
-    shell = get_ipython()
-    if shell is None or getattr(shell, "kernel", None) is None:
-        return None
+    """The widget: the controls, the picture beneath and the alternative text below it."""
+    import ipywidgets
 
     label_width = f"{0.6 * max(len(control.label) for control in controls.values()) + 0.5:.1f}em"
     widgets = {name: control.widget(label_width) for name, control in controls.items()}

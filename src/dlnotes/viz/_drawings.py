@@ -293,7 +293,7 @@ def _unit_rows(size: int, most: int) -> tuple[list[float], bool]:
         return [(size - 1) / 2 - row for row in range(size)], False
     drawn = most - 1 + (most - 1) % 2  # an even number, half above the dots and half below
     half = drawn // 2
-    rows = [half - row for row in range(half)]
+    rows = [float(half - row) for row in range(half)]
     return [*rows, *(-row for row in reversed(rows))], True
 
 

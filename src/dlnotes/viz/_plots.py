@@ -1,6 +1,7 @@
 """Plots that come back in every chapter: curves, spreads, images, boundaries, contours."""
 
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real as Number
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ def errorbars(
     results: Mapping[str, Any],
     *,
     ylabel: str,
-    x: Real[np.ndarray, " points"] | Sequence[float] | None = None,
+    x: Real[np.ndarray, " points"] | Sequence[Number] | None = None,
     xlabel: str = "",
     title: str = "",
     ax: Axes | None = None,
@@ -174,8 +175,8 @@ def image_grid(
     columns: int = 5,
     title: str = "",
     cmap: str = "gray",
-    vmin: float | None = None,
-    vmax: float | None = None,
+    vmin: Number | None = None,
+    vmax: Number | None = None,
 ) -> Figure:
     """Draw images in rows.
 
@@ -239,9 +240,9 @@ def decision_boundary(
     y: Integer[np.ndarray, " n"],
     *,
     names: Sequence[str] | None = None,
-    level: float = 0.5,
+    level: Number = 0.5,
     resolution: int = 200,
-    margin: float = 0.15,
+    margin: Number = 0.15,
 ) -> Axes:
     """Shade the regions of a classifier of two features and draw the samples on them.
 
@@ -323,9 +324,9 @@ def contour_path(
     function: Callable[[np.ndarray, np.ndarray], Any],
     paths: Mapping[str, Any] | Any,
     *,
-    xlim: tuple[float, float],
-    ylim: tuple[float, float],
-    minimum: tuple[float, float] | None = None,
+    xlim: tuple[Number, Number],
+    ylim: tuple[Number, Number],
+    minimum: tuple[Number, Number] | None = None,
     levels: int = 12,
     resolution: int = 120,
     log: bool = False,

@@ -4,8 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-from dlnotes.viz._demo import WIDGET_VIEW
-from dlnotes.viz._show import display
+from dlnotes.viz._show import display, live_widgets, widget_view
 
 
 def predict(question: str, options: Sequence[str], answer: str, why: str) -> None:
@@ -43,13 +42,8 @@ def predict(question: str, options: Sequence[str], answer: str, why: str) -> Non
         "text/plain": "\n".join([f"Predict: {question}", *lettered]),
         "text/html": _folded(question, lettered, answer, why),
     }
-    widget = _live(question, options, answer, why)
-    if widget is not None:
-        data[WIDGET_VIEW] = {
-            "version_major": 2,
-            "version_minor": 0,
-            "model_id": widget.model_id,
-        }
+    if live_widgets() is not None:
+        data |= widget_view(_live(question, options, answer, why))
     display(data)
 
 
@@ -65,15 +59,8 @@ def _folded(question: str, lettered: Sequence[str], answer: str, why: str) -> st
 
 
 def _live(question: str, options: Sequence[str], answer: str, why: str) -> Any:
-    """The widget, or None where there is no kernel or no ipywidgets."""
-    try:
-        import ipywidgets
-        from IPython import get_ipython
-    except ImportError:
-        return None
-    shell = get_ipython()
-    if shell is None or getattr(shell, "kernel", None) is None:
-        return None
+    """The widget: the question, a button per option, and the answer after a press."""
+    import ipywidgets
 
     asked = ipywidgets.HTMLMath(
         f"<div style='line-height:1.35;max-width:40rem;white-space:normal'>"

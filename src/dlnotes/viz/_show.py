@@ -2,6 +2,7 @@
 
 import base64
 import io
+from types import ModuleType
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,6 +13,8 @@ from PIL import Image
 
 from dlnotes.viz._style import DISPLAY_DPI, DPI
 
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+_PHOTOGRAPH = 20_000  # a picture with more colours than this is not a drawing
 _NO_DITHER = Image.Dither.NONE
 MIN_ALT = 20  # characters; "A plot." describes nothing
 
@@ -72,7 +75,9 @@ def check_figure(fig: Any) -> None:
 
 
 def _missing_labels(fig: Figure, ax: Axes) -> list[str]:
-    if not ax.axison or not ax.get_visible() or ax.name == "polar":
+    # Three-dimensional axes switch the flat ones off and keep a switch of their own.
+    is_on = getattr(ax, "_axis3don", ax.axison)
+    if not is_on or not ax.get_visible() or ax.name == "polar":
         return []
     if hasattr(ax, "_colorbar"):  # a colour bar is labelled along its long side only
         labelled = ax.get_xlabel() or ax.get_ylabel() or ax.get_title()
@@ -112,25 +117,46 @@ def png_bytes(fig: Figure, *, small: bool = True) -> bytes:
 
 def _fewer_colours(buffer: io.BytesIO) -> bytes:
     image = Image.open(buffer).convert("RGB")
+    if image.getcolors(_PHOTOGRAPH) is None:
+        return _encoded(image)
     merged = image.quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=1, dither=_NO_DITHER)
     moved = np.abs(np.asarray(merged.convert("RGB"), int) - np.asarray(image, int))
     # In 255 levels: nearly every pixel exactly its own colour, and hardly any far from it.
     alike = moved.mean() <= 0.5 and (moved.max(axis=-1) > 16).mean() <= 0.001
-    stored = merged if alike else image
+    return _encoded(merged if alike else image)
+
+
+def _encoded(image: Image.Image) -> bytes:
     result = io.BytesIO()
-    stored.save(result, format="PNG", optimize=True)
+    image.save(result, format="PNG", optimize=True)
     return result.getvalue()
+
+
+def live_widgets() -> ModuleType | None:
+    """The module ipywidgets if a notebook's kernel runs this code, otherwise None."""
+    try:
+        import ipywidgets
+        from IPython import get_ipython
+    except ImportError:
+        return None
+    return ipywidgets if getattr(get_ipython(), "kernel", None) is not None else None
+
+
+def widget_view(widget: Any) -> dict[str, Any]:
+    """The part of an output that shows a live widget."""
+    return {WIDGET_VIEW: {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}}
 
 
 def display(data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
     """Send one output to the notebook; outside a notebook print its text."""
     try:
         from IPython import get_ipython
-    except ImportError:  # a plain Python without IPython
-        get_ipython = None
-    if get_ipython is None or get_ipython() is None:
+        from IPython.display import display as ipython_display
+    except ImportError:
+        shell = None
+    else:
+        shell = get_ipython()
+    if shell is None:
         print(data["text/plain"])
-        return
-    from IPython.display import display as ipython_display
-
-    ipython_display(data, metadata=metadata or {}, raw=True)
+    else:
+        ipython_display(data, metadata=metadata or {}, raw=True)

@@ -1,5 +1,6 @@
 """The book's one look: colours, fonts and figure sizes."""
 
+from numbers import Real as Number
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -87,8 +88,8 @@ def subplots(
     nrows: int = 1,
     ncols: int = 1,
     *,
-    figsize: tuple[float, float] | None = None,
-    height: float | None = None,
+    figsize: tuple[Number, Number] | None = None,
+    height: Number | None = None,
     **options: Any,
 ) -> tuple[Figure, Any]:
     """`plt.subplots` with sizes that stay legible on a phone.
