@@ -72,11 +72,11 @@ class GradcheckReport:
 
 
 def gradcheck(
-    function: Callable,
+    function: Any,
     inputs: Any,
     *,
-    backward: Callable | None = None,
-    eps: float = 1e-6,
+    backward: Any = None,
+    eps: float | int = 1e-6,
     rtol: float | int = 1e-6,
     atol: float | int = 1e-7,
     expected: Any = None,
@@ -121,7 +121,9 @@ def gradcheck(
 
     rows = []
     for position in problem.checked:
-        numeric, slack = _numeric_gradient(problem, position, value, upstream, eps, rtol, atol)
+        numeric, slack = _numeric_gradient(
+            problem, position, analytic[position], value, upstream, eps, rtol, atol
+        )
         if expected is None and not numeric.any() and numeric.size:
             raise AssertionError(
                 f"{problem.label} does not depend on {problem.names[position]}: every numerical "
@@ -133,7 +135,7 @@ def gradcheck(
     return GradcheckReport(problem.label, expected is not None, tuple(rows))
 
 
-def _numeric_gradient(problem, position, value, upstream, eps, rtol, atol):
+def _numeric_gradient(problem, position, given, value, upstream, eps, rtol, atol):
     """Return central differences of sum(upstream · function) and their rounding error."""
     x = problem.arrays[position]
     numeric, slack = np.zeros(x.shape), np.zeros(x.shape)
@@ -145,17 +147,21 @@ def _numeric_gradient(problem, position, value, upstream, eps, rtol, atol):
         slack[entry] = 4 * np.finfo(np.float64).eps * size / h
         tolerance = atol + rtol * abs(numeric[entry])
         # Smooth: the one-sided slopes differ by h·f″, so a tenth of the step gives a tenth of
-        # the gap. At a kink the gap stays, or vanishes when the kink falls outside the step.
+        # the gap, and the same slope between them. At a kink or a jump it does not.
         gap = right - left
-        if abs(gap) > 0.1 * tolerance + 2 * slack[entry]:
+        off = abs(given[entry] - numeric[entry]) > tolerance + slack[entry]
+        if off or abs(gap) > 0.1 * tolerance + 2 * slack[entry]:
             right, left = _slopes(problem, position, entry, h / 10, value, upstream)
             bend = abs((right - left) - gap / 10)
-            if bend > 0.02 * tolerance + 0.02 * abs(gap) + 20 * slack[entry]:
+            drift = abs((right + left) / 2 - numeric[entry])
+            allowed = 0.02 * abs(gap) + 20 * slack[entry]
+            if bend > 0.02 * tolerance + allowed or drift > 0.5 * tolerance + allowed:
                 where = _at(problem.names[position], entry)
                 raise ValueError(
                     f"{problem.label} has a kink or a jump at {where} = {x[entry]:.6g}: its slopes "
-                    f"to the left and to the right differ, so there is no derivative to check. "
-                    f"Move {where} away from the kink, by 0.1 say, and check again."
+                    f"to the left and to the right, or over a smaller step, differ, so there is no "
+                    f"derivative to check. Move {where} away from the kink, by 0.1 say, and check "
+                    "again."
                 )
     problem.assert_unchanged("the function")
     return numeric, slack
@@ -609,7 +615,9 @@ def close(
     With a `name`, print "✓ name: largest difference below 1e-6" (the bound that follows from
     the tolerances); without one, print nothing.
     """
-    table = compare(actual, expected, names=None, rtol=rtol, atol=atol)
+    several = isinstance(actual, Mapping) or _is_sequence_of_arrays(actual)
+    names = None if several or name is None else [name]
+    table = compare(actual, expected, names=names, rtol=rtol, atol=atol)
     if name is None:
         return
     bounds = [row.bound for row in table.rows]

@@ -71,7 +71,7 @@ def fit(
 
 
 def evaluate(
-    model: Any, loader: Any, *, loss_fn: Callable, metrics: Mapping[str, Callable] | None = None
+    model: Any, loader: Any, *, loss_fn: Callable, metrics: Any = None
 ) -> dict[str, float]:
     """Return {"loss": …, and each metric} of `model` over one pass of `loader`, in eval mode.
 
@@ -698,7 +698,8 @@ def _unpack(packed: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     if "dict" in packed:
         return {_unpack(k, arrays): _unpack(v, arrays) for k, v in packed["dict"]}
     if "tuple" in packed:
-        return tuple(_unpack(v, arrays) for v in packed["tuple"])
+        # Numbers pass straight through: a generator's state may hold hundreds.
+        return tuple(_unpack(v, arrays) if isinstance(v, dict) else v for v in packed["tuple"])
     if "list" in packed:
         return [_unpack(v, arrays) for v in packed["list"]]
     if "tensor" in packed:
@@ -800,7 +801,7 @@ def _length(loader: Any) -> int | None:
         return None
 
 
-def _checked_metrics(metrics: Mapping[str, Callable] | None) -> dict[str, Callable]:
+def _checked_metrics(metrics: Any) -> dict[str, Callable]:
     if metrics is None:
         return {}
     if not isinstance(metrics, Mapping):
