@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from dlnotes import _validate as v
+from dlnotes import autograd
 
 
 def test_checked_values_come_back():
@@ -19,6 +21,8 @@ def test_checked_values_come_back():
     assert [v.dimension("dim", d, 3) for d in (-3, -1, 0, 2)] == [0, 2, 0, 2]
     assert v.same_dtype(a=x, b=None, c=x) is None
     assert v.same_shape(a=x, b=x) is None
+    for given in (x, torch.tensor(x, requires_grad=True), autograd.tensor(x, requires_grad=True)):
+        np.testing.assert_array_equal(v.without_tensor(given), x)
     labels = np.array([0, 2], np.uint8)
     assert v.labels("y", labels, classes=3, shape=(2,)) is labels
 

@@ -32,6 +32,14 @@ def floats(name: str, value, *, ndim: int | None = None, min_ndim: int = 0) -> n
     return value
 
 
+def without_tensor(value):
+    """Return the array inside a tensor of dlnotes or torch (torch is not imported), or `value`."""
+    if hasattr(value, "detach"):
+        value = value.detach()
+        return (value.cpu() if hasattr(value, "cpu") else value).numpy()
+    return value
+
+
 def same_dtype(**arrays: np.ndarray | None) -> None:
     """Raise TypeError unless all arrays (None is skipped) have one dtype."""
     given = {name: array.dtype for name, array in arrays.items() if array is not None}

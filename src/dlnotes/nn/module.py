@@ -185,7 +185,11 @@ class Module:
         own = dict(self._named_state())
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]
-        arrays = {name: _as_floats(name, state_dict[name]) for name in own if name in state_dict}
+        arrays = {
+            name: _validate.floats(name, _validate.without_tensor(state_dict[name]))
+            for name in own
+            if name in state_dict
+        }
         problems = [
             f"{name} must have shape {own[name].shape}, got {array.shape}"
             for name, array in arrays.items()
@@ -239,11 +243,3 @@ def to_torch(state_dict: Mapping[str, np.ndarray]) -> dict:
 
 def _join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
-
-
-def _as_floats(name: str, value) -> np.ndarray:
-    if isinstance(value, Tensor):
-        value = value.data
-    elif hasattr(value, "detach"):  # a torch tensor, without importing torch
-        value = value.detach().cpu().numpy()
-    return _validate.floats(name, value)

@@ -11,12 +11,12 @@ from dlnotes.autograd import Tensor
 class Optimizer:
     """Base class. A subclass gives `defaults` and updates one parameter in `_update`.
 
-    params: tensors that require a gradient, or dictionaries {"params": tensors, **settings}
-    (parameter groups with settings of their own). `param_groups` may be changed between steps,
-    for instance `optimizer.param_groups[0]["lr"] = 0.01`.
+    params: leaf tensors, or dictionaries {"params": tensors, **settings} (parameter groups with
+    settings of their own). Tensors without a gradient stay as they are. `param_groups` may be
+    changed between steps, for instance `optimizer.param_groups[0]["lr"] = 0.01`.
 
-    Raises TypeError for anything that is not such a tensor, and ValueError for no parameters, the
-    same parameter twice, an unknown setting or a setting out of range.
+    Raises TypeError for anything that is not a tensor, and ValueError for no parameters, the
+    result of an operation, the same parameter twice, an unknown setting or one out of range.
     """
 
     def __init__(self, params: Iterable, defaults: dict):
@@ -44,8 +44,8 @@ class Optimizer:
         for p in group["params"]:
             if not isinstance(p, Tensor):
                 raise TypeError(f"params must hold tensors, got {type(p).__name__}")
-            if p.parents or not p.requires_grad:
-                raise ValueError("params must hold leaf tensors that require a gradient")
+            if p.parents:
+                raise ValueError(f"params must hold leaf tensors, got the result of {p.op!r}")
             if p in known:
                 raise ValueError("params holds the same parameter twice")
             known.add(p)
@@ -100,7 +100,11 @@ class Optimizer:
         state = {}
         for number, values in state_dict["state"].items():
             p = parameters[int(number)]
-            arrays = {name: np.array(v, p.dtype) for name, v in values.items() if v is not None}
+            arrays = {
+                name: np.array(_validate.without_tensor(value), p.dtype)
+                for name, value in values.items()
+                if value is not None
+            }
             for name, array in arrays.items():
                 _validate.has_shape(f"{name} of parameter {number}", array, p.shape)
             if arrays:

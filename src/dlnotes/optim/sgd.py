@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from dlnotes import _validate
 from dlnotes._validate import Number
 from dlnotes.autograd import Tensor
@@ -52,11 +54,10 @@ class SGD(Optimizer):
         if weight_decay:
             g = g + weight_decay * p.data
         if momentum:
-            if p not in self.state:
-                self.state[p] = {"momentum_buffer": g.copy()}
-                v = self.state[p]["momentum_buffer"]
+            v = self.state.setdefault(p, {}).get("momentum_buffer")
+            if v is None:
+                v = self.state[p]["momentum_buffer"] = np.array(g)
             else:
-                v = self.state[p]["momentum_buffer"]
                 v *= momentum
                 v += (1 - dampening) * g
             g = g + momentum * v if group["nesterov"] else v
