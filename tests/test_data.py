@@ -522,7 +522,7 @@ def test_bad_splits(call, words):
 @given(st.integers(0, 40), st.lists(st.integers(1, 5), min_size=1, max_size=4))
 def test_random_split_has_torchs_sizes(n, weights):
     fractions = [weight / sum(weights) for weight in weights]
-    if abs(sum(fractions) - 1) > 1e-12:
+    if sum(fractions) > 1:  # rounding up: torch refuses it
         return
     ours = data.random_split(data.TensorDataset(np.arange(n)), fractions)
     if n:  # torch warns about empty parts

@@ -8,6 +8,7 @@ What pooch lacks is given to it as a downloader: a partial file stays beside the
 import contextlib
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,9 +99,7 @@ def _make_writable(folder: Path) -> None:
     """Create the folder; raise PermissionError with what to do when it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise PermissionError(
             f"the download folder {folder} cannot be written ({error.strerror or error}); set the "
