@@ -97,12 +97,12 @@ def test_colour_begins_again():
 
 
 def test_lines_differ_in_more_than_colour():
-    fig = labelled()
-    ax = fig.axes[0]
-    for _ in range(4):
-        ax.plot([0, 1])
-    styles = [line.get_linestyle() for line in ax.get_lines()]
-    assert len(set(styles[:4])) == 4
+    _, ax = viz.subplots()
+    lines = [ax.plot([0, 1])[0] for _ in range(12)]
+    looks = {(line.get_color(), str(line._unscaled_dash_pattern)) for line in lines}
+    styles = {str(line._unscaled_dash_pattern) for line in lines[:6]}
+    assert len(looks) == 12
+    assert len(styles) == 6
 
 
 @pytest.mark.parametrize("columns", [1, 2])

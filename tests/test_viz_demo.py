@@ -305,6 +305,16 @@ def test_prediction_answers_a_press(live, pressed, said):
     assert [button.button_style == "primary" for button in buttons] == [pressed == 0, pressed == 1]
 
 
+def test_long_options_are_lettered(live):
+    long = "It falls first and rises again after some epochs"
+    viz.predict("What happens?", ["It falls", long], long, "The network overfits.")
+    asked, *buttons, feedback = live().children
+    assert [button.description for button in buttons] == ["a", "b"]
+    assert f"b) {long}" in asked.value
+    buttons[0].click()
+    assert f"You chose “It falls”; it is “{long}”" in feedback.value
+
+
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [

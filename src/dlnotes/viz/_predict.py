@@ -6,6 +6,9 @@ from typing import Any
 
 from dlnotes.viz._show import display, live_widgets, widget_view
 
+_LONGEST = 40  # characters of an option that a button on a phone shows whole
+_TEXT = "line-height:1.35;max-width:40rem;white-space:normal"
+
 
 def predict(question: str, options: Sequence[str], answer: str, why: str) -> None:
     """Ask the reader for a prediction.
@@ -62,28 +65,37 @@ def _live(question: str, options: Sequence[str], answer: str, why: str) -> Any:
     """The widget: the question, a button per option, and the answer after a press."""
     import ipywidgets
 
+    letters = [chr(ord("a") + i) for i in range(len(options))]
+    # Buttons do not break lines: long options stand in the text, lettered, as on a phone they
+    # would be cut off.
+    short = max(len(option) for option in options) <= _LONGEST
     asked = ipywidgets.HTMLMath(
-        f"<div style='line-height:1.35;max-width:40rem;white-space:normal'>"
-        f"<strong>Predict:</strong> {html.escape(question)}</div>"
+        f"<div style='{_TEXT}'><strong>Predict:</strong> {html.escape(question)}"
+        + "".join(
+            f"<br>{letter}) {html.escape(option)}"
+            for letter, option in zip(letters, options, strict=True)
+            if not short
+        )
+        + "</div>"
     )
     buttons = [
         ipywidgets.Button(
-            description=option,
+            description=option if short else letter,
             tooltip=f"Predict: {option}",
             layout={"width": "auto", "min_width": "12rem", "max_width": "100%"},
         )
-        for option in options
+        for letter, option in zip(letters, options, strict=True)
     ]
     feedback = ipywidgets.HTMLMath("<div role='status'></div>")
 
     def respond(pressed: Any) -> None:
-        right = pressed.description == answer
-        verdict = "Yes" if right else f"You chose “{pressed.description}”; it is “{answer}”"
-        for button in buttons:
+        chosen = options[buttons.index(pressed)]
+        verdict = "Yes" if chosen == answer else f"You chose “{chosen}”; it is “{answer}”"
+        for button, option in zip(buttons, options, strict=True):
             button.button_style = "primary" if button is pressed else ""
-            button.icon = "check" if button.description == answer else ""
+            button.icon = "check" if option == answer else ""
         feedback.value = (
-            "<div role='status' style='line-height:1.35;max-width:40rem;white-space:normal'>"
+            f"<div role='status' style='{_TEXT}'>"
             f"<strong>{html.escape(verdict)}.</strong> {html.escape(why)}</div>"
         )
 

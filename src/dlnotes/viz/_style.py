@@ -76,7 +76,10 @@ def use_style() -> None:
     can be told apart in a grey print; text stays legible on a phone (360 pixels).
     """
     plt.rcParams.update(_STYLE)
-    plt.rcParams["axes.prop_cycle"] = plt.cycler(color=COLOURS) + plt.cycler(linestyle=LINE_STYLES)
+    # The second round of colours meets other line styles, so that twelve lines all differ.
+    styles = (*LINE_STYLES, *LINE_STYLES[1:], LINE_STYLES[0])
+    cycle = plt.cycler(color=COLOURS * 2) + plt.cycler(linestyle=styles)
+    plt.rcParams["axes.prop_cycle"] = cycle
 
 
 def colour(index: int) -> str:
