@@ -765,19 +765,19 @@ print(killed)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-@pytest.mark.parametrize("seed", [0, 1])
-def test_killed_at_random_moments_and_resumed_to_the_same_bits(seed, tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="forking after NumPy is safe on Linux only")
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed_to_the_same_bits(tmp_path):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", KILLS, str(tmp_path), str(seed)],
+        [sys.executable, "-c", KILLS, str(tmp_path), "0"],
         capture_output=True,
         text=True,
         env=environment,
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 10
+    assert int(done.stdout) >= 20  # kills
 
 
 ONCE = """
@@ -803,6 +803,7 @@ np.savez(sys.argv[2], **{k: v.numpy() for k, v in model.state_dict().items()})
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_torch_run_killed_in_the_middle_resumes_in_a_new_process(tmp_path, monkeypatch):
     def start(name):
