@@ -95,6 +95,9 @@ def test_gradients_do_not_alias():
     a.grad *= 7
     np.testing.assert_array_equal(b.grad, 1)
     np.testing.assert_array_equal(upstream, 1)
+    c = a * 2
+    c.backward(upstream)
+    assert not np.shares_memory(c.grad, upstream)
     a.reshape(2, 1).sum().backward()
     assert a.grad.flags.writeable
 
@@ -402,7 +405,8 @@ x = tensor([[1.0, 2.0]], requires_grad=True)
         (lambda: Tensor(x), TypeError, "got a Tensor; use detach"),
         (lambda: Tensor([1, 2], requires_grad=True), TypeError, "only float tensors"),
         (lambda: x.backward(), ValueError, r"shape \(1, 2\) needs a gradient of that shape"),
-        (lambda: x.backward(np.ones(2)), ValueError, r"gradient must have shape \(1, 2\)"),
+        (lambda: x.backward([1.0, 2.0]), ValueError, r"gradient must have shape \(1, 2\)"),
+        (lambda: x.backward(np.ones((1, 2))), TypeError, "gradient is float64, tensor is float32"),
         (lambda: x.detach().backward(), RuntimeError, "requires a gradient, this one does not"),
         (lambda: x.numpy(), RuntimeError, r"detach\(\).numpy\(\)"),
         (lambda: np.asarray(x), RuntimeError, r"detach\(\).numpy\(\)"),

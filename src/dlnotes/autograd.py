@@ -1,8 +1,8 @@
 """Reverse-mode automatic differentiation: a tensor that remembers how it was computed.
 
-The tape proper is the first half of this file: `Tensor` with `backward`, `apply`, which runs one
-operation and records it, and `topological_order`. The second half is the table of operations,
-where the backward function of each is registered once, and the arithmetic that it needs.
+The tape proper stands first: `apply` runs one operation and records it, `topological_order` sorts
+what was recorded, and `Tensor.backward` walks it in reverse. Below them stand the operators of a
+tensor and the table of operations, where the backward function of each is registered once.
 (Reverse mode: Linnainmaa, 1970; backpropagation: Rumelhart, Hinton and Williams, 1986.)
 """
 
@@ -18,6 +18,63 @@ __all__ = ["OPERATIONS", "Tensor", "apply", "no_grad", "tensor", "topological_or
 
 OPERATIONS: dict[str, tuple[Callable, Callable]] = {}  # name → (forward, backward)
 _recording = True
+
+
+def apply(op: str, *inputs, **settings) -> "Tensor":
+    """Run the operation named `op` and record it if an input requires a gradient.
+
+    `inputs` can be differentiated; `settings` are constants of the operation.
+    """
+    forward, backward = OPERATIONS[_validate.one_of("op", op, OPERATIONS)]
+    parents = tuple(x if isinstance(x, Tensor) else Tensor(x) for x in inputs)
+    arrays = [parent.data for parent in parents]
+    y = np.asarray(forward(*arrays, **settings))
+    result = Tensor(y)
+    if _recording and any(parent.requires_grad for parent in parents):
+        result.requires_grad, result.op, result.parents = True, op, parents
+        result._pull_back = lambda dy: backward(dy, y, *arrays, **settings)
+    return result
+
+
+def topological_order(tensor: "Tensor") -> list["Tensor"]:
+    """Return all tensors that `tensor` was computed from, each after its parents, itself last.
+
+    The order is built with a stack of our own: recursion would end at a thousand operations.
+    """
+    order, seen, stack = [], set(), [(tensor, False)]
+    while stack:
+        node, parents_are_in_order = stack.pop()
+        if parents_are_in_order:
+            order.append(node)
+        elif node.requires_grad and node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((parent, False) for parent in node.parents)
+    return order
+
+
+def sum_to_shape(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return `gradient` summed over the axes along which an array of `shape` was broadcast.
+
+    Broadcasting copies a value forward, so the gradients of the copies add up backward.
+    """
+    if gradient.shape == shape:
+        return gradient
+    new_axes = gradient.ndim - len(shape)
+    stretched = [new_axes + i for i, n in enumerate(shape) if n == 1]
+    summed = gradient.sum(axis=(*range(new_axes), *stretched), keepdims=True)
+    return summed.reshape(shape)
+
+
+@contextlib.contextmanager
+def no_grad() -> Iterator[None]:
+    """Record nothing inside a `with no_grad():` block (or a function decorated with it)."""
+    global _recording
+    before, _recording = _recording, False
+    try:
+        yield
+    finally:
+        _recording = before
 
 
 class Tensor:
@@ -59,6 +116,8 @@ class Tensor:
                 if parent.requires_grad:
                     dx = sum_to_shape(np.asarray(dx), parent.shape)
                     gradients[parent] = gradients[parent] + dx if parent in gradients else dx
+
+    # ---- the tape ends here; what follows is convenience -------------------------------------
 
     def zero_grad(self) -> None:
         """Forget the gradient."""
@@ -172,63 +231,6 @@ class Tensor:
         dtype = "" if self.dtype in (np.float32, np.int64, np.bool_) else f", dtype={self.dtype}"
         history = f", op={self.op!r}" if self.op else ", requires_grad=True"
         return f"tensor({text}{dtype}{history if self.requires_grad else ''})"
-
-
-def apply(op: str, *inputs, **settings) -> Tensor:
-    """Run the operation named `op` and record it if an input requires a gradient.
-
-    `inputs` can be differentiated; `settings` are constants of the operation.
-    """
-    forward, backward = OPERATIONS[_validate.one_of("op", op, OPERATIONS)]
-    parents = tuple(x if isinstance(x, Tensor) else Tensor(x) for x in inputs)
-    arrays = [parent.data for parent in parents]
-    y = np.asarray(forward(*arrays, **settings))
-    result = Tensor(y)
-    if _recording and any(parent.requires_grad for parent in parents):
-        result.requires_grad, result.op, result.parents = True, op, parents
-        result._pull_back = lambda dy: backward(dy, y, *arrays, **settings)
-    return result
-
-
-def topological_order(tensor: Tensor) -> list[Tensor]:
-    """Return all tensors that `tensor` was computed from, each after its parents, itself last.
-
-    The order is built with a stack of our own: recursion would end at a thousand operations.
-    """
-    order, seen, stack = [], set(), [(tensor, False)]
-    while stack:
-        node, parents_are_in_order = stack.pop()
-        if parents_are_in_order:
-            order.append(node)
-        elif node.requires_grad and node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack.extend((parent, False) for parent in node.parents)
-    return order
-
-
-def sum_to_shape(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return `gradient` summed over the axes along which an array of `shape` was broadcast.
-
-    Broadcasting copies a value forward, so the gradients of the copies add up backward.
-    """
-    if gradient.shape == shape:
-        return gradient
-    new_axes = gradient.ndim - len(shape)
-    stretched = [new_axes + i for i, n in enumerate(shape) if n == 1]
-    summed = gradient.sum(axis=(*range(new_axes), *stretched), keepdims=True)
-    return summed.reshape(shape)
-
-
-@contextlib.contextmanager
-def no_grad() -> Iterator[None]:
-    """Record nothing inside a `with no_grad():` block (or a function decorated with it)."""
-    global _recording
-    before, _recording = _recording, False
-    try:
-        yield
-    finally:
-        _recording = before
 
 
 def tensor(data, requires_grad: bool = False) -> Tensor:
@@ -446,6 +448,7 @@ def _first_gradient(x: Tensor, gradient) -> np.ndarray:
         if x.data.size != 1:
             raise ValueError(f"backward() of shape {x.shape} needs a gradient of that shape")
         return np.ones_like(x.data)
-    gradient = gradient.data if isinstance(gradient, Tensor) else np.asarray(gradient, x.dtype)
+    gradient = gradient.data if isinstance(gradient, Tensor) else gradient
+    gradient = np.array(gradient, None if isinstance(gradient, np.ndarray) else x.dtype)
     _validate.same_dtype(gradient=gradient, tensor=x.data)
     return _validate.has_shape("gradient", gradient, x.shape, "the shape of the tensor")
