@@ -376,6 +376,10 @@ def test_compare_takes_arrays_of_every_kind():
     for other in (torch.tensor(a), torch.nn.Parameter(torch.tensor(a)), Tensor(a), a.tolist()):
         table = check.compare(a, other)
         assert table.exact
+    rows = [torch.tensor(a[0]), Tensor(a[1], requires_grad=True)]
+    assert len(check.compare(rows, list(a)).rows) == 2
+    assert check.compare(rows, a).exact  # one array on either side makes it one comparison
+    assert check.compare(a, rows).exact
     bf16 = torch.tensor([1.5, 2.0], dtype=torch.bfloat16)
     assert check.compare(bf16, np.array([1.5, 2.0])).exact
     assert check.compare(3.0, np.float64(3)).rows[0].shape == ()
@@ -440,8 +444,8 @@ def test_compare_refuses_what_cannot_be_compared():
         check.compare(1.0, 1.0, names=["a", "b"])
     with pytest.raises(TypeError, match="both be dictionaries"):
         check.compare({"a": 1}, [1])
-    with pytest.raises(TypeError, match="both be sequences"):
-        check.compare([np.ones(2)], np.ones(2))
+    with pytest.raises(ValueError, match="got nothing"):
+        check.compare([], [])
     with pytest.raises(ValueError, match="rtol must be 0 or more"):
         check.compare(1.0, 1.0, rtol=-1)
 

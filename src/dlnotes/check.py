@@ -501,9 +501,7 @@ def _pairs(actual: Any, expected: Any, names: Sequence[str] | None) -> list[tupl
         keys = list(expected)
         actual, expected = [actual[key] for key in keys], [expected[key] for key in keys]
         names = [str(key) for key in keys] if names is None else names
-    elif _is_sequence_of_arrays(actual) or _is_sequence_of_arrays(expected):
-        if not (isinstance(actual, tuple | list) and isinstance(expected, tuple | list)):
-            raise TypeError("actual and expected must both be sequences of arrays, or neither")
+    elif _several(actual, expected):
         if len(actual) != len(expected):
             raise AssertionError(f"actual has {len(actual)} arrays, expected has {len(expected)}")
     else:
@@ -519,11 +517,14 @@ def _pairs(actual: Any, expected: Any, names: Sequence[str] | None) -> list[tupl
     return [(name, a, e) for name, (a, e) in zip(names, arrays, strict=True)]
 
 
-def _is_sequence_of_arrays(value: Any) -> bool:
-    """A list of numbers is one array; a tuple or list with an array in it is several."""
-    return isinstance(value, tuple | list) and (
-        not value or any(isinstance(v, np.ndarray) or _is_tensor(v) for v in value)
-    )
+def _several(actual: Any, expected: Any) -> bool:
+    """Whether these are two sequences of arrays: lists of numbers are one array each."""
+    both = isinstance(actual, tuple | list) and isinstance(expected, tuple | list)
+    return both and any(_holds_arrays(v) or not v for v in (actual, expected))
+
+
+def _holds_arrays(values: Any) -> bool:
+    return any(isinstance(v, np.ndarray) or _is_tensor(v) for v in values)
 
 
 def _compare_one(name, actual, expected, rtol, atol) -> ComparisonRow:
@@ -615,7 +616,7 @@ def close(
     With a `name`, print "✓ name: largest difference below 1e-6" (the bound that follows from
     the tolerances); without one, print nothing.
     """
-    several = isinstance(actual, Mapping) or _is_sequence_of_arrays(actual)
+    several = isinstance(actual, Mapping) or _several(actual, expected)
     names = None if several or name is None else [name]
     table = compare(actual, expected, names=names, rtol=rtol, atol=atol)
     if name is None:
@@ -703,6 +704,8 @@ def _as_array(value: Any) -> np.ndarray:
         return value.numpy()
     if _is_tensor(value):
         return np.asarray(value.detach().numpy())
+    if isinstance(value, tuple | list) and _holds_arrays(value):
+        return np.asarray([_as_array(v) for v in value])
     return np.asarray(value)
 
 
