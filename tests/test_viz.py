@@ -422,6 +422,10 @@ def test_boundary_refuses():
     _, ax = viz.subplots()
     with pytest.raises(ValueError, match="x and y"):
         viz.decision_boundary(ax, np.sum, SAMPLES[:0], np.array([], int))
+    with pytest.raises(ValueError, match="predict's values must be finite"):
+        viz.decision_boundary(ax, lambda p: p[:, 0] * np.nan, SAMPLES, np.array([0, 1, 0, 1]))
+    with pytest.raises(ValueError, match=r"names must be one per class \(2\), got 1"):
+        viz.decision_boundary(ax, lambda p: p[:, 0], SAMPLES, np.array([0, 1, 0, 1]), names=["cat"])
     with pytest.raises(ValueError, match=r"predict must return shape \(40000,\)"):
         viz.decision_boundary(ax, lambda p: p, SAMPLES, np.array([0, 1, 0, 1]))
 
@@ -574,8 +578,8 @@ def test_graph_of_arrays_shows_shapes():
     x = Tensor(np.ones((3, 2), np.float32))
     loss = (x @ w).sum()
     fig = viz.draw_graph(loss, names={"W": w})
-    assert "W\n2×4" in texts(fig)
-    assert "constant\n3×2" in texts(fig)
+    assert "W\n(2, 4)" in texts(fig)
+    assert "constant\n(3, 2)" in texts(fig)
 
 
 def test_graph_refuses():

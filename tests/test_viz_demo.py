@@ -80,6 +80,12 @@ def test_demo_leaves_one_still_output(shown):
     plt.close(fig)
 
 
+def test_demo_closes_a_figure_from_before(shown):
+    fig = parabola(1)
+    viz.demo(lambda n: fig, alt="The same parabola again", n=viz.slider(1, 2, 1, label="n"))
+    assert not plt.get_fignums()
+
+
 def test_alternative_text_can_be_computed(shown):
     viz.demo(
         parabola,
@@ -95,7 +101,7 @@ def test_alternative_text_can_be_computed(shown):
         (parabola, ALT, {}, ValueError, "at least one control"),
         (parabola, ALT, {"steepness": 3}, TypeError, "steepness"),
         (parabola, "too short", None, ValueError, "alt must describe"),
-        (parabola, "A parabola of height {height}", None, KeyError, "height"),
+        (parabola, "A parabola of height {height}", None, ValueError, r"\{steepness\} in braces"),
         (lambda steepness: None, ALT, None, TypeError, "must return a figure, got NoneType"),
         (lambda steepness: viz.subplots()[0], ALT, None, ValueError, "label on x and y"),
     ],

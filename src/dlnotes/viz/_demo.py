@@ -5,7 +5,7 @@ import html
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
@@ -182,7 +182,7 @@ def slider(
     return Slider(low, high, value, step, _label(label), log)
 
 
-def choice(options: Sequence[Any], value: Any = None, label: str = "") -> Choice:
+def choice(options: Iterable[Any], value: Any = None, label: str = "") -> Choice:
     """A list for `demo` from which the reader picks one.
 
     Args:
@@ -299,6 +299,7 @@ def check_corners(
 def _drawn(draw: Callable[..., Figure], values: dict[str, Any]) -> Iterator[Figure]:
     """The checked figure for these values; all figures that `draw` opened are closed after."""
     before = set(plt.get_fignums())
+    fig = None
     try:
         fig = draw(**values)
         if not isinstance(fig, Figure):
@@ -308,6 +309,8 @@ def _drawn(draw: Callable[..., Figure], values: dict[str, Any]) -> Iterator[Figu
     finally:
         for number in set(plt.get_fignums()) - before:
             plt.close(number)
+        if isinstance(fig, Figure):  # one that was there before, drawn into again
+            plt.close(fig)
 
 
 def _describe(alt: Any, values: dict[str, Any]) -> str:
@@ -315,7 +318,13 @@ def _describe(alt: Any, values: dict[str, Any]) -> str:
         return check_alt(alt(**values))
     if not isinstance(alt, str):
         raise TypeError(f"alt must be a string or a function that returns one, got {alt!r}")
-    return check_alt(alt.format(**values))
+    try:
+        return check_alt(alt.format(**values))
+    except (KeyError, IndexError) as error:
+        names = ", ".join(f"{{{name}}}" for name in values)
+        raise ValueError(
+            f"alt may name the controls {names} in braces (write {{{{ for a brace), got {alt!r}"
+        ) from error
 
 
 def _name(draw: Callable[..., Figure]) -> str:

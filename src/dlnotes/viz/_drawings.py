@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from numbers import Integral
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ def draw_graph(
 
     Inputs stand at the left, the result at the right (in a long graph: from top to bottom), and
     every arrow runs with the forward computation. Each box shows the operation, its value (its
-    shape, if it is large) and, once `backward` has run, its gradient.
+    shape, if it has more than two) and, once `backward` has run, its gradient.
 
     Args:
         tensor: the result whose graph is drawn.
@@ -223,17 +223,17 @@ def _node_text(node: Tensor, name: str | None, gradients: bool) -> str:
     return "\n".join(lines)
 
 
-def _value_text(value: Any) -> str:
-    array = np.asarray(value)
+def _value_text(array: np.ndarray) -> str:
+    """A number; two numbers; otherwise the shape, since a box must stay narrow."""
     if array.size == 1:
         return f"{array.item():.3g}".replace("-", "−")
-    if array.ndim == 1 and array.size <= 3:
+    if array.shape == (2,):
         return "[" + ", ".join(f"{entry:.2g}" for entry in array).replace("-", "−") + "]"
-    return "×".join(str(size) for size in array.shape)
+    return str(array.shape)
 
 
 def draw_network(
-    layer_sizes: Sequence[int],
+    layer_sizes: Sequence[Integral],
     *,
     labels: Sequence[str] | None = None,
     title: str = "",

@@ -261,7 +261,8 @@ def decision_boundary(
         The axes. Label them with the features' names.
 
     Raises:
-        ValueError: if `x` is empty, `y` has another length, or `predict` returns another shape.
+        ValueError: if `x` is empty, `y` has another length, there are too few names, or
+            `predict` returns another shape or values that are not finite.
     """
     if len(x) == 0 or len(x) != len(y):
         raise ValueError(f"x and y must hold equally many samples, got {len(x)} and {len(y)}")
@@ -276,7 +277,10 @@ def decision_boundary(
     if values.shape != (len(grid),):
         raise ValueError(f"predict must return shape ({len(grid)},), got {values.shape}")
     classes = np.unique(y)
+    if names is not None and len(names) < len(classes):
+        raise ValueError(f"names must be one per class ({len(classes)}), got {len(names)}")
     if np.issubdtype(values.dtype, np.floating):
+        _validate.finite("predict's values", values)
         region = (values > level).astype(int)
         surfaces = [(values, level)]
     else:
