@@ -45,7 +45,9 @@ def same_dtype(**arrays: np.ndarray | None) -> None:
     given = {name: array.dtype for name, array in arrays.items() if array is not None}
     if len(set(given.values())) > 1:
         listed = ", ".join(f"{name} is {dtype}" for name, dtype in given.items())
-        raise TypeError(f"{' and '.join(given)} must have the same dtype, but {listed}")
+        raise TypeError(
+            f"{' and '.join(given)} must have the same dtype, but {listed}; convert with .astype"
+        )
 
 
 def same_shape(**arrays: np.ndarray) -> None:
