@@ -5,7 +5,6 @@ has to be stopped is left out and the notebook is run again without it, and a ch
 student's code has to be stopped gets no points. docs/teaching.md explains the words used here.
 """
 
-import ast
 import hashlib
 import json
 import re
@@ -72,19 +71,6 @@ class GradedExercise:
     def points(self, question: str | None = None) -> float:
         """Points of one question, or of all."""
         return sum(c.points for c in self.cases if question in (None, c.question))
-
-    @property
-    def preload(self) -> tuple[str, ...]:
-        """Modules that the given cells import: the nursery loads them once for all."""
-        found = ["numpy"]
-        for source in self.given:
-            for node in ast.walk(ast.parse(source)):
-                if isinstance(node, ast.Import):
-                    found += [alias.name for alias in node.names]
-                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                    found.append(node.module)
-                    found += [f"{node.module}.{a.name}" for a in node.names if a.name != "Grader"]
-        return tuple(dict.fromkeys(found))
 
 
 def load_exercise(layout: Layout, name: str, private: Path | None = None) -> GradedExercise:

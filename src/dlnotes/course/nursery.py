@@ -4,10 +4,11 @@ Loading NumPy and Matplotlib takes longer than grading most notebooks; a fork ha
 The nursery runs inside the sandbox, shows itself to no debugger, and between two submissions ends
 every process that the last one left behind and empties the folders that it could write to.
 
-`python -m dlnotes.course.nursery FD PARENT_PID_NAMESPACE WORK PRELOAD [FOLDER …]` talks to the
+`python -m dlnotes.course.nursery FD PARENT_PID_NAMESPACE WORK [FOLDER …]` talks to the
 grader over the socket FD; `dlnotes.course.sandbox` builds the command.
 """
 
+import contextlib
 import ctypes
 import importlib
 import json
@@ -129,32 +130,37 @@ def _begin(control: socket.socket, sock: socket.socket, memory: int, work: str) 
         os._exit(status)
 
 
+def _load(names: list[str]) -> None:
+    for name in names:
+        with contextlib.suppress(Exception):  # a notebook that needs it will say so itself
+            importlib.import_module(name)
+
+
 def main(arguments: list[str]) -> None:
     """Serve until the grader hangs up."""
     control = socket.socket(fileno=int(arguments[0]))
     control.set_inheritable(False)
     alone, work = _own_namespace(arguments[1]), arguments[2]
-    folders = [work, *arguments[4:]]
+    folders = [work, *arguments[3:]]
     _drop_rights()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    for name in ("dlnotes.course.worker", *filter(None, arguments[3].split(","))):
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # a notebook that needs it will say so itself
-            print(f"preload {name}: {error}", file=sys.stderr)
+    _load(["numpy", "dlnotes.course.worker"])
     _prctl(_PR_SET_DUMPABLE, 0)
     control.sendall(json.dumps({"ready": True, "alone": alone}).encode() + b"\n")
     child = 0
     while True:
         readable, _, _ = select.select([control], [], [], 0.02 if child else None)
         if readable:
-            data, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
+            data, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 1)
             if not data:
                 break
             request = json.loads(data)
             if "begin" in request:
                 sock = socket.socket(fileno=descriptors[0])
                 child = _begin(control, sock, request["memory"], work)
+            elif "load" in request:
+                _load(request["load"])
+                control.sendall(b'{"loaded": true}\n')
             else:
                 _end_all(child, alone)
                 child = 0

@@ -64,7 +64,7 @@ def prove(layout: Layout, name: str, sandbox: Sandbox) -> Iterator[tuple[str, li
     """
     exercise = read_master(layout.master(name))
     graded = graded_exercise(exercise)
-    with Nursery(sandbox, graded.preload) as nursery:
+    with Nursery(sandbox, graded.given) as nursery:
         for what, text, question, expect in submissions(exercise):
             result = grade_text(text, graded, nursery, Limits())
             yield what, judge(what, result, question, expect)

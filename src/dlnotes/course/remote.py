@@ -34,10 +34,14 @@ class Stopped(BaseException):
 
 
 class Nursery:
-    """The process that forks one child for each submission. Use as a context manager."""
+    """The process that forks one child for each submission. Use as a context manager.
 
-    def __init__(self, sandbox: sandboxes.Sandbox, preload: tuple[str, ...] = ()):
-        self.sandbox, self.preload = sandbox, preload
+    `given` are the cells that every submission starts from: they are run once, in a child, and
+    the modules that they needed are then loaded for all.
+    """
+
+    def __init__(self, sandbox: sandboxes.Sandbox, given: tuple[str, ...] = ()):
+        self.sandbox, self.given = sandbox, given
         self._process: subprocess.Popen | None = None
         self._files = contextlib.ExitStack()
 
@@ -57,7 +61,7 @@ class Nursery:
             namespace = ""
         folders = ["/tmp", "/dev/shm"] if self.sandbox.sealed else []
         program = [sys.executable, "-m", "dlnotes.course.nursery", number, namespace, self._work]
-        program += [",".join(self.preload), *folders]
+        program += folders
         self._process = subprocess.Popen(
             self.sandbox.command(program, self._work),
             pass_fds=[theirs.fileno()],
@@ -75,6 +79,30 @@ class Nursery:
         if not told.get("ready"):
             self.close()
             raise RuntimeError("the process that runs submissions did not start")
+        self._preload()
+
+    def _preload(self) -> None:
+        """Load what the given cells load. Their results stay in the child: a library that has
+        started threads, as torch does in its first backward pass, does not survive a fork."""
+        if not self.given:
+            return
+        session = Session(self, 8 << 30)
+        modules: list[str] = []
+        try:
+            for source in self.given:
+                with contextlib.suppress(Exception):
+                    session.run_cell(0, source, 120)
+            modules = session.ask("modules")
+        except Stopped:
+            pass  # each submission will find out for itself
+        finally:
+            session.close()
+        if self._process is None:
+            raise RuntimeError("the given cells end the process that runs submissions")
+        for start in range(0, len(modules), 50):
+            request = {"load": modules[start : start + 50]}
+            self._control.sendall(json.dumps(request).encode())
+            self.told(120)
 
     def told(self, seconds: float) -> dict:
         """Return the nursery's next message, or {} when none comes in time."""
@@ -250,7 +278,8 @@ class Session:
             raise
         except Exception as error:
             fields, values = {"error": {"kind": type(error).__name__, "text": str(error)}}, {}
-        data = self.codec.message({"n": self._sequence, **fields}, **values)
+        # Not shared: thousands of such values may pass in one check.
+        data = self.codec.message({"n": self._sequence, **fields}, share=False, **values)
         self._channel.send(data, self.deadline)
 
     def _error(self, error: Any) -> Exception:

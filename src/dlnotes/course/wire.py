@@ -16,6 +16,7 @@ import hashlib
 import json
 import socket
 import struct
+import sys
 import time
 import types
 from collections.abc import Callable
@@ -70,19 +71,26 @@ class Codec:
         self._shared: dict[int, Any] = {}
         self._number: dict[int, int] = {}
         self._state: dict[int, bytes] = {}
+        self._given = 0
         self._pending: list[tuple[int, Any]] = []
 
     # Sending.
 
-    def message(self, fields: dict, **values: Any) -> bytes:
+    def message(self, fields: dict, *, share: bool = True, **values: Any) -> bytes:
         """Return the bytes of a message with plain `fields` and encoded `values`.
 
+        With `share=False` new arrays and containers are only copied.
         Raises WireError when a value is too deep or too large.
         """
         self._blobs = []
         document = dict(fields)
-        for name, value in values.items():
-            document[name] = self.encode(value)
+        document["dropped"] = self._drop_unused() if self._owner else []
+        owner, self._owner = self._owner, self._owner and share
+        try:
+            for name, value in values.items():
+                document[name] = self.encode(value)
+        finally:
+            self._owner = owner
         document["changes"] = self._changes()
         document["sizes"] = [len(blob) for blob in self._blobs]
         text, blob = json.dumps(document).encode(), b"".join(self._blobs)
@@ -114,9 +122,9 @@ class Codec:
         else:
             return None
         if self._owner and not isinstance(value, tuple | frozenset):
-            number = len(self._shared)
-            self._remember(number, value)
-            document["i"] = number
+            document["i"] = self._given
+            self._remember(self._given, value)
+            self._given += 1
         return document
 
     def _encode_elements(self, value: Any, depth: int) -> dict:
@@ -184,26 +192,47 @@ class Codec:
         What is shared for the first time was just encoded: its state is noted, not sent again.
         """
         changes = []
-        number = 0
-        while number < len(self._shared):  # a changed list may share what it now holds
-            state = self._state_of(number)
-            if self._state.get(number, state) != state:
-                changes.append([number, self._document_of(self._shared[number])])
-            self._state[number] = state
-            number += 1
+        done: set[int] = set()
+        while todo := self._shared.keys() - done:  # a changed list may share what it now holds
+            for number in sorted(todo):
+                state = self._state_of(self._shared[number])
+                if self._state.get(number, state) != state:
+                    changes.append([number, self._document_of(self._shared[number])])
+                self._state[number] = state
+            done |= todo
         return changes
+
+    def _drop_unused(self) -> list[int]:
+        """Forget shared arguments that nobody here can look at any more; return their numbers.
+
+        A check that calls in a loop would otherwise carry all its earlier arguments along.
+        """
+        # Two references: the table's own and the one that is passed to getrefcount.
+        unused = [n for n in self._shared if sys.getrefcount(self._shared[n]) <= 2]
+        self._forget(unused)
+        return unused
+
+    def _forget(self, numbers: list[int]) -> None:
+        for number in numbers:
+            value = self._shared.pop(number, None)
+            self._number.pop(id(value), None)
+            self._state.pop(number, None)
 
     def note_state(self) -> None:
         """Take the shared arguments as they are now for what the other side knows."""
-        for number in range(len(self._shared)):
-            self._state[number] = self._state_of(number)
+        for number, value in self._shared.items():
+            self._state[number] = self._state_of(value)
 
-    def _state_of(self, number: int) -> bytes:
+    def _state_of(self, value: Any) -> bytes:
+        if isinstance(value, np.ndarray) and value.dtype.kind in _DTYPE_KINDS:
+            digest = hashlib.blake2b(repr((value.shape, value.dtype.str)).encode(), digest_size=16)
+            digest.update(value.tobytes())
+            return digest.digest()
         # Only looking: nothing is sent, so nothing may get a number either.
         outer, self._blobs = self._blobs, []
         owner, self._owner = self._owner, False
         try:
-            document = self._document_of(self._shared[number])
+            document = self._document_of(value)
             digest = hashlib.blake2b(json.dumps(document).encode(), digest_size=16)
             for blob in self._blobs:
                 digest.update(blob)
@@ -234,6 +263,8 @@ class Codec:
                 self._received.append(blob[at : at + size])
                 at += size
             self._pending = [(int(n), d) for n, d in document["changes"]]
+            if not self._owner:
+                self._forget([int(n) for n in document["dropped"]])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise WireError(f"bad message: {type(error).__name__}") from None
         return document

@@ -245,6 +245,10 @@ class _Server:
 
         return array(message["value"])
 
+    def _op_modules(self, message: dict) -> list[str]:
+        """The modules that are loaded, in the order in which they were met."""
+        return [name for name in sys.modules if name != "__main__"]
+
     def _op_output(self, message: dict) -> str:
         return sys.stdout.text() if isinstance(sys.stdout, _Bounded) else ""
 
@@ -264,6 +268,8 @@ def _stand_ins() -> None:
     sys.modules["dlnotes.course.notebook"] = stand_in
     dlnotes.course.Grader = _SilentGrader
     builtins.display = lambda *args, **kwargs: None
+    if "dlnotes.viz" in sys.modules:  # drawing takes longer than grading, and nobody looks
+        sys.modules["dlnotes.viz"].show = lambda *args, **kwargs: None
 
 
 def serve(sock: socket.socket) -> None:
