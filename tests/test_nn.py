@@ -69,7 +69,10 @@ def test_state_dict_is_a_copy():
     model.load_state_dict(state)
     state["weight"][...] = 8
     assert np.all(model.weight.data == 7)
-    assert nn.to_torch(state)["weight"].dtype == torch.float32
+    tensors = nn.to_torch(state)
+    assert tensors["weight"].dtype == torch.float32
+    tensors["weight"].zero_()
+    assert np.all(state["weight"] == 8)
 
 
 def test_loading_keeps_dtype_and_identity():
