@@ -53,12 +53,12 @@ class Question:
     outcomes: list[int] = field(default_factory=list)
     blank: str = ""
     answer: str = ""
-    visible: float = 0.0
-    hidden: float = 0.0
+    visible: int | float = 0.0
+    hidden: int | float = 0.0
     hidden_checks: int = 0
 
     @property
-    def points(self) -> float:
+    def points(self) -> int | float:
         """Points of all its checks."""
         return self.visible + self.hidden
 
@@ -354,7 +354,7 @@ def notebooks(exercise: Exercise) -> tuple[dict, dict]:
     )
 
 
-def _number(value: float) -> float | int:
+def _number(value: int | float) -> int | float | int:
     return int(value) if value == int(value) else value
 
 

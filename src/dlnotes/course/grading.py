@@ -45,10 +45,13 @@ PROBLEM_LIMIT = 12  # cells that may have to be stopped in one notebook
 class Limits:
     """What one submission may use: seconds, and bytes beyond the loaded libraries."""
 
-    cell: float = 60.0
-    check: float = 20.0
-    total: float = 600.0
+    cell: int | float = 60.0
+    check: int | float = 20.0
+    total: int | float = 600.0
     memory: int = 2 << 30
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class GradedExercise:
         """The questions in order."""
         return list(self.titles)
 
-    def points(self, question: str | None = None) -> float:
+    def points(self, question: str | None = None) -> int | float:
         """Points of one question, or of all."""
         return sum(c.points for c in self.cases if question in (None, c.question))
 
@@ -189,7 +192,7 @@ class _Attempt:
     def _kept(self) -> list[int]:
         return [i for i in range(len(self.cells)) if i not in self.found.skipped]
 
-    def _left(self, limit: float) -> float:
+    def _left(self, limit: int | float) -> int | float:
         left = self.end - time.monotonic()
         if left <= 0:
             self.found.out_of_time = True
@@ -213,7 +216,7 @@ class _Attempt:
         self.found.failed = failed
         return None, None, time.monotonic() - self.session.started
 
-    def _dies_idle(self, indices: list[int], seconds: float) -> bool:
+    def _dies_idle(self, indices: list[int], seconds: int | float) -> bool:
         """Whether a process that has run these cells ends within `seconds` if left alone."""
         began = time.monotonic()
         _, stopped, _ = self._run(indices)
@@ -226,7 +229,7 @@ class _Attempt:
             return stopped.by_itself
         return False
 
-    def _culprit(self, before: list[int], seconds: float) -> int | None:
+    def _culprit(self, before: list[int], seconds: int | float) -> int | None:
         """Return the cell among `before` that ends the process later on, or None.
 
         A cell can leave something behind, such as a timer, that ends the process while a later
@@ -284,7 +287,7 @@ class _OutOfTime(Exception):
 
 
 def grade_text(
-    text: str, exercise: GradedExercise, nursery: Nursery, limits: Limits = Limits()
+    text: str, exercise: GradedExercise, nursery: Nursery, limits: Limits = DEFAULT_LIMITS
 ) -> dict:
     """Grade the text of a notebook and return the result as plain values.
 

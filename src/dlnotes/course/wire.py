@@ -407,7 +407,7 @@ class Channel:
     def __init__(self, sock: socket.socket):
         self._socket = sock
 
-    def send(self, data: bytes, deadline: float | None = None) -> None:
+    def send(self, data: bytes, deadline: int | float | None = None) -> None:
         """Send one message; raises Closed or Late."""
         self._socket.settimeout(_left(deadline))
         try:
@@ -417,7 +417,7 @@ class Channel:
         except OSError:
             raise Closed from None
 
-    def receive(self, deadline: float | None = None) -> tuple[bytes, bytes]:
+    def receive(self, deadline: int | float | None = None) -> tuple[bytes, bytes]:
         """Return the text and the bytes of the next message.
 
         Raises Closed, Late, or WireError when the message claims to be too large.
@@ -427,7 +427,7 @@ class Channel:
             raise WireError("the message is too large")
         return self._exactly(text, deadline), self._exactly(blob, deadline)
 
-    def _exactly(self, count: int, deadline: float | None) -> bytes:
+    def _exactly(self, count: int, deadline: int | float | None) -> bytes:
         data = bytearray()
         while len(data) < count:
             self._socket.settimeout(_left(deadline))
@@ -447,7 +447,7 @@ class Channel:
         self._socket.close()
 
 
-def _left(deadline: float | None) -> float | None:
+def _left(deadline: int | float | None) -> int | float | None:
     if deadline is None:
         return None
     left = deadline - time.monotonic()
