@@ -258,6 +258,26 @@ def _from_inputs(backward: Callable) -> Callable:
     return lambda dy, y, x, **settings: (backward(dy, x, **settings),)
 
 
+def _with_weights(kernel: Callable) -> Callable:
+    """Adapt a kernel of (x, weight=None, bias=None), in whatever order it takes its arguments."""
+
+    def forward(x, *weights, **settings):
+        return kernel(x, **dict(zip(("weight", "bias"), weights, strict=False)), **settings)
+
+    return forward
+
+
+def _to_weights(backward: Callable) -> Callable:
+    """Adapt its backward function, which gives None for a weight or bias that is not there."""
+
+    def pull_back(dy, y, x, *weights, **settings):
+        weights = dict(zip(("weight", "bias"), weights, strict=False))
+        gradients = backward(dy, x, **weights, **settings)
+        return [gradient for gradient in gradients if gradient is not None]
+
+    return pull_back
+
+
 def _linear_backward(dy, y, *inputs):
     return kernels.linear_backward(dy, *inputs)[: len(inputs)]
 
@@ -371,6 +391,29 @@ for _op, _forward, _backward in [
     ("logistic_loss", kernels.logistic_loss, _from_inputs(kernels.logistic_loss_backward)),
 ]:
     register(_op, _forward, _backward)
+
+# Images and sequences. Layers with weights have the inputs x, weight, bias or the first of them.
+for _op in ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d"] + [
+    f"{_kind}_norm" for _kind in ("batch", "instance", "group", "layer", "rms")
+]:
+    _backward = getattr(kernels, f"{_op}_backward")
+    register(_op, _with_weights(getattr(kernels, _op)), _to_weights(_backward))
+
+for _op in [
+    "unfold",
+    "fold",
+    "max_pool1d",
+    "max_pool2d",
+    "max_unpool2d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "lp_pool1d",
+    "lp_pool2d",
+    "local_response_norm",
+]:
+    register(_op, getattr(kernels, _op), _from_inputs(getattr(kernels, f"{_op}_backward")))
 
 
 # ---- arguments -------------------------------------------------------------------------------

@@ -6,8 +6,12 @@ kernel of the same name in `dlnotes.kernels`. Gradients flow to every tensor but
 
 import numpy as np
 
+from dlnotes import kernels
 from dlnotes._validate import Number
 from dlnotes.autograd import Tensor, apply
+
+Int = int | np.integer
+Size = Int | tuple[int, ...] | list[int]  # one number for every axis, or one for each
 
 
 def linear(input, weight, bias=None) -> Tensor:
@@ -68,6 +72,342 @@ def softmax(input, dim: int = -1) -> Tensor:
 def log_softmax(input, dim: int = -1) -> Tensor:
     """Return x - log Σ eˣ along `dim`."""
     return apply("log_softmax", input, dim=dim)
+
+
+# ---- convolution -----------------------------------------------------------------------------
+
+
+def conv1d(
+    input,
+    weight,
+    bias=None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: Int = 1,
+) -> Tensor:
+    """Return the convolution of sequences (n, channels, length)."""
+    settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return _with_weights("conv1d", input, weight, bias, **settings)
+
+
+def conv2d(
+    input,
+    weight,
+    bias=None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: Int = 1,
+) -> Tensor:
+    """Return the convolution of images (n, channels, h, w)."""
+    settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return _with_weights("conv2d", input, weight, bias, **settings)
+
+
+def conv3d(
+    input,
+    weight,
+    bias=None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: Int = 1,
+) -> Tensor:
+    """Return the convolution of volumes (n, channels, d, h, w)."""
+    settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return _with_weights("conv3d", input, weight, bias, **settings)
+
+
+def conv_transpose1d(
+    input,
+    weight,
+    bias=None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: Int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    """Return the transposed convolution of sequences."""
+    return _with_weights(
+        "conv_transpose1d",
+        input,
+        weight,
+        bias,
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        groups=groups,
+        dilation=dilation,
+    )
+
+
+def conv_transpose2d(
+    input,
+    weight,
+    bias=None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: Int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    """Return the transposed convolution of images."""
+    return _with_weights(
+        "conv_transpose2d",
+        input,
+        weight,
+        bias,
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        groups=groups,
+        dilation=dilation,
+    )
+
+
+def unfold(
+    input, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1
+) -> Tensor:
+    """Return each window of the images as a column: (n, channels · kh · kw, windows)."""
+    settings = {"dilation": dilation, "padding": padding, "stride": stride}
+    return apply("unfold", input, kernel_size=kernel_size, **settings)
+
+
+def fold(
+    input,
+    output_size: Size,
+    kernel_size: Size,
+    dilation: Size = 1,
+    padding: Size = 0,
+    stride: Size = 1,
+) -> Tensor:
+    """Return images of `output_size` from columns; overlapping windows add up."""
+    settings = {"dilation": dilation, "padding": padding, "stride": stride}
+    return apply("fold", input, output_size=output_size, kernel_size=kernel_size, **settings)
+
+
+# ---- pooling ---------------------------------------------------------------------------------
+
+
+def max_pool1d(
+    input,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Return the largest entry of each window of sequences; return_indices also gives where."""
+    settings = {
+        "kernel_size": kernel_size,
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "ceil_mode": ceil_mode,
+    }
+    y = apply("max_pool1d", input, **settings)
+    if not return_indices:
+        return y
+    x = _array(input)
+    return y, Tensor(kernels.max_pool1d(x, **settings, return_indices=True)[1])
+
+
+def max_pool2d(
+    input,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Return the largest entry of each window of images; return_indices also gives where."""
+    settings = {
+        "kernel_size": kernel_size,
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "ceil_mode": ceil_mode,
+    }
+    y = apply("max_pool2d", input, **settings)
+    if not return_indices:
+        return y
+    x = _array(input)
+    return y, Tensor(kernels.max_pool2d(x, **settings, return_indices=True)[1])
+
+
+def max_unpool2d(
+    input,
+    indices,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    output_size: tuple[int, ...] | list[int] | None = None,
+) -> Tensor:
+    """Return images of zeros with each entry at the position that `indices` gives it."""
+    return apply(
+        "max_unpool2d",
+        input,
+        indices=_array(indices),
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        output_size=output_size,
+    )
+
+
+def avg_pool1d(
+    input,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """Return the mean of each window of sequences."""
+    return apply(
+        "avg_pool1d",
+        input,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        ceil_mode=ceil_mode,
+        count_include_pad=count_include_pad,
+    )
+
+
+def avg_pool2d(
+    input,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: Int | None = None,
+) -> Tensor:
+    """Return the mean of each window of images."""
+    return apply(
+        "avg_pool2d",
+        input,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        ceil_mode=ceil_mode,
+        count_include_pad=count_include_pad,
+        divisor_override=divisor_override,
+    )
+
+
+def adaptive_avg_pool1d(input, output_size: Size) -> Tensor:
+    """Return the means over `output_size` stretches of sequences."""
+    return apply("adaptive_avg_pool1d", input, output_size=output_size)
+
+
+def adaptive_avg_pool2d(input, output_size: Size | tuple[int | None, int | None]) -> Tensor:
+    """Return the means over `output_size` rectangles of images."""
+    return apply("adaptive_avg_pool2d", input, output_size=output_size)
+
+
+def lp_pool1d(
+    input,
+    norm_type: Number,
+    kernel_size: Size,
+    stride: Size | None = None,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """Return the p-norm of each window of sequences, p = norm_type."""
+    settings = {"kernel_size": kernel_size, "stride": stride, "ceil_mode": ceil_mode}
+    return apply("lp_pool1d", input, norm_type=norm_type, **settings)
+
+
+def lp_pool2d(
+    input,
+    norm_type: Number,
+    kernel_size: Size,
+    stride: Size | None = None,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """Return the p-norm of each window of images, p = norm_type."""
+    settings = {"kernel_size": kernel_size, "stride": stride, "ceil_mode": ceil_mode}
+    return apply("lp_pool2d", input, norm_type=norm_type, **settings)
+
+
+# ---- normalisation ---------------------------------------------------------------------------
+
+
+def batch_norm(
+    input,
+    running_mean,
+    running_var,
+    weight=None,
+    bias=None,
+    training: bool = False,
+    momentum: Number = 0.1,
+    eps: Number = 1e-5,
+) -> Tensor:
+    """Return the input normalised for each channel over the batch.
+
+    With training=True, running_mean and running_var (tensors or arrays, or None) are updated in
+    place, as in torch; they get no gradient.
+    """
+    mean, var = _array(running_mean), _array(running_var)
+    settings = {"training": training, "momentum": momentum, "eps": eps}
+    y = _with_running("batch_norm", input, mean, var, weight, bias, **settings)
+    if training:
+        _update(kernels.batch_norm_statistics, input, mean, var, momentum)
+    return y
+
+
+def instance_norm(
+    input,
+    running_mean=None,
+    running_var=None,
+    weight=None,
+    bias=None,
+    use_input_stats: bool = True,
+    momentum: Number = 0.1,
+    eps: Number = 1e-5,
+) -> Tensor:
+    """Return the input normalised for each sample and channel.
+
+    With use_input_stats=True, running statistics that are given are updated in place.
+    """
+    mean, var = _array(running_mean), _array(running_var)
+    settings = {"use_input_stats": use_input_stats, "momentum": momentum, "eps": eps}
+    y = _with_running("instance_norm", input, mean, var, weight, bias, **settings)
+    if use_input_stats:
+        _update(kernels.instance_norm_statistics, input, mean, var, momentum)
+    return y
+
+
+def group_norm(input, num_groups: Int, weight=None, bias=None, eps: Number = 1e-5) -> Tensor:
+    """Return the input normalised for each sample over groups of channels."""
+    return _with_weights("group_norm", input, weight, bias, num_groups=num_groups, eps=eps)
+
+
+def layer_norm(input, normalized_shape, weight=None, bias=None, eps: Number = 1e-5) -> Tensor:
+    """Return the input normalised over its last axes."""
+    settings = {"normalized_shape": normalized_shape, "eps": eps}
+    return _with_weights("layer_norm", input, weight, bias, **settings)
+
+
+def rms_norm(input, normalized_shape, weight=None, eps: Number | None = None) -> Tensor:
+    """Return the input over its root mean square along the last axes."""
+    settings = {"normalized_shape": normalized_shape, "eps": eps}
+    return _with_weights("rms_norm", input, weight, None, **settings)
+
+
+def local_response_norm(
+    input, size: Int, alpha: Number = 1e-4, beta: Number = 0.75, k: Number = 1.0
+) -> Tensor:
+    """Return the input over a power of the mean square of its neighbouring channels."""
+    return apply("local_response_norm", input, size=size, alpha=alpha, beta=beta, k=k)
+
+
+# ---- losses ----------------------------------------------------------------------------------
 
 
 def mse_loss(input, target, reduction: str = "mean") -> Tensor:
@@ -131,3 +471,28 @@ def _loss(op: str, input, target, reduction: str) -> Tensor:
             raise ValueError("target gets no gradient: pass target.detach()")
         target = target.data
     return apply(op, input, target=np.asarray(target), reduction=reduction)
+
+
+def _with_weights(op: str, input, weight, bias, **settings) -> Tensor:
+    """Apply an operation of (input, weight, bias), of which the last two may be None."""
+    if weight is None and bias is not None:
+        weight = np.ones_like(_array(bias))
+    given = [x for x in (weight, bias) if x is not None]
+    return apply(op, input, *given, **settings)
+
+
+def _with_running(op: str, input, mean, var, weight, bias, **settings) -> Tensor:
+    # The backward pass must see the statistics of now: copies, since ours change in place.
+    mean, var = (None if array is None else array.copy() for array in (mean, var))
+    statistics = {"running_mean": mean, "running_var": var}
+    return _with_weights(op, input, weight, bias, **statistics, **settings)
+
+
+def _update(statistics, input, mean, var, momentum) -> None:
+    """Put new running statistics in place of the old ones."""
+    if mean is not None and var is not None:
+        mean[...], var[...] = statistics(_array(input), mean, var, momentum)
+
+
+def _array(value):
+    return value.data if isinstance(value, Tensor) else value

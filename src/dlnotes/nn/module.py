@@ -35,6 +35,7 @@ class Module:
 
     def __init__(self):
         self._parameters: dict[str, Parameter | None] = {}
+        self._buffers: dict[str, Tensor | None] = {}
         self._modules: dict[str, Module | None] = {}
         self.training = True
 
@@ -51,9 +52,11 @@ class Module:
     def __setattr__(self, name: str, value) -> None:
         if isinstance(value, Parameter | Module) and "_modules" not in self.__dict__:
             raise AttributeError(f"call super().__init__() before assigning {name}")
-        for kind, held in ((Parameter, "_parameters"), (Module, "_modules")):
+        for kind, held in ((Parameter, "_parameters"), (Module, "_modules"), (Tensor, "_buffers")):
             register = self.__dict__.get(held, {})
-            if isinstance(value, kind) or (name in register and value is None):
+            # Only a registered name holds a buffer: other tensors are ordinary attributes.
+            new = isinstance(value, kind) and (kind is not Tensor or name in register)
+            if new or (name in register and value is None):
                 self._forget(name)
                 register[name] = value
                 return
@@ -62,7 +65,7 @@ class Module:
         object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str):  # only asked where there is no ordinary attribute
-        for held in ("_parameters", "_modules"):
+        for held in ("_parameters", "_modules", "_buffers"):
             if name in self.__dict__.get(held, {}):
                 return self.__dict__[held][name]
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
@@ -72,16 +75,22 @@ class Module:
         self._forget(name)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *self._parameters, *self._modules})
+        held = (*self._parameters, *self._modules, *self._buffers)
+        return sorted({*super().__dir__(), *held})
 
     def _forget(self, name: str) -> None:
-        for held in (self.__dict__, self._parameters, self._modules):
+        for held in (self.__dict__, self._parameters, self._modules, self._buffers):
             held.pop(name, None)
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter, or None for one that this module does without (such as no bias)."""
         self._forget(name)
         self._parameters[name] = param
+
+    def register_buffer(self, name: str, tensor: Tensor | None) -> None:
+        """Add a tensor that is state but is not trained, such as a running mean, or None."""
+        self._forget(name)
+        self._buffers[name] = tensor
 
     def add_module(self, name: str, module: "Module | None") -> None:
         """Add a child module by name."""
@@ -127,6 +136,19 @@ class Module:
         """Yield all parameters, shared ones once."""
         return (parameter for _, parameter in self.named_parameters())
 
+    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, buffer) for all buffers, shared ones once."""
+        seen = set()
+        for path, module in self.named_modules(prefix):
+            for name, buffer in module._buffers.items():
+                if buffer is not None and buffer not in seen:
+                    seen.add(buffer)
+                    yield _join(path, name), buffer
+
+    def buffers(self) -> Iterator[Tensor]:
+        """Yield all buffers, shared ones once."""
+        return (buffer for _, buffer in self.named_buffers())
+
     # ---- modes and gradients ----------------------------------------------------------------
 
     def train(self, mode: bool = True) -> "Module":
@@ -154,31 +176,36 @@ class Module:
         return self
 
     def float(self) -> "Module":
-        """Turn all parameters into float32, in place, and return this module."""
+        """Turn all parameters and float buffers into float32, in place, and return this module."""
         return self._cast(np.float32)
 
     def double(self) -> "Module":
-        """Turn all parameters into float64, in place (for gradient checks), and return this."""
+        """Turn all of them into float64, in place (for gradient checks), and return this."""
         return self._cast(np.float64)
 
     def _cast(self, dtype) -> "Module":
         for parameter in self.parameters():
             parameter.data = parameter.data.astype(dtype)
             parameter.grad = None if parameter.grad is None else parameter.grad.astype(dtype)
+        for buffer in self.buffers():
+            if buffer.dtype in _validate.FLOATS:
+                buffer.data = buffer.data.astype(dtype)
         return self
 
     # ---- saving and loading -----------------------------------------------------------------
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return {name: array} with torch's names; the arrays are copies."""
-        return {name: parameter.data.copy() for name, parameter in self._named_state()}
+        return {name: tensor.data.copy() for name, tensor in self._named_state()}
 
     def load_state_dict(self, state_dict: Mapping, strict: bool = True) -> LoadResult:
-        """Copy arrays or torch tensors into the parameters of the same names.
+        """Copy arrays or torch tensors into the parameters and buffers of the same names.
 
-        Values take the parameters' dtype. With strict=True every name must match on both sides.
+        Values take the dtype of what they replace. With strict=True every name must match on
+        both sides.
         Raises ValueError listing all that is missing, unexpected or of the wrong shape, and
-        TypeError for values that are not floats; the parameters are unchanged then.
+        TypeError for values that are not floats (or, for a count, integers); nothing is changed
+        then.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a mapping, got {type(state_dict).__name__}")
@@ -186,7 +213,7 @@ class Module:
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]
         arrays = {
-            name: _validate.floats(name, _validate.without_tensor(state_dict[name]))
+            name: _state_array(name, state_dict[name], like=own[name].data)
             for name in own
             if name in state_dict
         }
@@ -207,11 +234,11 @@ class Module:
             own[name].data[...] = array
         return LoadResult(missing, unexpected)
 
-    def _named_state(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-        """Yield (name, parameter), a shared parameter under each of its names, as torch does."""
-        for name, parameter in self._parameters.items():
-            if parameter is not None:
-                yield _join(prefix, name), parameter
+    def _named_state(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, parameter or buffer), a shared one under each of its names, as torch."""
+        for name, tensor in (*self._parameters.items(), *self._buffers.items()):
+            if tensor is not None:
+                yield _join(prefix, name), tensor
         for name, module in self._modules.items():
             if module is not None:
                 yield from module._named_state(_join(prefix, name))
@@ -239,6 +266,17 @@ def to_torch(state_dict: Mapping[str, np.ndarray]) -> dict:
     import torch
 
     return {name: torch.from_numpy(np.array(array)) for name, array in state_dict.items()}
+
+
+def _state_array(name: str, value, like: np.ndarray) -> np.ndarray:
+    """Return the value as an array of the same kind of numbers, floats or integers, as `like`."""
+    value = _validate.without_tensor(value)
+    if like.dtype in _validate.FLOATS:
+        return _validate.floats(name, value)
+    if not isinstance(value, np.ndarray | np.integer) or value.dtype.kind not in "iu":
+        kind = getattr(value, "dtype", type(value).__name__)
+        raise TypeError(f"{name} must hold integers, got {kind}")
+    return np.asarray(value)
 
 
 def _join(prefix: str, name: str) -> str:

@@ -1,0 +1,504 @@
+"""Pooling over windows of sequences (n, channels, length) and images (n, channels, h, w).
+
+Names, arguments and defaults are those of torch: kernel_size, stride (None: as kernel_size),
+padding and dilation are one number or one for each axis; ceil_mode adds a last window that starts
+inside the input or its padding in front but reaches past the end. Every window is made of slices
+of the input, one for each offset in the kernel (see `_windows`), and a maximum or a sum over a
+rectangle is taken one axis at a time, so that its cost grows with the sides, not with the area.
+
+In each: TypeError for arrays that are not float32 or float64 or differ in dtype, ValueError for
+shapes that do not fit or a setting out of range. Inputs without the batch axis are refused,
+unlike in torch.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Float, Integer
+
+from dlnotes import _validate
+from dlnotes._validate import Number
+from dlnotes.kernels import _windows
+from dlnotes.kernels._windows import Size, Windows
+
+# ---- maximum ---------------------------------------------------------------------------------
+
+
+def max_pool1d(
+    x: Float[np.ndarray, "n c length"],
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> (
+    Float[np.ndarray, "n c out"]
+    | tuple[Float[np.ndarray, "n c out"], Integer[np.ndarray, "n c out"]]
+):
+    """Return the largest entry of each window; see `max_pool2d`."""
+    x, g = _check_windows(x, kernel_size, stride, padding, dilation, ceil_mode, axes=1)
+    return (_max(x, g), _argmax(x, g)) if return_indices else _max(x, g)
+
+
+def max_pool1d_backward(
+    dy: Float[np.ndarray, "n c out"],
+    x: Float[np.ndarray, "n c length"],
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> Float[np.ndarray, "n c length"]:
+    """Return dx: dy goes to the largest entry of its window, on ties to the first."""
+    x, g = _check_windows(x, kernel_size, stride, padding, dilation, ceil_mode, axes=1)
+    return _max_backward(_check_upstream(dy, x, g), x, g)
+
+
+def max_pool2d(
+    x: Float[np.ndarray, "n c h w"],
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> (
+    Float[np.ndarray, "n c h_out w_out"]
+    | tuple[Float[np.ndarray, "n c h_out w_out"], Integer[np.ndarray, "n c h_out w_out"]]
+):
+    """Return the largest entry of each window; padding, at most half a window, never wins.
+
+    return_indices=True returns (y, indices) with the position row · w + column of each winner in
+    its image, the first on ties, as `max_unpool2d` takes them. NaN counts as the largest.
+    """
+    x, g = _check_windows(x, kernel_size, stride, padding, dilation, ceil_mode, axes=2)
+    return (_max(x, g), _argmax(x, g)) if return_indices else _max(x, g)
+
+
+def max_pool2d_backward(
+    dy: Float[np.ndarray, "n c h_out w_out"],
+    x: Float[np.ndarray, "n c h w"],
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> Float[np.ndarray, "n c h w"]:
+    """Return dx: dy goes to the largest entry of its window, row by row to the first on ties."""
+    x, g = _check_windows(x, kernel_size, stride, padding, dilation, ceil_mode, axes=2)
+    return _max_backward(_check_upstream(dy, x, g), x, g)
+
+
+def max_unpool2d(
+    x: Float[np.ndarray, "n c h w"],
+    indices: Integer[np.ndarray, "n c h w"],
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    output_size: tuple[int, ...] | list[int] | None = None,
+) -> Float[np.ndarray, "n c h_out w_out"]:
+    """Return images of zeros with each entry of x at the position that `indices` gives it.
+
+    `indices` come from `max_pool2d(…, return_indices=True)`. output_size, (h_out, w_out), defaults
+    to (h - 1) · stride - 2 padding + kernel_size. Where two entries have one position, the last
+    in memory order stays (Zeiler and Fergus, 2014).
+    """
+    x, indices, size = _check_unpool(x, indices, kernel_size, stride, padding, output_size)
+    y = np.zeros((*x.shape[:2], math.prod(size)), x.dtype)
+    np.put_along_axis(y, _flat(indices), _flat(x), axis=2)
+    return y.reshape(*x.shape[:2], *size)
+
+
+def max_unpool2d_backward(
+    dy: Float[np.ndarray, "n c h_out w_out"],
+    x: Float[np.ndarray, "n c h w"],
+    indices: Integer[np.ndarray, "n c h w"],
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    output_size: tuple[int, ...] | list[int] | None = None,
+) -> Float[np.ndarray, "n c h w"]:
+    """Return dx: the entry of dy at each index."""
+    x, indices, size = _check_unpool(x, indices, kernel_size, stride, padding, output_size)
+    dy = _validate.floats("dy", dy)
+    _validate.same_dtype(dy=dy, x=x)
+    _validate.has_shape("dy", dy, (*x.shape[:2], *size), "the shape of the output")
+    return np.take_along_axis(_flat(dy), _flat(indices), axis=2).reshape(x.shape)
+
+
+def _max(x, g: Windows):
+    return _over_windows(np.maximum, x, g, -np.inf)
+
+
+def _argmax(x, g: Windows):
+    """Return the flat position of each window's first largest entry, or of its last NaN."""
+    shape = (*x.shape[:2], *g.out)
+    largest = np.full(shape, -np.inf, x.dtype)
+    indices = np.full(shape, -1, np.int64)
+    positions = np.arange(math.prod(g.size)).reshape(g.size)
+    for _, windows, entries in g.offsets():
+        here, best, index = x[:, :, *entries], largest[:, :, *windows], indices[:, :, *windows]
+        wins = ~(here <= best) | (index < 0)  # the negation lets NaN win
+        np.copyto(best, here, where=wins)
+        np.copyto(index, positions[entries], where=wins)
+    return indices
+
+
+def _max_backward(dy, x, g: Windows):
+    y, zero = _max(x, g), x.dtype.type(0)
+    dx = np.zeros(x.shape, x.dtype)
+    left = dy.copy()  # what is still to be given away: nothing, after the first hit
+    for _, windows, entries in g.offsets():
+        rest = left[:, :, *windows]
+        # "Not smaller" is "equal", and true for NaN, so that no gradient is lost.
+        wins = ~(x[:, :, *entries] < y[:, :, *windows])
+        dx[:, :, *entries] += np.where(wins, rest, zero)
+        np.copyto(rest, zero, where=wins)
+    return dx
+
+
+# ---- average ---------------------------------------------------------------------------------
+
+
+def avg_pool1d(
+    x: Float[np.ndarray, "n c length"],
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Float[np.ndarray, "n c out"]:
+    """Return the mean of each window; see `avg_pool2d`."""
+    x, g = _check_windows(x, kernel_size, stride, padding, 1, ceil_mode, axes=1)
+    return _sum(x, g) / _counts(g, count_include_pad, None, x.dtype)
+
+
+def avg_pool1d_backward(
+    dy: Float[np.ndarray, "n c out"],
+    x: Float[np.ndarray, "n c length"],
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Float[np.ndarray, "n c length"]:
+    """Return dx: dy is shared equally by the entries of its window."""
+    x, g = _check_windows(x, kernel_size, stride, padding, 1, ceil_mode, axes=1)
+    dy = _check_upstream(dy, x, g)
+    return _sum_backward(dy / _counts(g, count_include_pad, None, x.dtype), g)
+
+
+def avg_pool2d(
+    x: Float[np.ndarray, "n c h w"],
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | np.integer | None = None,
+) -> Float[np.ndarray, "n c h_out w_out"]:
+    """Return the mean of each window.
+
+    Padding counts as zeros, unless count_include_pad=False leaves it out of the mean; what a
+    window of ceil_mode has past the padding is always left out. divisor_override divides the sums
+    instead.
+    """
+    x, g = _check_windows(x, kernel_size, stride, padding, 1, ceil_mode, axes=2)
+    return _sum(x, g) / _counts(g, count_include_pad, divisor_override, x.dtype)
+
+
+def avg_pool2d_backward(
+    dy: Float[np.ndarray, "n c h_out w_out"],
+    x: Float[np.ndarray, "n c h w"],
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | np.integer | None = None,
+) -> Float[np.ndarray, "n c h w"]:
+    """Return dx: dy is shared equally by the entries of its window."""
+    x, g = _check_windows(x, kernel_size, stride, padding, 1, ceil_mode, axes=2)
+    dy = _check_upstream(dy, x, g)
+    return _sum_backward(dy / _counts(g, count_include_pad, divisor_override, x.dtype), g)
+
+
+def adaptive_avg_pool1d(
+    x: Float[np.ndarray, "n c length"], output_size: Size
+) -> Float[np.ndarray, "n c out"]:
+    """Return means over `output_size` stretches of each sequence; see `adaptive_avg_pool2d`."""
+    return _adaptive(*_check_adaptive(x, output_size, axes=1))
+
+
+def adaptive_avg_pool1d_backward(
+    dy: Float[np.ndarray, "n c out"], x: Float[np.ndarray, "n c length"], output_size: Size
+) -> Float[np.ndarray, "n c length"]:
+    """Return dx: dy is shared equally by the entries of its stretch."""
+    return _adaptive_backward(dy, *_check_adaptive(x, output_size, axes=1))
+
+
+def adaptive_avg_pool2d(
+    x: Float[np.ndarray, "n c h w"], output_size: Size | tuple[int | None, int | None]
+) -> Float[np.ndarray, "n c h_out w_out"]:
+    """Return means over a grid of `output_size` rectangles that cover each image.
+
+    Row r of the grid covers the rows ⌊r · h / h_out⌋ … ⌈(r + 1) · h / h_out⌉ - 1, columns
+    likewise. None keeps an axis as it is; output_size=1 is global average pooling (Lin et al.,
+    2014).
+    """
+    return _adaptive(*_check_adaptive(x, output_size, axes=2))
+
+
+def adaptive_avg_pool2d_backward(
+    dy: Float[np.ndarray, "n c h_out w_out"],
+    x: Float[np.ndarray, "n c h w"],
+    output_size: Size | tuple[int | None, int | None],
+) -> Float[np.ndarray, "n c h w"]:
+    """Return dx: dy is shared equally by the entries of its rectangle."""
+    return _adaptive_backward(dy, *_check_adaptive(x, output_size, axes=2))
+
+
+def _sum(x, g: Windows):
+    return _over_windows(np.add, x, g, 0)
+
+
+def _sum_backward(dy, g: Windows):
+    """Return dx of `_sum`: each entry of x gets the sum of dy over the windows that hold it."""
+    for axis in range(len(g.size)):
+        shape = list(dy.shape)
+        shape[axis + 2] = g.size[axis]
+        dx = np.zeros(shape, dy.dtype)
+        for windows, entries in _along(g, axis):
+            dx[entries] += dy[windows]
+        dy = dx
+    return dy
+
+
+def _counts(g: Windows, include_padding, divisor, dtype):
+    """Return by how much the sum of each window is divided."""
+    if divisor is not None:
+        return dtype.type(_validate.integer("divisor_override", divisor, low=1))
+    counts = np.ones((), dtype)
+    for n, k, s, p, out in zip(g.size, g.kernel, g.stride, g.padding, g.out, strict=True):
+        start = np.arange(out) * s - p
+        stop = np.minimum(start + k, n + p)
+        if not include_padding:
+            start, stop = np.maximum(start, 0), np.minimum(stop, n)
+        counts = np.multiply.outer(counts, (stop - start).astype(dtype))
+    # One number divides faster than an array of equal ones.
+    return counts.flat[0] if (counts == counts.flat[0]).all() else counts
+
+
+def _adaptive(x, out):
+    for axis, count in enumerate(out, start=2):
+        shape = list(x.shape)
+        shape[axis] = count
+        y = np.empty(shape, x.dtype)
+        for i, (start, stop) in enumerate(_bins(x.shape[axis], count)):
+            piece = np.moveaxis(x, axis, -1)[..., start:stop]
+            ones = np.full(stop - start, 1 / (stop - start), x.dtype)
+            np.moveaxis(y, axis, -1)[..., i] = piece @ ones
+        x = y
+    return x
+
+
+def _adaptive_backward(dy, x, out):
+    dy = _validate.floats("dy", dy)
+    _validate.same_dtype(dy=dy, x=x)
+    _validate.has_shape("dy", dy, (*x.shape[:2], *out), "the shape of the output")
+    for axis, count in enumerate(out, start=2):
+        shape = list(dy.shape)
+        shape[axis] = x.shape[axis]
+        dx = np.zeros(shape, dy.dtype)
+        for i, (start, stop) in enumerate(_bins(x.shape[axis], count)):
+            share = np.moveaxis(dy, axis, -1)[..., i : i + 1] / dy.dtype.type(stop - start)
+            np.moveaxis(dx, axis, -1)[..., start:stop] += share
+        dy = dx
+    return dy
+
+
+def _bins(size, count):
+    return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+
+# ---- power mean ------------------------------------------------------------------------------
+
+
+def lp_pool1d(
+    x: Float[np.ndarray, "n c length"],
+    norm_type: Number,
+    kernel_size: Size,
+    stride: Size | None = None,
+    ceil_mode: bool = False,
+) -> Float[np.ndarray, "n c out"]:
+    """Return the p-norm of each window; see `lp_pool2d`."""
+    x, g, p = _check_lp(x, norm_type, kernel_size, stride, ceil_mode, axes=1)
+    return _lp(x, g, p)
+
+
+def lp_pool1d_backward(
+    dy: Float[np.ndarray, "n c out"],
+    x: Float[np.ndarray, "n c length"],
+    norm_type: Number,
+    kernel_size: Size,
+    stride: Size | None = None,
+    ceil_mode: bool = False,
+) -> Float[np.ndarray, "n c length"]:
+    """Return dx = Σ dy (x / y)^(p - 1) over the windows; 0 where y is 0."""
+    x, g, p = _check_lp(x, norm_type, kernel_size, stride, ceil_mode, axes=1)
+    return _lp_backward(_check_upstream(dy, x, g), x, g, p)
+
+
+def lp_pool2d(
+    x: Float[np.ndarray, "n c h w"],
+    norm_type: Number,
+    kernel_size: Size,
+    stride: Size | None = None,
+    ceil_mode: bool = False,
+) -> Float[np.ndarray, "n c h_out w_out"]:
+    """Return (Σ xᵖ)^(1/p) over each window, p = norm_type: for p = 2 the length of the vector.
+
+    As in torch the power has no absolute value, so p should be even where x may be negative (a
+    negative sum gives NaN), and a window of ceil_mode that reaches past the end is scaled up to
+    the full window.
+    """
+    x, g, p = _check_lp(x, norm_type, kernel_size, stride, ceil_mode, axes=2)
+    return _lp(x, g, p)
+
+
+def lp_pool2d_backward(
+    dy: Float[np.ndarray, "n c h_out w_out"],
+    x: Float[np.ndarray, "n c h w"],
+    norm_type: Number,
+    kernel_size: Size,
+    stride: Size | None = None,
+    ceil_mode: bool = False,
+) -> Float[np.ndarray, "n c h w"]:
+    """Return dx = Σ dy (x / y)^(p - 1) over the windows; 0 where y is 0."""
+    x, g, p = _check_lp(x, norm_type, kernel_size, stride, ceil_mode, axes=2)
+    return _lp_backward(_check_upstream(dy, x, g), x, g, p)
+
+
+def _lp(x, g: Windows, p):
+    with np.errstate(invalid="ignore"):  # a root of a negative number is NaN
+        return (_sum(x**p, g) * _scale(g, x.dtype)) ** (1 / p)
+
+
+def _lp_backward(dy, x, g: Windows, p):
+    scale = _scale(g, x.dtype)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        slope = (_sum(x**p, g) * scale) ** (1 / p - 1)
+        slope[np.isinf(slope)] = 0  # of an empty sum, at which the root has no derivative
+        return _sum_backward(dy * slope * scale, g) * x ** (p - 1)
+
+
+def _scale(g: Windows, dtype):
+    """Return full window / window inside the input."""
+    return dtype.type(math.prod(g.kernel)) / _counts(g, True, None, dtype)
+
+
+# ---- shared pieces ---------------------------------------------------------------------------
+
+
+def _over_windows(ufunc, x, g: Windows, start):
+    """Return ufunc reduced over each window, from the value `start`, one axis after another."""
+    for axis in range(len(g.size)):
+        shape = list(x.shape)
+        shape[axis + 2] = g.out[axis]
+        y = None
+        for windows, entries in _along(g, axis):
+            part = x[entries]
+            if y is None and part.shape == tuple(shape):
+                y = part.copy()  # every window has an entry at this offset
+                continue
+            if y is None:
+                y = np.full(shape, start, x.dtype)
+            ufunc(y[windows], part, out=y[windows])
+        x = y
+    return x
+
+
+def _along(g: Windows, axis):
+    """Yield, for each offset along one axis, the windows and their entries, as whole indices."""
+    before = (slice(None),) * (axis + 2)
+    for i in range(g.kernel[axis]):
+        start = i * g.dilation[axis] - g.padding[axis]
+        windows, entries = _windows.inside(g.size[axis], g.stride[axis], start, g.out[axis])
+        yield (*before, windows), (*before, entries)
+
+
+def _flat(x):
+    return x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+
+
+# ---- arguments -------------------------------------------------------------------------------
+
+
+def _check_windows(x, kernel_size, stride, padding, dilation, ceil_mode, axes):
+    x = _validate.floats("x", x, ndim=axes + 2)
+    size = x.shape[2:]
+    kernel = _windows.sizes("kernel_size", kernel_size, axes, low=1)
+    stride = kernel if stride is None else _windows.sizes("stride", stride, axes, low=1)
+    padding = _windows.sizes("padding", padding, axes, low=0)
+    dilation = _windows.sizes("dilation", dilation, axes, low=1)
+    spans = _windows.extent(kernel, dilation)
+    if any(2 * p > span for p, span in zip(padding, spans, strict=True)):
+        raise ValueError(
+            f"padding must be at most half of the window, got {padding} for windows that span "
+            f"{spans}"
+        )
+    out = []
+    for n, s, p, span in zip(size, stride, padding, spans, strict=True):
+        room = n + 2 * p - span
+        count = room // s + 1
+        # One more window where entries are left over and it starts before the end of the input.
+        if ceil_mode and room % s and count * s < n + p:
+            count += 1
+        if n < 1 or count < 1:
+            raise ValueError(
+                f"windows must fit into the padded input: they span {spans}, the size of x is "
+                f"{size} and the padding {padding}"
+            )
+        out.append(count)
+    return x, Windows(size, kernel, stride, dilation, padding, tuple(out))
+
+
+def _check_lp(x, norm_type, kernel_size, stride, ceil_mode, axes):
+    p = _validate.number("norm_type", norm_type)
+    if p <= 0:
+        raise ValueError(f"norm_type must be positive, got {norm_type}")
+    return *_check_windows(x, kernel_size, stride, 0, 1, ceil_mode, axes), p
+
+
+def _check_adaptive(x, output_size, axes):
+    x = _validate.floats("x", x, ndim=axes + 2)
+    if isinstance(output_size, tuple | list) and len(output_size) == axes:
+        pairs = zip(output_size, x.shape[2:], strict=True)
+        output_size = tuple(size if count is None else count for count, size in pairs)
+    out = _windows.sizes("output_size", output_size, axes, low=1)
+    if min(x.shape[2:]) < 1:
+        raise ValueError(f"x must have entries to average, got shape {x.shape}")
+    return x, out
+
+
+def _check_unpool(x, indices, kernel_size, stride, padding, output_size):
+    x = _validate.floats("x", x, ndim=4)
+    kernel = _windows.sizes("kernel_size", kernel_size, 2, low=1)
+    stride = kernel if stride is None else _windows.sizes("stride", stride, 2, low=1)
+    padding = _windows.sizes("padding", padding, 2, low=0)
+    if output_size is None:
+        geometry = zip(x.shape[2:], stride, padding, kernel, strict=True)
+        size = tuple((n - 1) * s - 2 * p + k for n, s, p, k in geometry)
+        if min(size) < 1:
+            raise ValueError(f"padding leaves no output: its size would be {size}")
+    else:
+        size = _windows.sizes("output_size", output_size, 2, low=1)
+    indices = _validate.labels("indices", indices, classes=math.prod(size), shape=x.shape)
+    return x, indices, size
+
+
+def _check_upstream(dy, x, g: Windows):
+    dy = _validate.floats("dy", dy)
+    _validate.same_dtype(dy=dy, x=x)
+    return _validate.has_shape("dy", dy, (*x.shape[:2], *g.out), "the shape of the output")

@@ -1,0 +1,207 @@
+"""Convolution layers; the functions themselves are in `dlnotes.kernels.conv`."""
+
+import math
+
+import numpy as np
+
+from dlnotes import _validate
+from dlnotes.autograd import Tensor
+from dlnotes.kernels import _windows
+from dlnotes.kernels._windows import Size
+from dlnotes.nn import functional as F
+from dlnotes.nn import init
+from dlnotes.nn.module import Module, Parameter
+
+Int = int | np.integer
+
+
+class _Conv(Module):
+    """What all convolutions share: settings, weights drawn as in torch, repr.
+
+    Weight and bias are drawn uniformly between ±1/√fan_in, fan_in = weight.shape[1] · kernel.
+    """
+
+    axes = 2
+    transposed = False
+
+    def __init__(
+        self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, dtype
+    ):
+        super().__init__()
+        self.in_channels = _validate.integer("in_channels", in_channels, low=1)
+        self.out_channels = _validate.integer("out_channels", out_channels, low=1)
+        self.kernel_size = _windows.sizes("kernel_size", kernel_size, self.axes, low=1)
+        self.stride = _windows.sizes("stride", stride, self.axes, low=1)
+        if isinstance(padding, str):
+            self.padding = _validate.one_of("padding", padding, ["same", "valid"])
+            if padding == "same" and any(s != 1 for s in self.stride):
+                raise ValueError(f'padding="same" needs stride 1, got stride {self.stride}')
+        else:
+            self.padding = _windows.sizes("padding", padding, self.axes, low=0)
+        self.dilation = _windows.sizes("dilation", dilation, self.axes, low=1)
+        self.groups = _validate.integer("groups", groups, low=1)
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if channels % self.groups:
+                raise ValueError(f"groups must divide {name}, got {groups} for {channels}")
+        first, second = self.out_channels, self.in_channels // self.groups
+        if self.transposed:
+            first, second = self.in_channels, self.out_channels // self.groups
+        self.weight = Parameter(np.empty((first, second, *self.kernel_size), dtype))
+        self.register_parameter("bias", None)
+        if bias:
+            self.bias = Parameter(np.empty(self.out_channels, dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew."""
+        init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # bound 1/√fan_in
+        if self.bias is not None:
+            bound = 1 / math.sqrt(math.prod(self.weight.shape[1:]))
+            init.uniform_(self.bias, -bound, bound)
+
+    def extra_repr(self) -> str:
+        """Return the sizes, and the settings that are not the default."""
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        text += f", stride={self.stride}"
+        ones, zeros = (1,) * self.axes, (0,) * self.axes
+        if self.padding != zeros:
+            text += f", padding={self.padding}"
+        if self.dilation != ones:
+            text += f", dilation={self.dilation}"
+        if getattr(self, "output_padding", zeros) != zeros:
+            text += f", output_padding={self.output_padding}"
+        if self.groups != 1:
+            text += f", groups={self.groups}"
+        return text if self.bias is not None else text + ", bias=False"
+
+
+class _ForwardConv(_Conv):
+    def __init__(
+        self,
+        in_channels: Int,
+        out_channels: Int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size | str = 0,
+        dilation: Size = 1,
+        groups: Int = 1,
+        bias: bool = True,
+        *,
+        dtype=np.float32,
+    ):
+        sizes = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
+        super().__init__(*sizes, bias, dtype)
+
+    def forward(self, input) -> Tensor:
+        """Return the convolution."""
+        function = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[self.axes]
+        settings = (self.stride, self.padding, self.dilation, self.groups)
+        return function(input, self.weight, self.bias, *settings)
+
+
+class Conv1d(_ForwardConv):
+    """Sequences (n, in, length) → (n, out, length_out); weight (out, in / groups, k)."""
+
+    axes = 1
+
+
+class Conv2d(_ForwardConv):
+    """Images (n, in, h, w) → (n, out, h_out, w_out); weight (out, in / groups, kh, kw)."""
+
+    axes = 2
+
+
+class Conv3d(_ForwardConv):
+    """Volumes (n, in, d, h, w) → (n, out, …); weight (out, in / groups, kd, kh, kw)."""
+
+    axes = 3
+
+
+class _TransposedConv(_Conv):
+    transposed = True
+
+    def __init__(
+        self,
+        in_channels: Int,
+        out_channels: Int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        output_padding: Size = 0,
+        groups: Int = 1,
+        bias: bool = True,
+        dilation: Size = 1,
+        *,
+        dtype=np.float32,
+    ):
+        if isinstance(padding, str):
+            raise TypeError(f"padding must be an int or ints, got {padding!r}")
+        sizes = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
+        super().__init__(*sizes, bias, dtype)
+        self.output_padding = _windows.sizes("output_padding", output_padding, self.axes, low=0)
+
+    def forward(self, input) -> Tensor:
+        """Return the transposed convolution."""
+        function = {1: F.conv_transpose1d, 2: F.conv_transpose2d}[self.axes]
+        settings = (self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+        return function(input, self.weight, self.bias, *settings)
+
+
+class ConvTranspose1d(_TransposedConv):
+    """Sequences (n, in, length) → (n, out, length_out); weight (in, out / groups, k)."""
+
+    axes = 1
+
+
+class ConvTranspose2d(_TransposedConv):
+    """Images (n, in, h, w) → (n, out, h_out, w_out); weight (in, out / groups, kh, kw)."""
+
+    axes = 2
+
+
+class Unfold(Module):
+    """Each window of an image as a column: (n, c, h, w) → (n, c · kh · kw, windows)."""
+
+    def __init__(self, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1):
+        super().__init__()
+        self.kernel_size, self.dilation = kernel_size, dilation
+        self.padding, self.stride = padding, stride
+
+    def forward(self, input) -> Tensor:
+        """Return the columns."""
+        return F.unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
+
+    def extra_repr(self) -> str:
+        """Return the settings."""
+        return (
+            f"kernel_size={self.kernel_size}, dilation={self.dilation}, padding={self.padding}, "
+            f"stride={self.stride}"
+        )
+
+
+class Fold(Module):
+    """Images from columns, overlapping windows adding up: (n, c · kh · kw, windows) → images."""
+
+    def __init__(
+        self,
+        output_size: Size,
+        kernel_size: Size,
+        dilation: Size = 1,
+        padding: Size = 0,
+        stride: Size = 1,
+    ):
+        super().__init__()
+        self.output_size, self.kernel_size, self.dilation = output_size, kernel_size, dilation
+        self.padding, self.stride = padding, stride
+
+    def forward(self, input) -> Tensor:
+        """Return the images."""
+        settings = (self.kernel_size, self.dilation, self.padding, self.stride)
+        return F.fold(input, self.output_size, *settings)
+
+    def extra_repr(self) -> str:
+        """Return the settings."""
+        return (
+            f"output_size={self.output_size}, kernel_size={self.kernel_size}, "
+            f"dilation={self.dilation}, padding={self.padding}, stride={self.stride}"
+        )
