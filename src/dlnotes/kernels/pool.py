@@ -70,7 +70,8 @@ def max_pool2d(
     """Return the largest entry of each window; padding, at most half a window, never wins.
 
     return_indices=True returns (y, indices) with the position row · w + column of each winner in
-    its image, the first on ties, as `max_unpool2d` takes them. NaN counts as the largest.
+    its image, the first on ties, as `max_unpool2d` takes them. NaN counts as the largest. A
+    dilated window with no entry in the image gives -∞ and the index -1.
     """
     x, g = _check_windows(x, kernel_size, stride, padding, dilation, ceil_mode, axes=2)
     return (_max(x, g), _argmax(x, g)) if return_indices else _max(x, g)
