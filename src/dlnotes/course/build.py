@@ -220,7 +220,8 @@ def read_master(path: Path) -> Exercise:
                 given.append(source)
         except (ValueError, SyntaxError) as error:
             problems.append(f"{where}: {error}")
-    titles = [c["source"] for c in cells if c["source"].startswith("# ")]
+    markdown = [c["source"] for c in cells if c["kind"] == "markdown"]
+    titles = [source for source in markdown if source.startswith("# ")]
     title = titles[0].splitlines()[0].removeprefix("# ").strip() if titles else ""
     exercise = Exercise(
         name,

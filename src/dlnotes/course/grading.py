@@ -73,7 +73,7 @@ class GradedExercise:
 
     def points(self, question: str | None = None) -> int | float:
         """Points of one question, or of all."""
-        return sum(c.points for c in self.cases if question in (None, c.question))
+        return sum((c.points for c in self.cases if question in (None, c.question)), 0.0)
 
 
 def load_exercise(layout: Layout, name: str, private: Path | None = None) -> GradedExercise:
@@ -405,7 +405,7 @@ def _fill(
     for q, title in exercise.titles.items():
         own = [o for o in outcomes if o.case.question == q]
         own = [_why_missing(o, attempt) if o.kind == "missing" else o for o in own]
-        score = sum(o.case.points for o in own if o.right)
+        score = sum((o.case.points for o in own if o.right), 0.0)
         kinds = {o.kind for o in own}
         if score == exercise.points(q):
             status = "right"
@@ -434,7 +434,7 @@ def _fill(
                 for o in own
             ],
         }
-    result["score"] = sum(q["score"] for q in result["questions"].values())
+    result["score"] = sum((q["score"] for q in result["questions"].values()), 0.0)
     problems = {i: f"left out: {why}" for i, why in found.skipped.items()}
     problems |= {i: why for i, why in found.failed.items() if i not in problems}
     result["cells"] = [
