@@ -153,6 +153,18 @@ def test_the_layout_is_found_from_below(layout):
     assert find_layout(below) == Layout(layout.root.resolve())
 
 
+def test_cells_that_only_show_are_told_apart(tmp_path):
+    text = MASTER.read_text().replace(
+        '# %% [markdown] tags=["q2", "outcome-2"]',
+        '# %% tags=["look"]\nprint("curves")\n\n# %% [markdown] tags=["q2", "outcome-2"]',
+    )
+    (tmp_path / f"{NAME}.py").write_text(text)
+    exercise = build.read_master(tmp_path / f"{NAME}.py")
+    assert exercise.shown == ['print("curves")']
+    assert len(exercise.given) == 1
+    assert 'print("curves")' in sources(build.notebooks(exercise)[0])
+
+
 # In the student's notebook.
 
 

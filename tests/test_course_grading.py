@@ -1,5 +1,6 @@
 """Whatever a submission does, its other questions get their fair points and the status is plain."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -245,6 +246,15 @@ def test_only_answers_are_left(grade, right):
     result = grade(right)
     assert scores(result) == FULL
     assert "given cells were missing" in result["notes"][0]
+
+
+def test_given_cells_that_only_show_are_not_run_unless_changed(exercise, nursery, right):
+    shown = dataclasses.replace(exercise, shown=("raise ValueError('shown')",))
+    right.insert("raise ValueError('shown')\n")
+    result = grading.grade_text(right.text(), shown, nursery, QUICK)
+    assert (result["status"], scores(result)) == ("graded", FULL)
+    right.insert("raise ValueError('shown, changed')")
+    assert grading.grade_text(right.text(), shown, nursery, QUICK)["status"] == "cells failed"
 
 
 def test_doubled_answer(grade, right):

@@ -62,6 +62,7 @@ class GradedExercise:
     titles: dict[str, str]
     cases: tuple[Case, ...]
     given: tuple[str, ...]
+    shown: tuple[str, ...]  # given cells that only show something: not run while grading
     blanks: dict[str, str]
     digest: str
     note: str = ""
@@ -106,6 +107,7 @@ def load_exercise(layout: Layout, name: str, private: Path | None = None) -> Gra
         {q: about["title"] for q, about in questions.items()},
         tuple(sorted(found, key=lambda c: list(questions).index(c.question))),
         tuple("\n".join(lines) for lines in content["given"]),
+        tuple("\n".join(lines) for lines in content.get("shown", ())),
         {q: "\n".join(about["blank"]) for q, about in questions.items()},
         hashlib.sha256("\0".join([json.dumps(content), *texts]).encode()).hexdigest(),
         note,
@@ -301,7 +303,9 @@ def grade_text(
     except ValueError as error:
         return _without_marks(result, exercise, "unreadable", str(error))
     missing = _missing_given(cells, exercise)
-    attempt = _Attempt([*missing, *cells], exercise, nursery, limits)
+    shown = {source.strip() for source in exercise.shown}
+    run = [cell for cell in cells if cell.source.strip() not in shown]
+    attempt = _Attempt([*missing, *run], exercise, nursery, limits)
     outcomes = []
     try:
         for case in exercise.cases:
