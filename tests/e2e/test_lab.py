@@ -35,6 +35,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or next(
     None,
 )
 pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="written for Linux and macOS"),
     pytest.mark.skipif(
         CHROMIUM is None, reason="no Chromium found (install it, or name it in CHROMIUM)"
     ),
