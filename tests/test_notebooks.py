@@ -202,7 +202,7 @@ def test_cells_after_a_dead_kernel_say_why(plain):
 
 
 def test_what_each_notebook_took_is_reported(plain):
-    assert re.search(r"^good\.ipynb: \d+\.\d s, 0\.\d\d GB$", plain[1], re.MULTILINE)
+    assert re.search(r"^plain\d*/good\.ipynb: \d+\.\d s, 0\.\d\d GB$", plain[1], re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", DRAWN)

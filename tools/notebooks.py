@@ -28,7 +28,7 @@ from tools.pictures import keep_equal_pictures  # noqa: E402
 
 TEXT_FORMAT = "md:myst"
 CELL_TIMEOUT = 300.0  # seconds; a chapter's whole budget is 90
-# Said once here and in jupytext.toml (for JupyterLab's own pairing).
+# As in jupytext.toml, which jupytext reads when it is called by hand.
 TEXT_METADATA = {
     "notebook_metadata_filter": "kernelspec,-jupytext.text_representation.jupytext_version",
     "cell_metadata_filter": "tags,-all",
@@ -148,6 +148,8 @@ def build(chapter: Chapter) -> None:
     # Before the execution: an edit made while the cells run is not overwritten.
     chapter.write(chapter.text, to_text(nb))
     run(chapter, nb)
+    lint = [sys.executable, "-m", "ruff", "check", "--quiet", "--output-format=concise"]
+    subprocess.run([*lint, str(chapter.notebook)], cwd=ROOT, check=False)  # said, not enforced
 
 
 def rerun(chapter: Chapter) -> None:

@@ -267,6 +267,29 @@ def _progress():
         )
 
 
+@app.command("export")
+def export(
+    to: Annotated[str, typer.Option("--to", help="otter or nbgrader.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
+    names: Names = None,
+    root: Root = None,
+) -> None:
+    """Write exercises in the form of otter-grader or nbgrader."""
+    from dlnotes.course import build, files
+    from dlnotes.course.export import export as exported
+
+    layout = _layout(root)
+    for name in _masters(layout, names):
+        try:
+            texts = exported(layout, name, to)
+        except (ValueError, build.MasterError) as error:
+            raise _stop(error, 2) from None
+        folder = out / name if to == "otter" else out
+        for path, text in texts.items():
+            files.write_text(folder / path, text)
+            typer.echo(f"wrote {(folder / path).as_posix()}")
+
+
 @app.command("check-chapter")
 def check_chapter(
     names: Annotated[
@@ -277,3 +300,7 @@ def check_chapter(
     from dlnotes.course import chapter
 
     raise typer.Exit(chapter.report(names))
+
+
+if __name__ == "__main__":
+    app()

@@ -62,6 +62,7 @@ class GradedExercise:
     titles: dict[str, str]
     cases: tuple[Case, ...]
     given: tuple[str, ...]
+    shown: tuple[str, ...]  # given cells that only show something: not run while grading
     blanks: dict[str, str]
     digest: str
     note: str = ""
@@ -73,7 +74,7 @@ class GradedExercise:
 
     def points(self, question: str | None = None) -> int | float:
         """Points of one question, or of all."""
-        return sum(c.points for c in self.cases if question in (None, c.question))
+        return sum((c.points for c in self.cases if question in (None, c.question)), 0.0)
 
 
 def load_exercise(layout: Layout, name: str, private: Path | None = None) -> GradedExercise:
@@ -106,6 +107,7 @@ def load_exercise(layout: Layout, name: str, private: Path | None = None) -> Gra
         {q: about["title"] for q, about in questions.items()},
         tuple(sorted(found, key=lambda c: list(questions).index(c.question))),
         tuple("\n".join(lines) for lines in content["given"]),
+        tuple("\n".join(lines) for lines in content.get("shown", ())),
         {q: "\n".join(about["blank"]) for q, about in questions.items()},
         hashlib.sha256("\0".join([json.dumps(content), *texts]).encode()).hexdigest(),
         note,
@@ -301,7 +303,9 @@ def grade_text(
     except ValueError as error:
         return _without_marks(result, exercise, "unreadable", str(error))
     missing = _missing_given(cells, exercise)
-    attempt = _Attempt([*missing, *cells], exercise, nursery, limits)
+    shown = {source.strip() for source in exercise.shown}
+    run = [cell for cell in cells if cell.source.strip() not in shown]
+    attempt = _Attempt([*missing, *run], exercise, nursery, limits)
     outcomes = []
     try:
         for case in exercise.cases:
@@ -405,7 +409,7 @@ def _fill(
     for q, title in exercise.titles.items():
         own = [o for o in outcomes if o.case.question == q]
         own = [_why_missing(o, attempt) if o.kind == "missing" else o for o in own]
-        score = sum(o.case.points for o in own if o.right)
+        score = sum((o.case.points for o in own if o.right), 0.0)
         kinds = {o.kind for o in own}
         if score == exercise.points(q):
             status = "right"
@@ -434,7 +438,7 @@ def _fill(
                 for o in own
             ],
         }
-    result["score"] = sum(q["score"] for q in result["questions"].values())
+    result["score"] = sum((q["score"] for q in result["questions"].values()), 0.0)
     problems = {i: f"left out: {why}" for i, why in found.skipped.items()}
     problems |= {i: why for i, why in found.failed.items() if i not in problems}
     result["cells"] = [

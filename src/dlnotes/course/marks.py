@@ -11,6 +11,7 @@ import html
 import io
 import json
 import multiprocessing
+import multiprocessing.util
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -42,7 +43,7 @@ class Submission:
 
 def _report_name(student: str) -> str:
     plain = unicodedata.normalize("NFC", student)
-    return re.sub(r"[^\w\- .()]+", "_", plain).strip(" .")[:100] or "submission"
+    return re.sub(r"[^\w\- .,()]+", "_", plain).strip(" .")[:100] or "submission"
 
 
 def collect(folder: Path, known: list[str]) -> list[Submission]:
@@ -151,7 +152,7 @@ def grade_one(job: Job) -> dict:
             _nurseries[exercise.name] = Nursery(job.sandbox, exercise.given)
         result = grading.grade_text(text, exercise, _nurseries[exercise.name], job.limits)
     except Exception as error:
-        empty = GradedExercise(job.exercise or "", {}, (), (), {}, "")
+        empty = GradedExercise(job.exercise or "", {}, (), (), (), {}, "")
         result = grading.not_graded(text, empty, job.sandbox.kind, error)
     return {"student": job.submission.student, "file": job.submission.file} | result
 
@@ -186,7 +187,7 @@ def grade_all(jobs: list[Job], processes: int) -> Iterator[tuple[Job, dict]]:
                 try:
                     yield job, future.result()
                 except BrokenExecutor as error:
-                    empty = GradedExercise(job.exercise or "", {}, (), (), {}, "")
+                    empty = GradedExercise(job.exercise or "", {}, (), (), (), {}, "")
                     result = grading.not_graded("", empty, job.sandbox.kind, error)
                     own = {"student": job.submission.student, "file": job.submission.file}
                     yield job, own | result
@@ -252,8 +253,8 @@ def as_csv(results: list[dict]) -> str:
     return out.getvalue()
 
 
-def _number(value: int | float | None) -> str | float:
-    return "" if value is None else round(value, 4)
+def _number(value: int | float | None) -> str:
+    return "" if value is None else format(round(value, 4), "g")
 
 
 _STYLE = """
@@ -349,7 +350,7 @@ def grade_folder(
     for submission in submissions:
         name = exercise or grading.which_exercise(submission.text(), submission.path.stem, known)
         if name is None:
-            empty = GradedExercise("", {}, (), (), {}, "")
+            empty = GradedExercise("", {}, (), (), (), {}, "")
             error = ValueError("which exercise is it? Say so with --exercise")
             result = grading.not_graded(submission.text(), empty, sandbox.kind, error)
             result = {"student": submission.student, "file": submission.file} | result

@@ -348,7 +348,8 @@ class Codec:
         order = "F" if d["layout"] == "F" else "C"
         value = np.frombuffer(data, dtype).reshape(shape, order=order).copy(order)
         if dtype.kind == "b":  # a byte that is neither 0 nor 1 is no truth value
-            value = value.view(np.uint8) != 0
+            bits = value.view(np.uint8)
+            np.minimum(bits, 1, out=bits)
         if d["layout"] == "strided" and value.ndim:
             wide = np.empty((*shape[:-1], 2 * shape[-1]), dtype)
             wide[..., ::2] = value
