@@ -232,7 +232,7 @@ def test_gradcheck_through_the_tape():
         y = F.conv2d(x, weight, bias, padding=1)
         y = F.batch_norm(y, None, None, training=True)
         y = F.avg_pool2d(y, 2)
-        return F.layer_norm(F.lp_pool2d(y * y, 2, 2, 1), (1,), None, None, 1.0)
+        return F.layer_norm(F.lp_pool2d(y * y + 1, 2, 2, 1), (2, 1, 1), None, None, 1.0)
 
     # A batch norm takes the bias away again: its gradient is 0 but for rounding.
     check.gradcheck(network, (x, weight, bias), wrt=["x", "weight"], rtol=1e-5, atol=1e-6)
