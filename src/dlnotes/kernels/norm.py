@@ -30,6 +30,7 @@ from dlnotes._validate import Number
 
 Vector = Float[np.ndarray, " c"] | None
 Last = Float[np.ndarray, "*last"] | None
+_BLOCK_ENTRIES = 2**17  # entries that are worked on together, in the second-level cache
 Lengths = int | np.integer | tuple[int, ...] | list[int]  # of the last axes
 
 # ---- batch normalisation ---------------------------------------------------------------------
@@ -56,11 +57,14 @@ def batch_norm(
     )
     flat = _channels(x)
     if training:
-        mean, var = _batch_statistics(flat)
-    y = flat - mean[:, None]
-    y *= _scale(var, eps, weight)[:, None]
-    if bias is not None:
-        y += bias[:, None]
+        mean = _batch_mean(flat)
+    y, variance = _centre_batch(flat, mean)
+    scale = _scale(variance if training else var, eps, weight)
+    for block in _blocks(flat):
+        part = y[block]
+        part *= scale[:, None]
+        if bias is not None:
+            part += bias[:, None]
     return y.reshape(x.shape)
 
 
@@ -82,22 +86,24 @@ def batch_norm_backward(
     dy = _check_upstream(dy, x)
     flat, dy_flat = _channels(x), _channels(dy)
     if training:
-        mean, var = _batch_statistics(flat)
-    inverse = _scale(var, eps)
-    centred = flat - mean[:, None]
+        mean = _batch_mean(flat)
+    dx, variance = _centre_batch(flat, mean)
+    var = variance if training else var
+    inverse, scale = _scale(var, eps), _scale(var, eps, weight)
     dbias = _sum_batch(dy_flat)
-    dweight = np.einsum("ncl,ncl->c", dy_flat, centred) * inverse
-    scale = _scale(var, eps, weight)
-    if training:
-        count = x.dtype.type(max(1, len(x) * flat.shape[2]))
-        # dx = scale (dy - mean(dy) - x̂ mean(dy x̂)), x̂ = centred · inverse; in place.
-        dx = centred
-        dx *= (-dweight * inverse / count)[:, None]
-        dx += dy_flat
-        dx -= (dbias / count)[:, None]
-        dx *= scale[:, None]
-    else:
-        dx = dy_flat * scale[:, None]
+    dweight = _sum_products(dy_flat, dx) * inverse
+    # In training dx = scale · (dy - mean(dy) - x̂ mean(dy x̂)) with x̂ = centred · inverse, in place.
+    count = x.dtype.type(max(1, len(x) * flat.shape[2]))
+    share, shift = -dweight * inverse / count, dbias / count
+    for block in _blocks(flat):
+        if training:
+            part = dx[block]
+            part *= share[:, None]
+            part += dy_flat[block]
+            part -= shift[:, None]
+            part *= scale[:, None]
+        else:
+            np.multiply(dy_flat[block], scale[:, None], out=dx[block])
     dweight, dbias = _given(weight, dweight), _given(bias, dbias)
     return dx.reshape(x.shape), dweight, dbias
 
@@ -118,21 +124,30 @@ def batch_norm_statistics(
     count = len(x) * flat.shape[2]
     if not count:
         return running_mean.copy(), running_var.copy()
-    mean, var = _batch_statistics(flat)
+    mean = _batch_mean(flat)
+    _, var = _centre_batch(flat, mean)
     old, new = x.dtype.type(1 - momentum), x.dtype.type(momentum)
     unbiased = x.dtype.type(count / (count - 1))
     return old * running_mean + new * mean, old * running_var + new * (unbiased * var)
 
 
-def _batch_statistics(x):
-    """Return mean and variance over batch and size of x (n, channels, length)."""
-    count = x.dtype.type(max(1, len(x) * x.shape[2]))
-    mean = _sum_batch(x) / count
-    var = np.zeros_like(mean)
-    for sample in x:  # one at a time: the differences then stay in the cache
-        difference = sample - mean[:, None]
-        var += np.einsum("cl,cl->c", difference, difference)
-    return mean, var / count
+def _batch_mean(x):
+    return _sum_batch(x) / x.dtype.type(max(1, len(x) * x.shape[2]))
+
+
+def _centre_batch(x, mean):
+    """Return x less the mean of each channel, and the mean of the squares of that."""
+    centred = np.empty(x.shape, x.dtype)
+    squares = np.zeros_like(mean)
+    for block in _blocks(x):
+        part = np.subtract(x[block], mean[:, None], out=centred[block])
+        squares += _sum_products(part, part)
+    return centred, squares / x.dtype.type(max(1, len(x) * x.shape[2]))
+
+
+def _sum_products(a, b):
+    """Return the sum of a · b over batch and length, for each channel."""
+    return np.einsum("ncl,ncl->nc", a, b).sum(axis=0)
 
 
 def _sum_batch(x):
@@ -160,7 +175,8 @@ def instance_norm(
     if not use_input_stats:
         return batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
     x, weight, bias = _check_instance(x, running_mean, running_var, weight, bias, momentum, eps)
-    return _groups_forward(x, x.shape[1], weight, bias, eps)
+    y = _forward(_channels(x), x.shape[1], _column(weight), _column(bias), eps)
+    return y.reshape(x.shape)
 
 
 def instance_norm_backward(
@@ -179,7 +195,9 @@ def instance_norm_backward(
     if not use_input_stats:
         return batch_norm_backward(dy, x, *statistics, weight, bias, False, momentum, eps)
     x, weight, bias = _check_instance(x, *statistics, weight, bias, momentum, eps)
-    return _groups_backward(_check_upstream(dy, x), x, x.shape[1], weight, bias, eps)
+    dy = _channels(_check_upstream(dy, x))
+    gradients = _backward(dy, _channels(x), x.shape[1], _column(weight), _column(bias), eps)
+    return _shaped(gradients, x, weight, bias)
 
 
 def instance_norm_statistics(
@@ -217,7 +235,8 @@ def group_norm(
     weight and bias: one number for each channel (Wu and He, 2018).
     """
     x, num_groups, weight, bias = _check_group(x, num_groups, weight, bias, eps)
-    return _groups_forward(x, num_groups, weight, bias, eps)
+    y = _forward(_channels(x), num_groups, _column(weight), _column(bias), eps)
+    return y.reshape(x.shape)
 
 
 def group_norm_backward(
@@ -230,28 +249,9 @@ def group_norm_backward(
 ) -> tuple[Float[np.ndarray, "n c *size"], Vector, Vector]:
     """Return (dx, dweight, dbias)."""
     x, num_groups, weight, bias = _check_group(x, num_groups, weight, bias, eps)
-    return _groups_backward(_check_upstream(dy, x), x, num_groups, weight, bias, eps)
-
-
-def _groups_forward(x, groups, weight, bias, eps):
-    y, _ = _normalise(_as_groups(x, groups), eps)
-    y = y.reshape(_channels(x).shape)
-    if weight is not None:
-        y *= weight[:, None]
-    if bias is not None:
-        y += bias[:, None]
-    return y.reshape(x.shape)
-
-
-def _groups_backward(dy, x, groups, weight, bias, eps):
-    normal, inverse = _normalise(_as_groups(x, groups), eps)
-    dy_channels = _channels(dy)
-    normal_channels = normal.reshape(dy_channels.shape)
-    dweight = _given(weight, lambda: np.einsum("ncl,ncl->c", dy_channels, normal_channels))
-    dbias = _given(bias, lambda: _sum_batch(dy_channels))
-    g = dy_channels if weight is None else dy_channels * weight[:, None]
-    dx = _normalise_backward(g.reshape(normal.shape), normal, inverse)
-    return dx.reshape(x.shape), dweight, dbias
+    dy = _channels(_check_upstream(dy, x))
+    gradients = _backward(dy, _channels(x), num_groups, _column(weight), _column(bias), eps)
+    return _shaped(gradients, x, weight, bias)
 
 
 # ---- layer and RMS normalisation -------------------------------------------------------------
@@ -269,12 +269,7 @@ def layer_norm(
     weight and bias: of that shape, one number for each entry (Ba et al., 2016).
     """
     x, rows, weight, bias = _check_layer(x, normalized_shape, weight, bias, eps)
-    y, _ = _normalise(rows, eps)
-    if weight is not None:
-        y *= weight.ravel()
-    if bias is not None:
-        y += bias.ravel()
-    return y.reshape(x.shape)
+    return _forward(rows, 1, _row(weight), _row(bias), eps).reshape(x.shape)
 
 
 def layer_norm_backward(
@@ -291,13 +286,9 @@ def layer_norm_backward(
 ]:
     """Return (dx, dweight, dbias)."""
     x, rows, weight, bias = _check_layer(x, normalized_shape, weight, bias, eps)
-    dy_rows = _check_upstream(dy, x).reshape(rows.shape)
-    normal, inverse = _normalise(rows, eps)
-    dbias = _given(bias, lambda: np.ones(len(rows), x.dtype) @ dy_rows)
-    g = dy_rows if weight is None else dy_rows * weight.ravel()
-    dweight = _given(weight, lambda: np.einsum("rd,rd->d", dy_rows, normal))
-    dx = _normalise_backward(g, normal, inverse)
-    return dx.reshape(x.shape), _like(weight, dweight), _like(bias, dbias)
+    dy = _check_upstream(dy, x).reshape(rows.shape)
+    gradients = _backward(dy, rows, 1, _row(weight), _row(bias), eps)
+    return _shaped(gradients, x, weight, bias)
 
 
 def rms_norm(
@@ -312,10 +303,7 @@ def rms_norm(
     """
     eps = _default_eps(x, eps)
     x, rows, weight, _ = _check_layer(x, normalized_shape, weight, None, eps)
-    y = rows * _inverse_rms(rows, eps)[:, None]
-    if weight is not None:
-        y *= weight.ravel()
-    return y.reshape(x.shape)
+    return _forward(rows, 1, _row(weight), None, eps, centre=False).reshape(x.shape)
 
 
 def rms_norm_backward(
@@ -328,21 +316,9 @@ def rms_norm_backward(
     """Return (dx, dweight): dx = (g - x̂ mean(g x̂)) / √(mean of x² + eps) with g = weight · dy."""
     eps = _default_eps(x, eps)
     x, rows, weight, _ = _check_layer(x, normalized_shape, weight, None, eps)
-    dy_rows = _check_upstream(dy, x).reshape(rows.shape)
-    inverse = _inverse_rms(rows, eps)
-    normal = rows * inverse[:, None]
-    dweight = _given(weight, lambda: np.einsum("rd,rd->d", dy_rows, normal))
-    g = dy_rows if weight is None else dy_rows * weight.ravel()
-    share = np.einsum("rd,rd->r", g, normal) / x.dtype.type(max(1, rows.shape[1]))
-    normal *= -share[:, None]
-    normal += g
-    normal *= inverse[:, None]
-    return normal.reshape(x.shape), _like(weight, dweight)
-
-
-def _inverse_rms(rows, eps):
-    squares = np.einsum("rd,rd->r", rows, rows) / rows.dtype.type(max(1, rows.shape[1]))
-    return _scale(squares, eps)
+    dy = _check_upstream(dy, x).reshape(rows.shape)
+    gradients = _backward(dy, rows, 1, _row(weight), None, eps, centre=False)
+    return _shaped(gradients, x, weight, None)[:2]
 
 
 # ---- local response normalisation ------------------------------------------------------------
@@ -403,27 +379,77 @@ def _neighbours(x, size, before):
 # ---- shared pieces ---------------------------------------------------------------------------
 
 
-def _normalise(rows, eps):
-    """Return each row minus its mean, over its standard deviation, and one over the latter."""
+def _forward(x, groups, weight, bias, eps, centre=True):
+    """Normalise each sample of x (n, channels, length) over each group of its channels.
+
+    weight and bias, or None, broadcast against one sample. centre=False leaves the mean out.
+    """
+    y = np.empty(x.shape, x.dtype)
+    for block in _blocks(x):
+        part = y[block]
+        rows, inverse = _centre(_as_rows(x[block], groups), eps, centre, out=_as_rows(part, groups))
+        rows *= inverse[:, None]
+        if weight is not None:
+            part *= weight
+        if bias is not None:
+            part += bias
+    return y
+
+
+def _backward(dy, x, groups, weight, bias, eps, centre=True):
+    """Return dx and the gradients of weight and bias in their shapes, or None."""
+    dx = np.empty(x.shape, x.dtype)
+    dweight = None if weight is None else np.zeros_like(weight)
+    dbias = None if bias is None else np.zeros_like(bias)
+    for block in _blocks(x):
+        part, g = dx[block], dy[block]
+        rows, inverse = _centre(_as_rows(x[block], groups), eps, centre, out=_as_rows(part, groups))
+        if bias is not None:
+            dbias += _sum_to(g, bias.shape)
+        if weight is not None:
+            # x̂ = rows · inverse; the product with inverse is left to the end everywhere.
+            products = g * part
+            _as_rows(products, groups)[...] *= inverse[:, None]
+            dweight += _sum_to(products, weight.shape)
+            g = np.multiply(g, weight, out=products)
+        # dx = (g - mean(g) - x̂ mean(g x̂)) · inverse, in place of the centred values.
+        g_rows = _as_rows(g, groups)
+        count = x.dtype.type(max(1, rows.shape[1]))
+        rows *= (np.einsum("rd,rd->r", g_rows, rows) * inverse**2 / -count)[:, None]
+        rows += g_rows
+        if centre:
+            rows -= (_sum_rows(g_rows) / count)[:, None]
+        rows *= inverse[:, None]
+    return dx, dweight, dbias
+
+
+def _centre(rows, eps, centre, out):
+    """Return each row less its mean, in `out`, and one over its standard deviation."""
     count = rows.dtype.type(max(1, rows.shape[1]))
-    # A product with ones is about three times as fast as rows.mean(axis=1).
-    mean = rows @ np.ones(rows.shape[1], rows.dtype) / count
-    centred = rows - mean[:, None]
-    inverse = _scale(np.einsum("rd,rd->r", centred, centred) / count, eps)
-    centred *= inverse[:, None]
-    return centred, inverse
+    if centre:
+        np.subtract(rows, (_sum_rows(rows) / count)[:, None], out=out)
+    else:
+        np.copyto(out, rows)
+    return out, _scale(np.einsum("rd,rd->r", out, out) / count, eps)
 
 
-def _normalise_backward(g, normal, inverse):
-    """Return (g - mean(g) - normal · mean(g · normal)) · inverse; `normal` is used up."""
-    count = g.dtype.type(max(1, g.shape[1]))
-    mean = g @ np.ones(g.shape[1], g.dtype) / count
-    share = np.einsum("rd,rd->r", g, normal) / count
-    normal *= -share[:, None]
-    normal += g
-    normal -= mean[:, None]
-    normal *= inverse[:, None]
-    return normal
+def _sum_rows(rows):
+    # A product with ones is about three times as fast as .sum(axis=1).
+    return rows @ np.ones(rows.shape[1], rows.dtype)
+
+
+def _sum_to(x, shape):
+    """Return the sum of x (n, channels, length) over the batch, in `shape`, length 1 or full."""
+    if shape[-1] == x.shape[2]:
+        return (np.ones(len(x), x.dtype) @ x.reshape(len(x), -1)).reshape(shape)
+    return _sum_batch(x).reshape(shape)
+
+
+def _blocks(x):
+    """Yield slices of samples of x (n, channels, length) that stay in the cache together."""
+    step = max(1, _BLOCK_ENTRIES // max(1, x.shape[1] * x.shape[2]))
+    for first in range(0, len(x), step):
+        yield slice(first, first + step)
 
 
 def _scale(var, eps, weight=None):
@@ -437,20 +463,31 @@ def _channels(x):
     return x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
 
 
-def _as_groups(x, groups):
-    """Return x as rows, one for each sample and group of channels."""
-    return x.reshape(len(x) * groups, x.shape[1] // groups * math.prod(x.shape[2:]))
+def _as_rows(x, groups):
+    """Return x (n, channels, length) as rows, one for each sample and group of channels."""
+    return x.reshape(len(x) * groups, x.shape[1] // groups * x.shape[2])
+
+
+def _column(parameter):
+    """Return one number for each channel so that it broadcasts against (channels, length)."""
+    return None if parameter is None else parameter[:, None]
+
+
+def _row(parameter):
+    """Return one number for each entry so that it broadcasts against (1, length)."""
+    return None if parameter is None else parameter.reshape(1, -1)
+
+
+def _shaped(gradients, *inputs):
+    """Return each gradient in the shape of its input; None for an input that is None."""
+    return tuple(
+        None if array is None else gradient.reshape(array.shape)
+        for gradient, array in zip(gradients, inputs, strict=True)
+    )
 
 
 def _given(parameter, gradient):
-    """Return the gradient (or what the function returns) if there is such a parameter."""
-    if parameter is None:
-        return None
-    return gradient() if callable(gradient) else gradient
-
-
-def _like(parameter, gradient):
-    return None if parameter is None else gradient.reshape(parameter.shape)
+    return None if parameter is None else gradient
 
 
 # ---- arguments -------------------------------------------------------------------------------
@@ -505,7 +542,7 @@ def _check_vector(name, value, x):
 
 
 def _check_layer(x, normalized_shape, weight, bias, eps):
-    """Check, and return x also as rows that are normalised each."""
+    """Check, and return x also as (rows, 1, length)."""
     x = _validate.floats("x", x, min_ndim=1)
     _check_eps(eps)
     if not isinstance(normalized_shape, tuple | list):
@@ -521,7 +558,7 @@ def _check_layer(x, normalized_shape, weight, bias, eps):
             value = _validate.floats(name, value)
             _validate.same_dtype(x=x, **{name: value})
             _validate.has_shape(name, value, last, "normalized_shape")
-    rows = x.reshape(math.prod(x.shape[: -len(last)]), math.prod(last))
+    rows = x.reshape(math.prod(x.shape[: -len(last)]), 1, math.prod(last))
     return x, rows, weight, bias
 
 
