@@ -224,8 +224,8 @@ def test_infinite_entries():
     y, indices = kernels.max_pool1d(x, 2, return_indices=True)
     np.testing.assert_array_equal(y, [[[-np.inf, np.inf]]])
     np.testing.assert_array_equal(indices, [[[0, 2]]])
-    dx = kernels.max_pool1d_backward(np.array([[[2, np.inf]]], np.float32), x, 2)
-    np.testing.assert_array_equal(dx, [[[2, 0, np.inf, 0]]])
+    dx = kernels.max_pool1d_backward(np.array([[[2, 5]]], np.float32), x, 2)
+    np.testing.assert_array_equal(dx, [[[2, 0, 5, 0]]])
 
 
 def test_global_average():

@@ -21,6 +21,8 @@ from dlnotes._validate import Number
 from dlnotes.kernels import _windows
 from dlnotes.kernels._windows import Size, Windows
 
+_BLOCK_ENTRIES = 2**17  # entries that are worked on together, in the second-level cache
+
 # ---- maximum ---------------------------------------------------------------------------------
 
 
@@ -147,15 +149,46 @@ def _argmax(x, g: Windows):
 
 
 def _max_backward(dy, x, g: Windows):
-    y, zero = _max(x, g), x.dtype.type(0)
+    """Return dx, a few samples at a time, so that work memory stays in the cache.
+
+    The maximum of a window is taken within its rows first and then over the rows. Backward, dy
+    goes to the first row whose maximum is the window's, and there to the first such entry.
+    """
     dx = np.zeros(x.shape, x.dtype)
+    step = max(1, _BLOCK_ENTRIES // max(1, math.prod(x.shape[1:])))
+    for first in range(0, len(x), step):
+        block = slice(first, first + step)
+        stages = [x[block]]
+        for axis in reversed(range(len(g.size))):
+            stages.append(_max_along(stages[-1], g, axis))
+        gradient = dy[block]
+        for axis in range(len(g.size)):
+            target = dx[block] if axis == len(g.size) - 1 else None
+            largest, entries = stages[-1 - axis], stages[-2 - axis]
+            gradient = _max_along_backward(gradient, entries, largest, g, axis, target)
+    return dx
+
+
+def _max_along(x, g: Windows, axis):
+    return _over_windows(np.maximum, x, g, -np.inf, axes=[axis])
+
+
+def _max_along_backward(dy, x, y, g: Windows, axis, dx=None):
+    """Add dy to dx, or to zeros, where x is the first entry along `axis` that equals y."""
+    dx = np.zeros(x.shape, x.dtype) if dx is None else dx
+    overlapping = g.stride[axis] < g.dilation[axis] * (g.kernel[axis] - 1) + 1
     left = dy.copy()  # what is still to be given away: nothing, after the first hit
-    for _, windows, entries in g.offsets():
-        rest = left[:, :, *windows]
-        # "Not smaller" is "equal", and true for NaN, so that no gradient is lost.
-        wins = ~(x[:, :, *entries] < y[:, :, *windows])
-        dx[:, :, *entries] += np.where(wins, rest, zero)
-        np.copyto(rest, zero, where=wins)
+    for offset, (windows, entries) in enumerate(_along(g, axis), start=1):
+        given = left[windows]
+        # The last entry of a window gets what the others left, where all windows have it.
+        if offset < g.kernel[axis] or given.shape != dy.shape:
+            # "Not smaller" is "equal", and true for NaN, so that no gradient is lost.
+            given = given * ~(x[entries] < y[windows])
+            left[windows] -= given
+        if overlapping:
+            dx[entries] += given
+        else:
+            dx[entries] = given
     return dx
 
 
@@ -402,9 +435,9 @@ def _scale(g: Windows, dtype):
 # ---- shared pieces ---------------------------------------------------------------------------
 
 
-def _over_windows(ufunc, x, g: Windows, start):
+def _over_windows(ufunc, x, g: Windows, start, axes=None):
     """Return ufunc reduced over each window, from the value `start`, one axis after another."""
-    for axis in range(len(g.size)):
+    for axis in range(len(g.size)) if axes is None else axes:
         shape = list(x.shape)
         shape[axis + 2] = g.out[axis]
         y = None
