@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlnotes import check, kernels
-from dlnotes.kernels import conv
+from dlnotes.kernels import _winograd, conv
 
 CONV = {1: "conv1d", 2: "conv2d", 3: "conv3d"}
 TRANSPOSED = {1: "conv_transpose1d", 2: "conv_transpose2d"}
@@ -158,6 +158,60 @@ def test_unfold_and_fold_parity_with_torch(case, dtype, layout, seed):
     expected, (gradient,) = with_torch(torch_F.fold, [dy], x, output_size=size, **keywords)
     h.assert_close(folded, expected, dtype, 5)
     h.assert_close(back, gradient, dtype)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(0, 3),
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    st.tuples(st.integers(4, 11), st.integers(4, 11)),
+    st.sampled_from([0, 1, 2, (1, 0), "same"]),
+    st.booleans(),
+    h.scales,
+    h.layouts,
+    h.seeds,
+)
+def test_minimal_filtering(n, channels, out, padding, with_bias, scale, layout, seed):
+    """Winograd's way gives the same, to the digits that its transforms leave."""
+    pads = {"same": (1, 1)}.get(padding, padding if isinstance(padding, tuple) else (padding,) * 2)
+    size = tuple(max(1, o + 2 - 2 * p) for o, p in zip(out, pads, strict=True))
+    x = h.draw(seed, (n, channels[0], *size), np.float32, scale, layout)
+    weight = h.draw(seed + 1, (channels[1], channels[0], 3, 3), np.float32, 1, layout)
+    bias = h.draw(seed + 2, channels[1:], np.float32, scale) if with_bias else None
+    given_arrays = [a for a in (x, weight, bias) if a is not None]
+    before = _winograd._LEAST_CHANNELS, _winograd._WORK_BYTES
+    _winograd._LEAST_CHANNELS, _winograd._WORK_BYTES = 1, 20_000
+    try:
+        windows = conv._conv_windows(size, (3, 3), 1, padding, 1)
+        assert _winograd.fits(x, weight, windows, 1)
+        y = h.assert_pure(lambda *a: kernels.conv2d(*a, padding=padding), *given_arrays)
+        dy = h.draw(seed + 3, y.shape, np.float32, 1, layout)
+        gradients = h.assert_pure(
+            lambda *a: kernels.conv2d_backward(*a, padding=padding), dy, *given_arrays
+        )
+    finally:
+        _winograd._LEAST_CHANNELS, _winograd._WORK_BYTES = before
+    doubles = [a.astype(np.float64) for a in given_arrays]
+    expected, wanted = with_torch(torch_F.conv2d, doubles, dy.astype(np.float64), padding=padding)
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y, expected.detach(), rtol=1e-5, atol=1e-4 * max(1, scale))
+    for gradient, exact in zip(gradients, wanted, strict=False):
+        assert gradient.dtype == np.float32
+        atol = 1e-5 * max(1.0, float(exact.abs().max()) if exact.numel() else 0)
+        np.testing.assert_allclose(gradient, exact, rtol=1e-5, atol=atol)
+
+
+def test_minimal_filtering_is_for_many_channels_in_float32():
+    windows = conv._conv_windows((8, 8), (3, 3), 1, 1, 1)
+    x, weight = np.ones((1, 32, 8, 8), np.float32), np.ones((32, 32, 3, 3), np.float32)
+    assert _winograd.fits(x, weight, windows, 1)
+    assert not _winograd.fits(x.astype(np.float64), weight.astype(np.float64), windows, 1)
+    assert not _winograd.fits(x, weight[:31], windows, 1)
+    assert not _winograd.fits(x, weight, windows, 2)
+    assert not _winograd.fits(x, weight, windows._replace(stride=(1, 2)), 1)
+    assert not _winograd.fits(x, weight, windows._replace(out=(3, 8)), 1)
+    y = kernels.conv2d(x, weight, padding=1)
+    np.testing.assert_allclose(y[0, 0, 1:-1, 1:-1], 288, rtol=1e-5)
 
 
 # ---- numeric gradients -----------------------------------------------------------------------

@@ -30,7 +30,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dlnotes import _validate
-from dlnotes.kernels import _windows
+from dlnotes.kernels import _windows, _winograd
 from dlnotes.kernels._windows import Size, Windows, inside
 
 Int = int | np.integer
@@ -194,8 +194,11 @@ def _conv(x, weight, bias, stride, padding, dilation, groups, axes):
 def _conv_backward(dy, x, weight, bias, stride, padding, dilation, groups, axes):
     x, weight, bias, g = _check(x, weight, bias, stride, padding, dilation, groups, axes)
     dy = _check_upstream(dy, x, (len(x), len(weight), *g.out))
-    dx = _spread_back(dy, weight, g, groups)
-    dweight = _weight_gradient(dy, x, weight.shape, g, groups)
+    if _winograd.fits(x, weight, g, groups):
+        dx, dweight = _winograd.backward(dy, x, weight, g)
+    else:
+        dx = _spread_back(dy, weight, g, groups)
+        dweight = _weight_gradient(dy, x, weight.shape, g, groups)
     return dx, dweight, None if bias is None else _sum_channels(dy)
 
 
@@ -374,8 +377,10 @@ def fold_backward(
 def _correlate(x, weight, g, groups, bias=None):
     """Return y = weight · columns(x) + bias, (n, outs, *out)."""
     rows = _rows(weight, groups)
-    y = np.empty((len(x), len(weight), *g.out), x.dtype)
     bias = x.dtype.type(0) if bias is None else bias.reshape(-1, *[1] * len(g.out))
+    if _winograd.fits(x, weight, g, groups):
+        return _winograd.forward(x, weight, bias, g)
+    y = np.empty((len(x), len(weight), *g.out), x.dtype)
     if _is_pointwise(g):  # the columns are x itself
         np.matmul(rows, _by_group(x, groups), out=_by_group(y, groups))
         y += bias
