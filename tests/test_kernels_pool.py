@@ -289,7 +289,11 @@ def test_bad_arrays(name):
         (lambda: kernels.lp_pool2d(x, "2", 2), TypeError, "norm_type must be a number"),
         (lambda: kernels.lp_pool2d(x, np.inf, 2), ValueError, "norm_type must be finite"),
         (lambda: kernels.adaptive_avg_pool2d(x, 0), ValueError, "output_size must be at least 1"),
-        (lambda: kernels.adaptive_avg_pool2d(x, (1,)), ValueError, "output_size must be an int or"),
+        (
+            lambda: kernels.adaptive_avg_pool2d(x, (1, 2, 3)),
+            ValueError,
+            "output_size must be an int or",
+        ),
         (
             lambda: kernels.max_unpool2d(x, np.zeros(x.shape), 2),
             TypeError,

@@ -56,12 +56,12 @@ def inside(size: int, stride: int, start: int, count: int) -> tuple[slice, slice
 
 
 def sizes(name: str, value, count: int, *, low: int) -> tuple[int, ...]:
-    """Return `value` as `count` ints: one int stands for all axes, a tuple has one for each."""
-    if isinstance(value, tuple | list):
-        if len(value) != count:
-            raise ValueError(f"{name} must be an int or {count} ints, got {value}")
-        return tuple(_validate.integer(name, entry, low=low) for entry in value)
-    return (_validate.integer(name, value, low=low),) * count
+    """Return `value` as `count` ints: one, also in a tuple, stands for all axes."""
+    entries = value if isinstance(value, tuple | list) else (value,)
+    if len(entries) not in (1, count):
+        raise ValueError(f"{name} must be an int or {count} ints, got {value}")
+    entries = tuple(_validate.integer(name, entry, low=low) for entry in entries)
+    return entries if len(entries) == count else entries * count
 
 
 def same_padding(kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

@@ -9,7 +9,7 @@ the input adds columns back (col2im), the one of the weight is a matrix product 
 Transposed convolution is the gradient of convolution with respect to its input.
 
 Shapes: x (n, channels, *size), weight (out channels, channels / groups, *kernel), bias
-(out channels,). Inputs without the batch axis n are refused, unlike in torch. `stride`, `padding`
+(out channels,). Inputs without the batch axis are for `nn.functional`. `stride`, `padding`
 and `dilation` are one number or one for each spatial axis; padding is by zeros and may be "valid"
 (none) or, at stride 1, "same" (the output is as large as the input). With groups > 1, each group
 of output channels sees its own group of input channels only.

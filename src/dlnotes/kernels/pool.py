@@ -7,8 +7,8 @@ of the input, one for each offset in the kernel (see `_windows`), and a maximum 
 rectangle is taken one axis at a time, so that its cost grows with the sides, not with the area.
 
 In each: TypeError for arrays that are not float32 or float64 or differ in dtype, ValueError for
-shapes that do not fit or a setting out of range. Inputs without the batch axis are refused,
-unlike in torch.
+shapes that do not fit or a setting out of range. Inputs without the batch axis are for
+`nn.functional`.
 """
 
 import math
@@ -103,9 +103,9 @@ def max_unpool2d(
 ) -> Float[np.ndarray, "n c h_out w_out"]:
     """Return images of zeros with each entry of x at the position that `indices` gives it.
 
-    `indices` come from `max_pool2d(…, return_indices=True)`. output_size, (h_out, w_out), defaults
-    to (h - 1) · stride - 2 padding + kernel_size. Where two entries have one position, the last
-    in memory order stays (Zeiler and Fergus, 2014).
+    `indices` come from `max_pool2d(…, return_indices=True)`. output_size, (h_out, w_out) or the
+    whole shape, defaults to (h - 1) · stride - 2 padding + kernel_size. Where two entries have one
+    position, the last in memory order stays (Zeiler and Fergus, 2014).
     """
     x, indices, size = _check_unpool(x, indices, kernel_size, stride, padding, output_size)
     y = np.zeros((*x.shape[:2], math.prod(size)), x.dtype)
@@ -527,6 +527,8 @@ def _check_unpool(x, indices, kernel_size, stride, padding, output_size):
         if min(size) < 1:
             raise ValueError(f"padding leaves no output: its size would be {size}")
     else:
+        # As in torch, the shape of the whole result will do.
+        output_size = output_size[2:] if len(output_size) == 4 else output_size
         size = _windows.sizes("output_size", output_size, 2, low=1)
     indices = _validate.labels("indices", indices, classes=math.prod(size), shape=x.shape)
     return x, indices, size

@@ -1,8 +1,11 @@
 """The operations of the layers as functions on tensors: `import dlnotes.nn.functional as F`.
 
 Inputs are tensors (arrays are taken as constants); values, arguments and errors are those of the
-kernel of the same name in `dlnotes.kernels`. Gradients flow to every tensor but the targets.
+kernel of the same name in `dlnotes.kernels`; convolutions and poolings also take one sample without
+the batch axis, as in torch. Gradients flow to every tensor but the targets.
 """
+
+import functools
 
 import numpy as np
 
@@ -12,6 +15,25 @@ from dlnotes.autograd import Tensor, apply
 
 Int = int | np.integer
 Size = Int | tuple[int, ...] | list[int]  # one number for every axis, or one for each
+
+
+def _one_sample_too(ndim: int):
+    """Let a function of (n, …), `ndim` axes, also take one sample without the first axis."""
+
+    def decorate(function):
+        @functools.wraps(function)
+        def with_batch(input, *arguments, **settings):
+            input = _tensor(input)
+            if input.ndim != ndim - 1:
+                return function(input, *arguments, **settings)
+            y = function(input.reshape(1, *input.shape), *arguments, **settings)
+            if isinstance(y, tuple):
+                return tuple(part.reshape(*part.shape[1:]) for part in y)
+            return y.reshape(*y.shape[1:])
+
+        return with_batch
+
+    return decorate
 
 
 def linear(input, weight, bias=None) -> Tensor:
@@ -77,6 +99,7 @@ def log_softmax(input, dim: int = -1) -> Tensor:
 # ---- convolution -----------------------------------------------------------------------------
 
 
+@_one_sample_too(3)
 def conv1d(
     input,
     weight,
@@ -91,6 +114,7 @@ def conv1d(
     return _with_weights("conv1d", input, weight, bias, **settings)
 
 
+@_one_sample_too(4)
 def conv2d(
     input,
     weight,
@@ -105,6 +129,7 @@ def conv2d(
     return _with_weights("conv2d", input, weight, bias, **settings)
 
 
+@_one_sample_too(5)
 def conv3d(
     input,
     weight,
@@ -119,6 +144,7 @@ def conv3d(
     return _with_weights("conv3d", input, weight, bias, **settings)
 
 
+@_one_sample_too(3)
 def conv_transpose1d(
     input,
     weight,
@@ -143,6 +169,7 @@ def conv_transpose1d(
     )
 
 
+@_one_sample_too(4)
 def conv_transpose2d(
     input,
     weight,
@@ -167,6 +194,7 @@ def conv_transpose2d(
     )
 
 
+@_one_sample_too(4)
 def unfold(
     input, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1
 ) -> Tensor:
@@ -175,6 +203,7 @@ def unfold(
     return apply("unfold", input, kernel_size=kernel_size, **settings)
 
 
+@_one_sample_too(3)
 def fold(
     input,
     output_size: Size,
@@ -191,6 +220,7 @@ def fold(
 # ---- pooling ---------------------------------------------------------------------------------
 
 
+@_one_sample_too(3)
 def max_pool1d(
     input,
     kernel_size: Size,
@@ -215,6 +245,7 @@ def max_pool1d(
     return y, Tensor(kernels.max_pool1d(x, **settings, return_indices=True)[1])
 
 
+@_one_sample_too(4)
 def max_pool2d(
     input,
     kernel_size: Size,
@@ -248,10 +279,15 @@ def max_unpool2d(
     output_size: tuple[int, ...] | list[int] | None = None,
 ) -> Tensor:
     """Return images of zeros with each entry at the position that `indices` gives it."""
+    indices = _array(indices)
+    if indices.ndim == 3:  # one sample without the batch axis
+        settings = (kernel_size, stride, padding, output_size)
+        y = max_unpool2d(_tensor(input).reshape(1, *input.shape), indices[None], *settings)
+        return y.reshape(*y.shape[1:])
     return apply(
         "max_unpool2d",
         input,
-        indices=_array(indices),
+        indices=indices,
         kernel_size=kernel_size,
         stride=stride,
         padding=padding,
@@ -259,6 +295,7 @@ def max_unpool2d(
     )
 
 
+@_one_sample_too(3)
 def avg_pool1d(
     input,
     kernel_size: Size,
@@ -279,6 +316,7 @@ def avg_pool1d(
     )
 
 
+@_one_sample_too(4)
 def avg_pool2d(
     input,
     kernel_size: Size,
@@ -301,16 +339,19 @@ def avg_pool2d(
     )
 
 
+@_one_sample_too(3)
 def adaptive_avg_pool1d(input, output_size: Size) -> Tensor:
     """Return the means over `output_size` stretches of sequences."""
     return apply("adaptive_avg_pool1d", input, output_size=output_size)
 
 
+@_one_sample_too(4)
 def adaptive_avg_pool2d(input, output_size: Size | tuple[int | None, int | None]) -> Tensor:
     """Return the means over `output_size` rectangles of images."""
     return apply("adaptive_avg_pool2d", input, output_size=output_size)
 
 
+@_one_sample_too(3)
 def lp_pool1d(
     input,
     norm_type: Number,
@@ -323,6 +364,7 @@ def lp_pool1d(
     return apply("lp_pool1d", input, norm_type=norm_type, **settings)
 
 
+@_one_sample_too(4)
 def lp_pool2d(
     input,
     norm_type: Number,
@@ -496,3 +538,7 @@ def _update(statistics, input, mean, var, momentum) -> None:
 
 def _array(value):
     return value.data if isinstance(value, Tensor) else value
+
+
+def _tensor(value) -> Tensor:
+    return value if isinstance(value, Tensor) else Tensor(value)
