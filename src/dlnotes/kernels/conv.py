@@ -401,13 +401,15 @@ def _spread_back(dy, weight, g, groups):
     if _is_pointwise(g):
         np.matmul(rows, _by_group(dy, groups), out=_by_group(dx, groups))
         return dx
+    # With one output channel a group, the product is an outer one, which matmul is slow at.
+    product = np.multiply if rows.shape[-1] == 1 else np.matmul
     planes = _Planes(dx, len(weight), g, groups)
     for block, samples in planes.blocks():
         planes.windows(samples)[...] = dy[block]
         planes.clear()
         for span in planes.spans(samples):
             columns = planes.space(span)
-            np.matmul(rows, planes.results[..., span], out=columns)
+            product(rows, planes.results[..., span], out=columns)
             planes.add(columns, span)
         planes.unload(dx[block])
     return dx
