@@ -277,6 +277,11 @@ def test_transposed_is_the_gradient_of_convolution():
     np.testing.assert_array_equal(kernels.conv_transpose2d(dy, weight, stride=2, padding=1), dx)
 
 
+def test_pointwise_with_output_padding():
+    keywords = {"output_padding": 1, "dilation": 2}
+    check_layer("conv_transpose1d", ((2, 3, 4), (3, 2, 1)), keywords, np.float32, 1.0, "", 0, (2,))
+
+
 def test_fold_counts_the_windows_of_unfold():
     ones = np.ones((1, 1, 3, 3))
     counts = kernels.fold(kernels.unfold(ones, 2), 3, 2)

@@ -443,7 +443,8 @@ def _by_group(x, groups):
 
 def _is_pointwise(g: Windows) -> bool:
     """Say whether each window is one entry of the input, and each entry a window."""
-    return {*g.kernel, *g.stride} == {1} and not any(g.padding)
+    # Output padding makes the input of a transposed convolution's gradient larger than its windows.
+    return {*g.kernel, *g.stride} == {1} and not any(g.padding) and g.size == g.out
 
 
 def _sum_channels(dy):
