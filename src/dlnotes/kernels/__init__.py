@@ -3,8 +3,8 @@
 A forward function returns its value; `*_backward(dy, …)` takes the gradient with respect to that
 value and returns the gradients with respect to the inputs, in their order. float32 in gives
 float32 out, float64 gives float64; anything else is refused. Inputs are never changed and
-results never share memory with them. Where an input has no axes the result is a NumPy scalar,
-as with NumPy's own functions.
+results never share memory with them; only the update rules of the optimisers (`*_step`) work in
+place. Where an input has no axes the result is a NumPy scalar, as with NumPy's own functions.
 """
 
 from dlnotes.kernels.activations import (
@@ -56,8 +56,18 @@ from dlnotes.kernels.losses import (
     zero_one_loss,
     zero_one_loss_backward,
 )
+from dlnotes.kernels.optim import (
+    adadelta_step,
+    adagrad_step,
+    adam_step,
+    rmsprop_step,
+    sgd_step,
+)
 
 __all__ = [
+    "adadelta_step",
+    "adagrad_step",
+    "adam_step",
     "binary_cross_entropy",
     "binary_cross_entropy_backward",
     "binary_cross_entropy_with_logits",
@@ -93,6 +103,8 @@ __all__ = [
     "perceptron_loss_backward",
     "relu",
     "relu_backward",
+    "rmsprop_step",
+    "sgd_step",
     "sigmoid",
     "sigmoid_backward",
     "silu",
