@@ -41,9 +41,10 @@ exercises: env
 lint: env
 	@$(RUN) tools/run_tests.py lint
 
+# The notebooks' code is laid out where they are built from their texts.
 format: env
-	$(RUN) -m ruff check --fix
-	$(RUN) -m ruff format
+	$(RUN) -m ruff check --fix $$(git ls-files -co --exclude-standard '*.py')
+	$(RUN) -m ruff format $$(git ls-files -co --exclude-standard '*.py')
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .coverage

@@ -1162,7 +1162,7 @@ def choose_degree(x_train, y_train, x_val, y_val, max_degree):
 # - `"underfitting"`: both losses have levelled off high, the model cannot do better;
 # - `"healthy"`: nothing is wrong.
 
-# %%
+# %% tags=["look"]
 import matplotlib.pyplot as plt
 
 from dlnotes import viz

@@ -1593,7 +1593,7 @@ def layer_gradients(weights, x, dh):
 # hidden units that are on (averaged over images) and the norm of the first layer's weights. A curve
 # that leaves its panel goes on growing.
 
-# %%
+# %% tags=["look"]
 import matplotlib.pyplot as plt
 
 from dlnotes import viz

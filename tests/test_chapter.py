@@ -34,7 +34,8 @@ DLNOTES_SCALE=full)
 LENGTH = """\
 ## 7.1 Length
 
-The **line** (直线) has the **length** (长度) of [section 7.2](#7.2-Why), by equation (7.1):
+Drawn with a **pen** (笔) and **ink** (墨水; 墨), the **line** (直线) has the **length** (长度) of
+[section 7.2](#7.2-Why), by equation (7.1):
 
 $$\\ell = |b - a| \\tag{7.1}$$
 
@@ -54,6 +55,7 @@ CLOSING = """\
 | English | 中文 | Section |
 | --- | --- | --- |
 | line | 直线 | 7.1 |
+| pen, ink | 笔, 墨水 | 7.1 |
 | lengths | 长度 | 7.1 |
 """
 SELF_TEST = "## Self-test\n\n" + "\n\n".join(
@@ -228,13 +230,13 @@ EDITS = [
     ("length", "equation (7.1)", "equation (7.2)", "refers to equation (7.2)"),
     ("length", "(长度)", "", "'lengths' is not introduced in the text as **lengths** (长度)"),
     ("length", "(长度)", "(长短)", "'lengths' is 长度 in the table, 长短 in the text"),
-    ("length", "The **line**", "The **dot** (点) and **line**", "**dot** is introduced but"),
+    ("length", "the **line**", "the **dot** (点) and **line**", "**dot** is introduced but"),
     ("length", "#7.2-Why", "#why", "#why: no such heading"),
-    ("length", "The **line**", "Simply, the **line**", "the word 'Simply'"),
-    ("length", "The **line**", "\U0001f600 the **line**", "the emoji"),
-    ("length", "The **line**", "![](x.png) The **line**", "x.png has no alternative text"),
-    ("length", "The **line**", "<img src='x.png'> The **line**", "an <img> without"),
-    ("length", "The **line**", "[a](gone.ipynb) **line**", "gone.ipynb does not exist"),
+    ("length", "Drawn with", "Simply drawn with", "the word 'Simply'"),
+    ("length", "the **line**", "\U0001f600 the **line**", "the emoji"),
+    ("length", "the **line**", "![](x.png) the **line**", "x.png has no alternative text"),
+    ("length", "the **line**", "<img src='x.png'> the **line**", "an <img> without"),
+    ("length", "the **line**", "[a](gone.ipynb) **line**", "gone.ipynb does not exist"),
     ("twin", "# equation (7.1)", "", "formula (7.1) has no twin"),
     ("twin", "# equation (7.1)", "# equation (7.9)", "there is no such formula"),
     ("twin", "check.close(abs(3 - 1), 2)", "abs(3 - 1)", "the twin of formula (7.1) checks"),
@@ -267,7 +269,11 @@ def test_each_broken_rule_is_named(scratch, cell, old, new, message):
         scratch.cells[cell].source = scratch.cells[cell].source.rpartition("<details>")[0]
         message = "10 questions with answers in <details>, found 9"
     elif message == "Key terms needs a table":
-        scratch.edit(cell, "| line | 直线 | 7.1 |\n| lengths | 长度 | 7.1 |\n", "")
+        scratch.edit(
+            cell,
+            "| line | 直线 | 7.1 |\n| pen, ink | 笔, 墨水 | 7.1 |\n| lengths | 长度 | 7.1 |\n",
+            "",
+        )
         scratch.edit(cell, old, new)
     else:
         scratch.edit(cell, old, new)
@@ -278,7 +284,7 @@ def test_each_broken_rule_is_named(scratch, cell, old, new, message):
 def test_problems_name_cell_and_line(scratch):
     scratch.edit("length", "```\n", "```\n\nObviously.\n")
     (problem,) = scratch.problems()
-    assert str(problem) == "cell 3, line 11: the word 'Obviously' [prose]"
+    assert str(problem) == "cell 3, line 12: the word 'Obviously' [prose]"
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,18 @@
 """Each gate that the notebooks pass in the tests is shown to stop a bad notebook."""
 
 import base64
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from dlnotes.course.notebook_format import dumps, execute, normalize
+from dlnotes.course.notebook_format import execute, normalize
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURE = """\
@@ -21,220 +24,215 @@ ax.plot([0, 1, 2], [0, {middle}, 4])
 ax.set(xlabel="x", ylabel="y")
 viz.show(fig, alt="A line from the origin up to four")
 """
+DEMO = """\
+import matplotlib.pyplot as plt
+from dlnotes import viz
+
+def draw(a):
+    fig, ax = plt.subplots()
+    ax.plot([0, {height}])
+    ax.set(xlabel="x", ylabel="y")
+    return fig
+
+viz.demo(draw, alt="A line that depends on {{a}}, the slider", a=viz.slider(0, 5, 2, label="a"))
+"""
 
 
-def stored(path: Path, *sources: str, tags: dict[int, list[str]] | None = None) -> Path:
-    """Run a notebook of these cells and store it at the path."""
-    cells = [new_code_cell(source) for source in sources]
-    for index, names in (tags or {}).items():
-        cells[index].metadata["tags"] = names
-    nb = normalize(execute(new_notebook(cells=cells), cwd=path.parent), path.stem)
-    path.write_text(dumps(nb), encoding="utf-8")
-    return path
+def cell(source: str, *outputs: dict, tags: tuple[str, ...] = (), run: bool = True) -> dict:
+    made = new_code_cell(source, outputs=list(outputs), execution_count=1 if run else None)
+    if tags:
+        made.metadata["tags"] = list(tags)
+    return made
 
 
-def unrun(path: Path, *sources: str, tags: dict[int, list[str]] | None = None) -> Path:
-    """Store a notebook of cells that ran and printed nothing, without running it."""
-    cells = [new_code_cell(source, execution_count=i + 1) for i, source in enumerate(sources)]
-    for index, names in (tags or {}).items():
-        cells[index].metadata["tags"] = names
-    path.write_text(nbformat.writes(new_notebook(cells=cells)), encoding="utf-8")
-    return path
+def printed(text: str) -> dict:
+    return new_output("stream", name="stdout", text=text)
 
 
-def edited(path: Path, old: str, new: str) -> Path:
-    """Replace a text in the cells' sources, keeping the outputs."""
-    nb = nbformat.read(path, as_version=4)
-    assert any(old in cell.source for cell in nb.cells)
-    for cell in nb.cells:
-        cell.source = cell.source.replace(old, new)
-    nbformat.write(nb, path)
-    return path
+EXEMPT = ("nbval-ignore-output",)
+# Each notebook as it is stored; what the test of it must say, or None where it must pass.
+PLAIN = {
+    "good": (
+        None,
+        cell("print('accuracy 0.95 or better')", printed("accuracy 0.95 or better\n")),
+        cell(
+            "# exempt: the time differs each time\nimport time\nprint(time.perf_counter())",
+            tags=EXEMPT,
+        ),
+    ),
+    "changed_output": ("mismatch 'stdout'", cell("print(2)", printed("1\n"))),
+    "vanished_output": ("Missing output fields", cell("x = 1", printed("1\n"))),
+    "new_output": ("Unexpected output fields", cell("print(1)")),
+    "error": ("Cell execution caused an exception", cell("1 / 0")),
+    "exempt_output": ("cell 0 is exempt but", cell("x = 1", tags=EXEMPT)),
+    "exempt_hardly": ("cell 0 is exempt but", cell("# exempt: short\nx = 1", tags=EXEMPT)),
+    "exempt_error": ("cell 0 is exempt but", cell("x = 1", tags=("raises-exception",))),
+    "exempt_comment": ("cell 0 is exempt but", cell("# NBVAL_IGNORE_OUTPUT\nx = 1")),
+    "skipped": ("cell 0 is skipped", cell("x = 1", tags=("nbval-skip",))),
+    "skipped_comment": ("cell 0 is skipped", cell("# NBVAL_SKIP\nx = 1")),
+    "never_run": ("cell 0 was stored without being run", cell("x = 1", run=False)),
+    "network_web": (
+        "it asks for the network (",
+        cell("import urllib.request\nurllib.request.urlopen('http://example.org/')"),
+    ),
+    "network_caught": (  # as a loader with a fall-back does
+        "it asks for the network (192.0.2.1)",
+        cell(
+            "import socket\ntry:\n    socket.create_connection(('192.0.2.1', 80), timeout=1)\n"
+            "except OSError:\n    pass"
+        ),
+    ),
+    "network_child": (
+        "it asks for the network (example.org)",
+        cell(
+            "import subprocess, sys\n"
+            "code = \"import socket; socket.getaddrinfo('example.org', 80)\"\n"
+            "subprocess.run([sys.executable, '-c', code], stderr=subprocess.DEVNULL)\nNone"
+        ),
+    ),
+    "network_datagram": (
+        "it asks for the network (192.0.2.1)",
+        cell(
+            "import socket\ns = socket.socket(type=socket.SOCK_DGRAM)\n"
+            "try:\n    s.sendto(b'x', ('192.0.2.1', 9))\nexcept OSError:\n    s.close()"
+        ),
+    ),
+    "network_local": (
+        None,
+        cell(
+            "import socket\nserver = socket.create_server(('127.0.0.1', 0))\n"
+            "client = socket.create_connection(server.getsockname())\n"
+            "client.close()\nserver.close()\nsocket.getaddrinfo('localhost', 80)\nNone"
+        ),
+    ),
+    "dead": (  # nbval alone would wait 2000 s
+        "The kernel died while the cell was running",
+        cell("import os\nos._exit(1)"),
+        cell("x = 1"),
+    ),
+    "settings": (
+        None,
+        cell(
+            "import os\nnames = 'CHECK_DEMOS PROGRESS SCALE'.split()\n"
+            "assert [os.environ['DLNOTES_' + n] for n in names] == ['1', '0', 'default']\n"
+            "assert (os.environ['OMP_NUM_THREADS'], os.environ['PYTHONHASHSEED']) == ('1', '0')"
+        ),
+    ),
+}
+DRAWN = {
+    "picture": None,
+    "changed_picture": "of the picture changed",
+    "missing_picture": "0 pictures are stored, the run made 1",
+    "demo": None,
+    "demo_with_a_bad_corner": "the demo draw fails at a=5",
+}
 
 
-def nbval(path: Path, *options: str, gates: bool = True) -> tuple[int, str]:
-    """Test a notebook as `make test` does; return the exit status and what was printed."""
+def run_nbval(folder: Path, *options: str, gates: bool = True) -> tuple[dict[str, str], str]:
+    """Test a folder's notebooks as `make test` does.
+
+    Returns what is wrong with each notebook, "" where nothing is, and what was printed.
+    """
     plugin = ["-p", "tools.nbval_gates"] if gates else []
-    where = ["--rootdir", str(ROOT), "-c", "pyproject.toml", "-p", "no:cacheprovider"]
+    report = folder / "report.xml"
+    where = ["-c", "pyproject.toml", f"--rootdir={folder}", f"--junitxml={report}"]
     command = ["pytest", *plugin, "--nbval", "--nbval-current-env", "-q", "--color=no", *where]
     done = subprocess.run(
-        [sys.executable, "-m", *command, *options, str(path)],
+        [sys.executable, "-m", *command, "-p", "no:cacheprovider", *options, str(folder)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=200,
+        timeout=250,
         check=False,
     )
-    return done.returncode, done.stdout + done.stderr
+    said = done.stdout + done.stderr
+    assert done.returncode in (0, 1), said
+    problems = {path.stem: "" for path in folder.glob("*.ipynb")}
+    for case in ElementTree.parse(report).iter("testcase"):
+        for failure in case.iter("failure"):
+            name = case.get("classname").removesuffix(".ipynb").rpartition(".")[2]
+            problems[name] += f"{case.get('name')}: {failure.text}\n"
+    assert bool(done.returncode) == any(problems.values()), said
+    return problems, said
 
 
-def test_a_good_notebook_passes_and_its_use_is_reported(tmp_path):
-    path = stored(
-        tmp_path / "good.ipynb",
-        "print('accuracy 0.95 or better')",
-        FIGURE.format(middle=1),
-        "# exempt: an error is shown on purpose\n1 / 0",
-        "# exempt: the time differs each time\nimport time\nprint(time.perf_counter())",
-        tags={2: ["raises-exception"], 3: ["nbval-ignore-output"]},
+def write(folder: Path, name: str, *cells: dict) -> None:
+    path = folder / f"{name}.ipynb"
+    path.write_text(nbformat.writes(new_notebook(cells=list(cells))), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain")
+    for name, (_, *cells) in PLAIN.items():
+        write(folder, name, *cells)
+    return run_nbval(folder)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """Notebooks with pictures; they are run once to be stored, then changed."""
+    folder = tmp_path_factory.mktemp("drawn")
+    sources = [FIGURE.format(middle=1), DEMO.format(height="a"), DEMO.format(height="1 / (5 - a)")]
+    nb = execute(new_notebook(cells=[new_code_cell(s) for s in sources]), cwd=folder)
+    figure, demo, bad_demo = normalize(nb, "drawn").cells
+    assert set(demo.outputs[0].data) == {"image/png", "text/plain"}  # the widget is not stored
+    write(folder, "picture", figure)
+    write(folder, "demo", demo)
+    write(folder, "demo_with_a_bad_corner", bad_demo)
+    figure.source = FIGURE.format(middle=3)
+    write(folder, "changed_picture", figure)
+    del figure.outputs[0].data["image/png"]
+    write(folder, "missing_picture", figure)
+    return folder, run_nbval(folder)[0]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_each_gate_stops_what_it_must_and_nothing_else(plain, name):
+    expected = PLAIN[name][0]
+    if expected is None:
+        assert plain[0][name] == ""
+    else:
+        assert expected in plain[0][name]
+
+
+def test_cells_after_a_dead_kernel_say_why(plain):
+    assert "The kernel died in an earlier cell" in plain[0]["dead"]
+
+
+def test_what_each_notebook_took_is_reported(plain):
+    assert re.search(r"^plain\d*/good\.ipynb: \d+\.\d s, 0\.\d\d GB$", plain[1], re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_pictures_and_demos_are_held_to_what_is_stored(drawn, name):
+    expected = DRAWN[name]
+    if expected is None:
+        assert drawn[1][name] == ""
+    else:
+        assert expected in drawn[1][name]
+
+
+def test_nbval_alone_would_let_a_changed_picture_pass(drawn, tmp_path):
+    shutil.copy(drawn[0] / "changed_picture.ipynb", tmp_path)
+    assert run_nbval(tmp_path, gates=False)[0] == {"changed_picture": ""}
+
+
+def test_a_notebook_over_its_budget_fails(tmp_path):
+    write(tmp_path, "slow", cell("import time\ntime.sleep(1)"), cell("time.sleep(1)"))
+    write(tmp_path, "large", cell("import numpy as np\nnp.ones(30_000_000)\nNone"))  # for a moment
+    write(
+        tmp_path,
+        "huge",
+        cell("import numpy as np, time\nx = np.ones(75_000_000)\ntime.sleep(60)"),
     )
-    status, said = nbval(path)
-    assert status == 0, said
-    assert "good.ipynb: " in said
-    assert " GB" in said
-
-
-def test_a_changed_output_fails(tmp_path):
-    path = edited(stored(tmp_path / "x.ipynb", "print(1)"), "print(1)", "print(2)")
-    status, said = nbval(path)
-    assert status == 1
-    assert "mismatch 'stdout'" in said
-
-
-def test_a_changed_picture_fails_which_nbval_alone_does_not_see(tmp_path):
-    path = stored(tmp_path / "x.ipynb", FIGURE.format(middle=1))
-    edited(path, "[0, 1, 4]", "[0, 3, 4]")
-    status, said = nbval(path)
-    assert status == 1
-    assert "of the picture changed" in said
-    status, said = nbval(path, gates=False)
-    assert status == 0, said
-
-
-def test_a_missing_picture_fails(tmp_path):
-    path = stored(tmp_path / "x.ipynb", FIGURE.format(middle=1))
-    nb = nbformat.read(path, as_version=4)
-    del nb.cells[0].outputs[0].data["image/png"]
-    nbformat.write(nb, path)
-    status, said = nbval(path)
-    assert status == 1
-    assert "0 pictures are stored, the run made 1" in said
-
-
-def test_a_live_widget_beside_its_still_picture_passes(tmp_path):
-    source = (
-        "import matplotlib.pyplot as plt\nfrom dlnotes import viz\n\n"
-        "def draw(a):\n"
-        "    fig, ax = plt.subplots()\n    ax.plot([0, a])\n    ax.set(xlabel='x', ylabel='y')\n"
-        "    return fig\n\n"
-        "viz.demo(draw, alt='A line that rises to {a} at one', a=viz.slider(0, 5, 2, label='a'))"
-    )
-    path = stored(tmp_path / "x.ipynb", source)
-    nb = nbformat.read(path, as_version=4)
-    assert set(nb.cells[0].outputs[0].data) == {"image/png", "text/plain"}
-    status, said = nbval(path)
-    assert status == 0, said
-
-
-def test_a_demo_that_fails_at_a_corner_fails(tmp_path):
-    source = (
-        "import matplotlib.pyplot as plt\nfrom dlnotes import viz\n\n"
-        "def draw(a):\n"
-        "    fig, ax = plt.subplots()\n    ax.plot([0, 1 / (5 - a)])\n"
-        "    ax.set(xlabel='x', ylabel='y')\n    return fig\n\n"
-        "viz.demo(draw, alt='A line that depends on {a}, the slider', "
-        "a=viz.slider(0, 5, 2, label='a'))"
-    )
-    status, said = nbval(stored(tmp_path / "x.ipynb", source))
-    assert status == 1
-    assert "the demo draw fails at a=5" in said
-
-
-@pytest.mark.parametrize(
-    ("source", "tags"),
-    [
-        ("print(1)", ["nbval-ignore-output"]),
-        ("# exempt: short\nprint(1)", ["nbval-ignore-output"]),
-        ("1 / 0", ["raises-exception"]),
-        ("# NBVAL_IGNORE_OUTPUT\nprint(1)", []),
-    ],
-)
-def test_an_exempt_cell_without_a_reason_fails(tmp_path, source, tags):
-    path = stored(tmp_path / "x.ipynb", source, tags={0: tags})
-    status, said = nbval(path)
-    assert status == 1
-    assert "cell 0 is exempt but its first line is not `# exempt: why`" in said
-
-
-@pytest.mark.parametrize(("source", "tags"), [("x = 1", ["nbval-skip"]), ("# NBVAL_SKIP", [])])
-def test_a_skipped_cell_fails(tmp_path, source, tags):
-    status, said = nbval(unrun(tmp_path / "x.ipynb", source, tags={0: tags}))
-    assert status == 1
-    assert "cell 0 is skipped" in said
-
-
-def test_a_cell_that_was_never_run_fails(tmp_path):
-    path = tmp_path / "x.ipynb"
-    path.write_text(nbformat.writes(new_notebook(cells=[new_code_cell("x = 1")])), "utf-8")
-    status, said = nbval(path)
-    assert status == 1
-    assert "cell 0 was stored without being run" in said
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "import urllib.request\nurllib.request.urlopen('http://example.org/')",
-        # caught, as a loader with a fall-back does
-        "import socket\ntry:\n    socket.create_connection(('192.0.2.1', 80), timeout=1)\n"
-        "except OSError:\n    pass",
-        "import subprocess, sys\n"
-        "code = \"import socket; socket.getaddrinfo('example.org', 80)\"\n"
-        "subprocess.run([sys.executable, '-c', code], stderr=subprocess.DEVNULL)\nNone",
-    ],
-)
-def test_a_notebook_that_reaches_for_the_network_fails(tmp_path, source):
-    status, said = nbval(unrun(tmp_path / "x.ipynb", source))
-    assert status == 1
-    assert "it asks for the network (" in said
-
-
-def test_the_machine_itself_stays_reachable(tmp_path):
-    source = (
-        "import socket\nserver = socket.create_server(('127.0.0.1', 0))\n"
-        "client = socket.create_connection(server.getsockname())\n"
-        "client.close()\nserver.close()\nsocket.getaddrinfo('localhost', 80)\nNone"
-    )
-    status, said = nbval(unrun(tmp_path / "x.ipynb", source))
-    assert status == 0, said
-
-
-def test_a_slow_notebook_breaks_its_budget(tmp_path):
-    path = unrun(tmp_path / "x.ipynb", "import time\ntime.sleep(1)", "time.sleep(1)")
-    status, said = nbval(path, "--notebook-seconds=1.5")
-    assert status == 1
-    assert "it runs for 2 s; the budget is 1.5 s" in said
-
-
-def test_a_large_notebook_breaks_its_budget_even_for_a_moment(tmp_path):
-    path = unrun(tmp_path / "x.ipynb", "import numpy as np\nnp.ones(50_000_000)\nNone")
-    status, said = nbval(path, "--notebook-gigabytes=0.3")
-    assert status == 1
-    assert "GB of memory; the budget is 0.3 GB" in said
-
-
-def test_a_notebook_of_twice_the_memory_is_stopped(tmp_path):
-    source = "import numpy as np, time\nx = np.ones(75_000_000)\ntime.sleep(60)"
-    path = unrun(tmp_path / "x.ipynb", source)
-    status, said = nbval(path, "--notebook-gigabytes=0.2")
-    assert status == 1
-    assert "GB of memory and was stopped there; the budget is 0.2 GB" in said
-    assert "The kernel died while the cell was running" in said
-
-
-def test_a_dead_kernel_ends_the_notebook_at_once(tmp_path):
-    path = unrun(tmp_path / "x.ipynb", "import os\nos._exit(1)", "x = 1")
-    status, said = nbval(path)  # nbval alone would wait 2000 s; nbval() here allows 200
-    assert status == 1
-    assert "The kernel died while the cell was running" in said
-    assert "The kernel died in an earlier cell" in said
-
-
-def test_tests_run_with_fixed_settings(tmp_path):
-    names = ["DLNOTES_CHECK_DEMOS", "DLNOTES_PROGRESS", "OMP_NUM_THREADS", "PYTHONHASHSEED"]
-    source = f"import os\nassert [os.environ[n] for n in {names}] == ['1', '0', '1', '0']"
-    status, said = nbval(unrun(tmp_path / "x.ipynb", source))
-    assert status == 0, said
+    problems, _ = run_nbval(tmp_path, "--notebook-seconds=1.5", "--notebook-gigabytes=0.25")
+    assert "it runs for 2 s; the budget is 1.5 s" in problems["slow"]
+    assert "GB of memory; the budget is 0.25 GB" in problems["large"]
+    # Twice the budget: it is stopped before it takes the machine's memory.
+    assert "GB of memory and was stopped there; the budget is 0.25 GB" in problems["huge"]
+    assert "The kernel died while the cell was running" in problems["huge"]
 
 
 # ---------------------------------------------------------------- the comparison of pictures

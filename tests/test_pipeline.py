@@ -102,7 +102,7 @@ def test_a_changed_notebook_is_out_of_step_until_it_is_paired(chapter):
     assert len(notebooks.problems(chapter)) == 2  # neither the twin's cells nor in normal form
     notebooks.pair(chapter)
     assert notebooks.problems(chapter) == []
-    assert "A title!" in chapter.text.read_text(encoding="utf-8")
+    assert "$x$.!" in chapter.text.read_text(encoding="utf-8")
 
 
 def test_a_notebook_that_is_not_in_normal_form_is_named(chapter):

@@ -40,8 +40,6 @@ def command(*options: str, browser: bool, book: Path = ROOT) -> list[str]:
         f"--LabApp.default_url={FIRST_PAGE}",
         "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-        # A clone gives the files times in no order: the notebook may look newer than its text.
-        "--ContentsManager.outdated_text_notebook_margin=inf",
         *([] if browser else ["--no-browser"]),
         *(["--allow-root"] if is_root() else []),
         *options,

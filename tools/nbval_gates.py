@@ -184,7 +184,7 @@ class Budget(pytest.Item):
             "call", "budget", f"{watch.seconds:.1f} s, {watch.peak:.2f} GB at most"
         )
         self.user_properties += [
-            ("notebook", self.path.name),
+            ("notebook", f"{self.path.parent.name}/{self.path.name}"),
             ("seconds", watch.seconds),
             ("gigabytes", watch.peak),
         ]

@@ -27,8 +27,8 @@ from dlnotes.course.notebook_format import dumps, execute, normalize  # noqa: E4
 from tools.pictures import keep_equal_pictures  # noqa: E402
 
 TEXT_FORMAT = "md:myst"
-CELL_TIMEOUT = 300  # seconds; a chapter's whole budget is 90
-# Said once here and in jupytext.toml (for JupyterLab's own pairing).
+CELL_TIMEOUT = 300.0  # seconds; a chapter's whole budget is 90
+# As in jupytext.toml, which jupytext reads when it is called by hand.
 TEXT_METADATA = {
     "notebook_metadata_filter": "kernelspec,-jupytext.text_representation.jupytext_version",
     "cell_metadata_filter": "tags,-all",

@@ -3,6 +3,7 @@
 Every command imports what it needs when it runs, so that `dlnotes --help` is quick.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -158,6 +159,137 @@ def check_exercises(names: Names = None, root: Root = None, sandbox: SandboxKind
     typer.echo("Blanks get nothing, solutions everything, wrong answers their messages.")
 
 
+@app.command("grade")
+def grade(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with the notebooks of a class, or one notebook.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="Marks, as CSV. Reports go to the folder of the same name beside it."
+        ),
+    ],
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Submissions graded at a time.")] = 1,
+    checks: Annotated[
+        Path | None,
+        typer.Option("--checks", help="Folder of your own hidden checks, NN_name.py."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip what is graded already and has not changed.")
+    ] = False,
+    exercise: Annotated[
+        str | None,
+        typer.Option(
+            "--exercise", help="The exercise, such as 02_mlp. Default: each says its own."
+        ),
+    ] = None,
+    cell_seconds: Annotated[float, typer.Option(min=0.1, help="Time limit of a cell.")] = 60.0,
+    check_seconds: Annotated[float, typer.Option(min=0.1, help="Time limit of a check.")] = 20.0,
+    total_seconds: Annotated[float, typer.Option(min=1, help="Limit of a submission.")] = 600.0,
+    memory_mb: Annotated[int, typer.Option(min=64, help="Memory limit of a process.")] = 2048,
+    sandbox: SandboxKind = "auto",
+    root: Root = None,
+) -> None:
+    """Grade the notebooks of a class into a table and a report for each student.
+
+    Student code runs in a process of its own, in a sandbox where the system has one: without
+    network, unable to read solutions or other submissions, or to write outside its own folder.
+    """
+    import sys
+    import time
+
+    from dlnotes.course import grading, marks
+
+    _need_posix()
+    layout = _layout(root)
+    if not folder.exists():
+        raise _stop(f"there is no file or folder {folder}", 2)
+    if checks is not None and not checks.is_dir():
+        raise _stop(f"--checks: there is no folder {checks}", 2)
+    if out.suffix != ".csv":
+        raise _stop(f"--out must end in .csv, got {out}", 2)
+    folder, out = folder.resolve(), out.resolve()
+    hidden = [layout.solutions, marks.reports_folder(out), out.parent]
+    hidden += [checks.resolve()] if checks else []
+    hidden.append(folder if folder.is_dir() else folder.parent)
+    found = _sandbox(sandbox, tuple(hidden))
+    began = time.monotonic()
+    limits = grading.Limits(cell_seconds, check_seconds, total_seconds, memory_mb << 20)
+    try:
+        with _progress() as progress:
+            rows = marks.grade_folder(
+                folder,
+                out,
+                layout=layout,
+                sandbox=found,
+                exercise=exercise,
+                private=checks.resolve() if checks else None,
+                processes=jobs,
+                resume=resume,
+                limits=limits,
+                progress=progress,
+            )
+    except ValueError as error:
+        raise _stop(error, 2) from None
+    except KeyboardInterrupt:
+        raise _stop("interrupted; what is graded is kept: go on with --resume", 130) from None
+    count: dict[str, int] = {}
+    for row in rows:
+        count[row["status"]] = count.get(row["status"], 0) + 1
+    typer.echo(
+        f"{len(rows)} submissions in {time.monotonic() - began:.1f} s, sandbox: {found.kind}"
+    )
+    for status in [s for s in grading.STATUSES if s in count]:
+        typer.echo(f"  {count[status]:4} {status}: {grading.STATUSES[status]}")
+    typer.echo(f"marks: {out}")
+    typer.echo(f"reports: {marks.reports_folder(out)}")
+    sys.stdout.flush()
+    if "not graded" in count:
+        raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _progress():
+    """Show a bar on stderr while the class is graded, if somebody is looking."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    console = Console(stderr=True)
+    columns = (TextColumn("grading"), BarColumn(), MofNCompleteColumn(), Remaining())
+    with Progress(
+        *columns, TextColumn("{task.description}"), console=console, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, result: bar.update(
+            task, completed=done, total=total, description=result["student"][:30]
+        )
+
+
+@app.command("export")
+def export(
+    to: Annotated[str, typer.Option("--to", help="otter or nbgrader.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")],
+    names: Names = None,
+    root: Root = None,
+) -> None:
+    """Write exercises in the form of otter-grader or nbgrader."""
+    from dlnotes.course import build, files
+    from dlnotes.course.export import export as exported
+
+    layout = _layout(root)
+    for name in _masters(layout, names):
+        try:
+            texts = exported(layout, name, to)
+        except (ValueError, build.MasterError) as error:
+            raise _stop(error, 2) from None
+        folder = out / name if to == "otter" else out
+        for path, text in texts.items():
+            files.write_text(folder / path, text)
+            typer.echo(f"wrote {(folder / path).as_posix()}")
+
+
 @app.command("check-chapter")
 def check_chapter(
     names: Annotated[
@@ -168,3 +300,7 @@ def check_chapter(
     from dlnotes.course import chapter
 
     raise typer.Exit(chapter.report(names))
+
+
+if __name__ == "__main__":
+    app()

@@ -8,11 +8,11 @@ import numpy as np
 _generator = np.random.default_rng(0)
 
 
-def manual_seed(seed: int) -> np.random.Generator:
+def manual_seed(seed: int) -> None:
     """Seed Python, NumPy, dlnotes and, if it is already imported, torch.
 
-    Returns dlnotes' generator, from which initialisation and shuffling draw.
-    Named after `torch.manual_seed`.
+    Initialisation and shuffling draw from dlnotes' generator (`generator()`). Named after
+    `torch.manual_seed`, but returns nothing, so that a notebook cell may end with it.
 
     Raises TypeError when `seed` is not an integer and ValueError when it is
     outside 0 … 2**32 - 1 (the range that all four accept).
@@ -28,7 +28,6 @@ def manual_seed(seed: int) -> np.random.Generator:
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(seed)
     _generator = np.random.default_rng(seed)
-    return _generator
 
 
 def generator() -> np.random.Generator:

@@ -53,12 +53,12 @@ class Question:
     outcomes: list[int] = field(default_factory=list)
     blank: str = ""
     answer: str = ""
-    visible: float = 0.0
-    hidden: float = 0.0
+    visible: int | float = 0.0
+    hidden: int | float = 0.0
     hidden_checks: int = 0
 
     @property
-    def points(self) -> float:
+    def points(self) -> int | float:
         """Points of all its checks."""
         return self.visible + self.hidden
 
@@ -74,6 +74,7 @@ class Exercise:
     visible_checks: str
     wrong: list[Wrong]
     given: list[str]
+    shown: list[str]
     cells: list[dict]
 
     @property
@@ -182,7 +183,7 @@ def read_master(path: Path) -> Exercise:
     problems: list[str] = []
     cells = _read_cells(path)
     questions: dict[str, Question] = {}
-    checks, visible, wrong, given = [], [], [], []
+    checks, visible, wrong, given, shown = [], [], [], [], []
     for number, cell in enumerate(cells, 1):
         tags, source = cell["tags"], cell["source"]
         q = cell["question"] = _question_of(tags)
@@ -217,10 +218,11 @@ def read_master(path: Path) -> Exercise:
             elif role == "wrong":
                 wrong.append(Wrong(q, *_expectation(source)))
             elif cell["role"] == "given" and cell["kind"] == "code":
-                given.append(source)
+                (shown if "look" in tags else given).append(source)
         except (ValueError, SyntaxError) as error:
             problems.append(f"{where}: {error}")
-    titles = [c["source"] for c in cells if c["source"].startswith("# ")]
+    markdown = [c["source"] for c in cells if c["kind"] == "markdown"]
+    titles = [source for source in markdown if source.startswith("# ")]
     title = titles[0].splitlines()[0].removeprefix("# ").strip() if titles else ""
     exercise = Exercise(
         name,
@@ -230,6 +232,7 @@ def read_master(path: Path) -> Exercise:
         "\n\n\n".join(v for v in visible if v) + "\n",
         wrong,
         given,
+        shown,
         cells,
     )
     if not title:
@@ -354,7 +357,7 @@ def notebooks(exercise: Exercise) -> tuple[dict, dict]:
     )
 
 
-def _number(value: float) -> float | int:
+def _number(value: int | float) -> int | float | int:
     return int(value) if value == int(value) else value
 
 
@@ -394,6 +397,7 @@ def full_file(exercise: Exercise) -> str:
             for q, question in exercise.questions.items()
         },
         "given": [source.splitlines() for source in exercise.given],
+        "shown": [source.splitlines() for source in exercise.shown],
         "checks": exercise.checks.splitlines(),
         "wrong": [
             {"question": w.question, "expect": w.expect, "source": w.source.splitlines()}

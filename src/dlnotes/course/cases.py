@@ -29,7 +29,7 @@ class Case:
     """One check: a function of the student's namespace, worth `points` in `question`."""
 
     question: str
-    points: float
+    points: int | float
     hint: str
     hidden: bool
     function: Callable[[Any], None]
@@ -119,7 +119,7 @@ def load(text: str, filename: str) -> list[Case]:
     """
     cases: list[Case] = []
 
-    def test(question: str, points: float, *, hint: str = "", hidden: bool = False):
+    def test(question: str, points: int | float, *, hint: str = "", hidden: bool = False):
         if not isinstance(points, int | float) or not points > 0:
             raise ValueError(f"{filename}: points must be a positive number, got {points!r}")
 

@@ -345,25 +345,38 @@ def key_terms(chapter: Chapter) -> Iterator[Problem]:
         joined = re.sub(r"(?<!\n)\n(?!\n)", " ", cell.source)
         for english, chinese in _INTRODUCED.findall(joined):
             introduced.setdefault(plain(english), chinese)
-    for row in rows:
-        english, chinese = row[0], row[1] if len(row) > 1 else ""
+    pairs = [pair for row in rows for pair in _term_pairs(row)]
+    names = {name.strip() for value in introduced.values() for name in _split(value)}
+    for english, chinese in pairs:
         if not re.search(f"[{_CHINESE}]", chinese):
             yield Problem("key-terms", f"{english!r} has no Chinese name in the table")
-        elif plain(english) not in introduced:
+        elif plain(english) in introduced:
+            said = introduced[plain(english)]
+            if not {name.strip() for name in _split(said)} & set(_split(chinese)):
+                message = f"{english!r} is {chinese} in the table, {said} in the text"
+                yield Problem("key-terms", message)
+        elif not names & set(_split(chinese)):  # the text may use a longer or shorter form
             message = f"{english!r} is not introduced in the text as **{english}** ({chinese})"
             yield Problem("key-terms", message)
-        elif not any(
-            name.strip() in chinese for name in re.split(r"[,;/、，；]", introduced[plain(english)])
-        ):
-            message = (
-                f"{english!r} is {chinese} in the table, {introduced[plain(english)]} in the text"
-            )
-            yield Problem("key-terms", message)
-    listed = {plain(row[0]) for row in rows}
-    for english in introduced:
-        if english not in listed:
+    listed = {plain(english) for english, _ in pairs}
+    chinese_listed = {name for _, chinese in pairs for name in _split(chinese)}
+    for english, said in introduced.items():
+        if english not in listed and not chinese_listed & set(_split(said)):
             message = f"**{english}** is introduced but missing in Key terms"
             yield Problem("key-terms", message, warning=True)
+
+
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in re.split(r"[,;/、，；]", names)]
+
+
+def _term_pairs(row: list[str]) -> list[tuple[str, str]]:
+    """Return the terms of a table's row; "unit, layer | 单元, 层" are two."""
+    english, chinese = row[0], row[1] if len(row) > 1 else ""
+    parts = [part.strip() for part in english.split(",")], _split(chinese)
+    if len(parts[0]) == len(parts[1]):
+        return list(zip(*parts, strict=True))
+    return [(english, chinese)]
 
 
 def self_test(chapter: Chapter) -> Iterator[Problem]:

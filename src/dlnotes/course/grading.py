@@ -45,10 +45,13 @@ PROBLEM_LIMIT = 12  # cells that may have to be stopped in one notebook
 class Limits:
     """What one submission may use: seconds, and bytes beyond the loaded libraries."""
 
-    cell: float = 60.0
-    check: float = 20.0
-    total: float = 600.0
+    cell: int | float = 60.0
+    check: int | float = 20.0
+    total: int | float = 600.0
     memory: int = 2 << 30
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class GradedExercise:
     titles: dict[str, str]
     cases: tuple[Case, ...]
     given: tuple[str, ...]
+    shown: tuple[str, ...]  # given cells that only show something: not run while grading
     blanks: dict[str, str]
     digest: str
     note: str = ""
@@ -68,9 +72,9 @@ class GradedExercise:
         """The questions in order."""
         return list(self.titles)
 
-    def points(self, question: str | None = None) -> float:
+    def points(self, question: str | None = None) -> int | float:
         """Points of one question, or of all."""
-        return sum(c.points for c in self.cases if question in (None, c.question))
+        return sum((c.points for c in self.cases if question in (None, c.question)), 0.0)
 
 
 def load_exercise(layout: Layout, name: str, private: Path | None = None) -> GradedExercise:
@@ -103,6 +107,7 @@ def load_exercise(layout: Layout, name: str, private: Path | None = None) -> Gra
         {q: about["title"] for q, about in questions.items()},
         tuple(sorted(found, key=lambda c: list(questions).index(c.question))),
         tuple("\n".join(lines) for lines in content["given"]),
+        tuple("\n".join(lines) for lines in content.get("shown", ())),
         {q: "\n".join(about["blank"]) for q, about in questions.items()},
         hashlib.sha256("\0".join([json.dumps(content), *texts]).encode()).hexdigest(),
         note,
@@ -189,7 +194,7 @@ class _Attempt:
     def _kept(self) -> list[int]:
         return [i for i in range(len(self.cells)) if i not in self.found.skipped]
 
-    def _left(self, limit: float) -> float:
+    def _left(self, limit: int | float) -> int | float:
         left = self.end - time.monotonic()
         if left <= 0:
             self.found.out_of_time = True
@@ -213,7 +218,7 @@ class _Attempt:
         self.found.failed = failed
         return None, None, time.monotonic() - self.session.started
 
-    def _dies_idle(self, indices: list[int], seconds: float) -> bool:
+    def _dies_idle(self, indices: list[int], seconds: int | float) -> bool:
         """Whether a process that has run these cells ends within `seconds` if left alone."""
         began = time.monotonic()
         _, stopped, _ = self._run(indices)
@@ -226,7 +231,7 @@ class _Attempt:
             return stopped.by_itself
         return False
 
-    def _culprit(self, before: list[int], seconds: float) -> int | None:
+    def _culprit(self, before: list[int], seconds: int | float) -> int | None:
         """Return the cell among `before` that ends the process later on, or None.
 
         A cell can leave something behind, such as a timer, that ends the process while a later
@@ -284,7 +289,7 @@ class _OutOfTime(Exception):
 
 
 def grade_text(
-    text: str, exercise: GradedExercise, nursery: Nursery, limits: Limits = Limits()
+    text: str, exercise: GradedExercise, nursery: Nursery, limits: Limits = DEFAULT_LIMITS
 ) -> dict:
     """Grade the text of a notebook and return the result as plain values.
 
@@ -298,7 +303,9 @@ def grade_text(
     except ValueError as error:
         return _without_marks(result, exercise, "unreadable", str(error))
     missing = _missing_given(cells, exercise)
-    attempt = _Attempt([*missing, *cells], exercise, nursery, limits)
+    shown = {source.strip() for source in exercise.shown}
+    run = [cell for cell in cells if cell.source.strip() not in shown]
+    attempt = _Attempt([*missing, *run], exercise, nursery, limits)
     outcomes = []
     try:
         for case in exercise.cases:
@@ -402,7 +409,7 @@ def _fill(
     for q, title in exercise.titles.items():
         own = [o for o in outcomes if o.case.question == q]
         own = [_why_missing(o, attempt) if o.kind == "missing" else o for o in own]
-        score = sum(o.case.points for o in own if o.right)
+        score = sum((o.case.points for o in own if o.right), 0.0)
         kinds = {o.kind for o in own}
         if score == exercise.points(q):
             status = "right"
@@ -431,7 +438,7 @@ def _fill(
                 for o in own
             ],
         }
-    result["score"] = sum(q["score"] for q in result["questions"].values())
+    result["score"] = sum((q["score"] for q in result["questions"].values()), 0.0)
     problems = {i: f"left out: {why}" for i, why in found.skipped.items()}
     problems |= {i: why for i, why in found.failed.items() if i not in problems}
     result["cells"] = [

@@ -48,7 +48,7 @@ class Report:
         )
 
 
-def _points(value: float) -> str:
+def _points(value: int | float) -> str:
     return f"{value:g} point" + ("" if value == 1 else "s")
 
 

@@ -106,7 +106,7 @@ def dumps(nb: dict) -> str:
     return nbformat.writes(nb, version=4) + "\n"
 
 
-def execute(nb: dict, cwd: str | Path, timeout: float = 600) -> dict:
+def execute(nb: dict, cwd: str | Path, timeout: int | float = 600) -> dict:
     """Run every cell in a fresh kernel that starts in `cwd` and return the executed copy.
 
     Not normalised yet. `timeout` is in seconds and for one cell. Raises

@@ -104,7 +104,7 @@ class Nursery:
             self._control.sendall(json.dumps(request).encode())
             self.told(120)
 
-    def told(self, seconds: float) -> dict:
+    def told(self, seconds: int | float) -> dict:
         """Return the nursery's next message, or {} when none comes in time."""
         end = time.monotonic() + seconds
         while b"\n" not in self._lines:
@@ -201,19 +201,19 @@ class Session:
         self._channel.close()
         self._nursery.end()
 
-    def begin_check(self, seed: int, seconds: float) -> None:
+    def begin_check(self, seed: int, seconds: int | float) -> None:
         """Forget the last check's arguments and seed all random numbers."""
         self.codec.forget()
         self._functions.clear()
         self.deadline = time.monotonic() + seconds
         self.ask("begin", seed=seed)
 
-    def run_cell(self, number: int, source: str, seconds: float) -> None:
+    def run_cell(self, number: int, source: str, seconds: int | float) -> None:
         """Run a cell; raises StudentError when it raises and Stopped when it has to be ended."""
         self.deadline = time.monotonic() + seconds
         self.ask("cell", number=number, source=source)
 
-    def idle(self, seconds: float) -> None:
+    def idle(self, seconds: int | float) -> None:
         """Wait whether the process ends by itself; raises Stopped when it does."""
         time.sleep(seconds)
         self.deadline = time.monotonic() + 5
@@ -387,7 +387,7 @@ class Remote:
     def __len__(self) -> int:
         return int(self.__ask("operator", name="len"))
 
-    def __float__(self) -> float:
+    def __float__(self) -> int | float:
         return float(self.__ask("operator", name="float"))
 
     def __int__(self) -> int:

@@ -348,7 +348,8 @@ class Codec:
         order = "F" if d["layout"] == "F" else "C"
         value = np.frombuffer(data, dtype).reshape(shape, order=order).copy(order)
         if dtype.kind == "b":  # a byte that is neither 0 nor 1 is no truth value
-            value = value.view(np.uint8) != 0
+            bits = value.view(np.uint8)
+            np.minimum(bits, 1, out=bits)
         if d["layout"] == "strided" and value.ndim:
             wide = np.empty((*shape[:-1], 2 * shape[-1]), dtype)
             wide[..., ::2] = value
@@ -407,7 +408,7 @@ class Channel:
     def __init__(self, sock: socket.socket):
         self._socket = sock
 
-    def send(self, data: bytes, deadline: float | None = None) -> None:
+    def send(self, data: bytes, deadline: int | float | None = None) -> None:
         """Send one message; raises Closed or Late."""
         self._socket.settimeout(_left(deadline))
         try:
@@ -417,7 +418,7 @@ class Channel:
         except OSError:
             raise Closed from None
 
-    def receive(self, deadline: float | None = None) -> tuple[bytes, bytes]:
+    def receive(self, deadline: int | float | None = None) -> tuple[bytes, bytes]:
         """Return the text and the bytes of the next message.
 
         Raises Closed, Late, or WireError when the message claims to be too large.
@@ -427,7 +428,7 @@ class Channel:
             raise WireError("the message is too large")
         return self._exactly(text, deadline), self._exactly(blob, deadline)
 
-    def _exactly(self, count: int, deadline: float | None) -> bytes:
+    def _exactly(self, count: int, deadline: int | float | None) -> bytes:
         data = bytearray()
         while len(data) < count:
             self._socket.settimeout(_left(deadline))
@@ -447,7 +448,7 @@ class Channel:
         self._socket.close()
 
 
-def _left(deadline: float | None) -> float | None:
+def _left(deadline: int | float | None) -> int | float | None:
     if deadline is None:
         return None
     left = deadline - time.monotonic()
