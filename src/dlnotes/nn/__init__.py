@@ -4,7 +4,7 @@
 tensors, and `to_torch` turns a state_dict into torch tensors, so weights go both ways.
 """
 
-from dlnotes.nn import functional, init
+from dlnotes.nn import functional, init, utils
 from dlnotes.nn.activations import (
     ELU,
     GELU,
@@ -56,4 +56,5 @@ __all__ = [
     "functional",
     "init",
     "to_torch",
+    "utils",
 ]

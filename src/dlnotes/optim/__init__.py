@@ -1,6 +1,6 @@
 """Optimisers and schedules: names, arguments, defaults and update rules as in torch.optim."""
 
-from dlnotes.optim import lr_scheduler, schedules
+from dlnotes.optim import lr_scheduler, schedules, swa_utils
 from dlnotes.optim.adam import Adam, AdamW
 from dlnotes.optim.adaptive import Adadelta, Adagrad, RMSprop
 from dlnotes.optim.optimizer import Optimizer
@@ -16,4 +16,5 @@ __all__ = [
     "RMSprop",
     "lr_scheduler",
     "schedules",
+    "swa_utils",
 ]
