@@ -258,6 +258,11 @@ def _from_inputs(backward: Callable) -> Callable:
     return lambda dy, y, x, **settings: (backward(dy, x, **settings),)
 
 
+def _from_all_inputs(backward: Callable) -> Callable:
+    """Adapt a kernel's backward function of (dy, inputs…) that returns a tuple."""
+    return lambda dy, y, *inputs, **settings: backward(dy, *inputs, **settings)
+
+
 def _linear_backward(dy, y, *inputs):
     return kernels.linear_backward(dy, *inputs)[: len(inputs)]
 
@@ -369,6 +374,39 @@ for _op, _forward, _backward in [
     ("perceptron_loss", kernels.perceptron_loss, _from_inputs(kernels.perceptron_loss_backward)),
     ("hinge_loss", kernels.hinge_loss, _from_inputs(kernels.hinge_loss_backward)),
     ("logistic_loss", kernels.logistic_loss, _from_inputs(kernels.logistic_loss_backward)),
+    ("smooth_l1_loss", kernels.smooth_l1_loss, _from_inputs(kernels.smooth_l1_loss_backward)),
+    ("huber_loss", kernels.huber_loss, _from_inputs(kernels.huber_loss_backward)),
+    (
+        "multi_margin_loss",
+        kernels.multi_margin_loss,
+        _from_inputs(kernels.multi_margin_loss_backward),
+    ),
+    (
+        "hinge_embedding_loss",
+        kernels.hinge_embedding_loss,
+        _from_inputs(kernels.hinge_embedding_loss_backward),
+    ),
+    ("gaussian_kl", kernels.gaussian_kl, _from_all_inputs(kernels.gaussian_kl_backward)),
+    (
+        "margin_ranking_loss",
+        kernels.margin_ranking_loss,
+        _from_all_inputs(kernels.margin_ranking_loss_backward),
+    ),
+    (
+        "cosine_embedding_loss",
+        kernels.cosine_embedding_loss,
+        _from_all_inputs(kernels.cosine_embedding_loss_backward),
+    ),
+    (
+        "contrastive_loss",
+        kernels.contrastive_loss,
+        _from_all_inputs(kernels.contrastive_loss_backward),
+    ),
+    (
+        "triplet_margin_loss",
+        kernels.triplet_margin_loss,
+        _from_all_inputs(kernels.triplet_margin_loss_backward),
+    ),
 ]:
     register(_op, _forward, _backward)
 
