@@ -29,10 +29,15 @@ def check_against(expected_loss, name, inputs, constants, reduction, seed, scale
     """Compare value and gradients of a kernel; `expected_loss` takes and gives torch tensors."""
     forward, backward = getattr(kernels, name), getattr(kernels, f"{name}_backward")
     dtype = inputs[0].dtype
-    loss = h.assert_pure(lambda *a: forward(*a, reduction, **keywords), *inputs, *constants)
+    loss = h.assert_pure(
+        lambda *a: forward(*a, reduction=reduction, **keywords), *inputs, *constants
+    )
     dy = h.draw(seed, np.shape(loss), dtype)
     gradients = h.assert_pure(
-        lambda *a: backward(a[-1], *a[:-1], reduction, **keywords), *inputs, *constants, dy
+        lambda *a: backward(a[-1], *a[:-1], reduction=reduction, **keywords),
+        *inputs,
+        *constants,
+        dy,
     )
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     tensors = [torch_of(x, requires_grad=True) for x in inputs]
@@ -338,9 +343,9 @@ def test_gradcheck(case, reduction):
     name = case.split()[0]
     forward, backward = getattr(kernels, name), getattr(kernels, f"{name}_backward")
     check.gradcheck(
-        lambda *a: np.asarray(forward(*a, *constants, reduction, **keywords)),
+        lambda *a: np.asarray(forward(*a, *constants, reduction=reduction, **keywords)),
         tuple(inputs),
-        backward=lambda dy, *a: backward(dy, *a, *constants, reduction, **keywords),
+        backward=lambda dy, *a: backward(dy, *a, *constants, reduction=reduction, **keywords),
     )
 
 
@@ -474,4 +479,4 @@ def test_bad_pairs(name):
     refused(name, ValueError, "input1 and input2 must have the same shape", a, b[:2], pairs)
     refused(name, TypeError, "input2 is float32", a, b.astype(np.float32), pairs)
     refused(name, TypeError, "margin must be a number", a, b, pairs, margin="1")
-    refused(name, ValueError, "reduction must be one of", a, b, pairs, "average")
+    refused(name, ValueError, "reduction must be one of", a, b, pairs, reduction="average")

@@ -267,6 +267,35 @@ def _linear_backward(dy, y, *inputs):
     return kernels.linear_backward(dy, *inputs)[: len(inputs)]
 
 
+def _bilinear_backward(dy, y, *inputs):
+    return kernels.bilinear_backward(dy, *inputs)[: len(inputs)]
+
+
+def _embedding(weight, input, **settings):
+    return kernels.embedding(input, weight, **settings)
+
+
+def _embedding_backward(dy, y, weight, input, **settings):
+    return (kernels.embedding_backward(dy, input, weight, **settings),)
+
+
+def _embedding_bag(weight, *samples, input, **settings):
+    samples = samples[0] if samples else None
+    return kernels.embedding_bag(input, weight, per_sample_weights=samples, **settings)
+
+
+def _embedding_bag_backward(dy, y, *arrays, input, **settings):
+    weight, samples = arrays if len(arrays) == 2 else (*arrays, None)
+    gradients = kernels.embedding_bag_backward(
+        dy, input, weight, per_sample_weights=samples, **settings
+    )
+    return gradients[: len(arrays)]
+
+
+def _dropout_backward(dy, y, x, keep, p):
+    return (kernels.dropout_backward(dy, keep, p),)
+
+
 def _matmul_backward(dy, y, a, b):
     # A vector counts as a row on the left and as a column on the right.
     rows = a[None, :] if a.ndim == 1 else a
@@ -343,6 +372,11 @@ for _op, _forward, _backward in [
     ),
     ("getitem", lambda x, index: x[index], _getitem_backward),
     ("linear", kernels.linear, _linear_backward),
+    ("bilinear", kernels.bilinear, _bilinear_backward),
+    # Indices are a setting, so they get no gradient; the table stands first.
+    ("embedding", _embedding, _embedding_backward),
+    ("embedding_bag", _embedding_bag, _embedding_bag_backward),
+    ("dropout", kernels.dropout, _dropout_backward),
     ("sigmoid", kernels.sigmoid, _from_output(kernels.sigmoid_backward)),
     ("tanh", kernels.tanh, _from_output(kernels.tanh_backward)),
     ("softmax", kernels.softmax, _from_output(kernels.softmax_backward)),

@@ -31,7 +31,23 @@ from dlnotes.kernels.activations import (
     tanh,
     tanh_backward,
 )
-from dlnotes.kernels.linear import linear, linear_backward, linear_loops
+from dlnotes.kernels.dropout import dropout, dropout_backward
+from dlnotes.kernels.embedding import (
+    embedding,
+    embedding_backward,
+    embedding_bag,
+    embedding_bag_backward,
+    one_hot,
+    scatter_add,
+    scatter_add_loops,
+)
+from dlnotes.kernels.linear import (
+    bilinear,
+    bilinear_backward,
+    linear,
+    linear_backward,
+    linear_loops,
+)
 from dlnotes.kernels.losses import (
     binary_cross_entropy,
     binary_cross_entropy_backward,
@@ -88,6 +104,8 @@ __all__ = [
     "adadelta_step",
     "adagrad_step",
     "adam_step",
+    "bilinear",
+    "bilinear_backward",
     "binary_cross_entropy",
     "binary_cross_entropy_backward",
     "binary_cross_entropy_with_logits",
@@ -98,8 +116,14 @@ __all__ = [
     "cosine_embedding_loss_backward",
     "cross_entropy",
     "cross_entropy_backward",
+    "dropout",
+    "dropout_backward",
     "elu",
     "elu_backward",
+    "embedding",
+    "embedding_backward",
+    "embedding_bag",
+    "embedding_bag_backward",
     "gaussian_kl",
     "gaussian_kl_backward",
     "gelu",
@@ -133,11 +157,14 @@ __all__ = [
     "multi_margin_loss_backward",
     "nll_loss",
     "nll_loss_backward",
+    "one_hot",
     "perceptron_loss",
     "perceptron_loss_backward",
     "relu",
     "relu_backward",
     "rmsprop_step",
+    "scatter_add",
+    "scatter_add_loops",
     "sgd_step",
     "sigmoid",
     "sigmoid_backward",

@@ -287,11 +287,10 @@ def cross_entropy_backward(
 def multi_margin_loss(
     input: Float[np.ndarray, "n classes"],
     target: Integer[np.ndarray, "n"],
-    reduction: str = "mean",
-    *,
     p: int = 1,
     margin: Number = 1.0,
     weight: Float[np.ndarray, "classes"] | None = None,
+    reduction: str = "mean",
 ) -> Loss:
     """Return Σ over wrong classes j of max(0, margin - x_label + x_j)^p / classes.
 
@@ -307,11 +306,10 @@ def multi_margin_loss_backward(
     dy: Upstream,
     input: Float[np.ndarray, "n classes"],
     target: Integer[np.ndarray, "n"],
-    reduction: str = "mean",
-    *,
     p: int = 1,
     margin: Number = 1.0,
     weight: Float[np.ndarray, "classes"] | None = None,
+    reduction: str = "mean",
 ) -> Float[np.ndarray, "n classes"]:
     """Return dinput: p · max(0, …)^(p - 1) / classes, and at the label minus the sum of them."""
     input, target, excess, scale = _margins(input, target, p, margin, weight)

@@ -20,9 +20,8 @@ def margin_ranking_loss(
     input1: Float[Array, "*shape"],
     input2: Float[Array, "*shape"],
     target: Shaped[Signs, "*shape"],
-    reduction: str = "mean",
-    *,
     margin: Number = 0.0,
+    reduction: str = "mean",
 ) -> Loss:
     """Return max(0, -target · (input1 - input2) + margin)."""
     input1, input2, target, margin = _pair(input1, input2, target, margin)
@@ -34,9 +33,8 @@ def margin_ranking_loss_backward(
     input1: Float[Array, "*shape"],
     input2: Float[Array, "*shape"],
     target: Shaped[Signs, "*shape"],
-    reduction: str = "mean",
-    *,
     margin: Number = 0.0,
+    reduction: str = "mean",
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
     """Return (dinput1, dinput2) = dy · (-target, target) where the loss is not cut off."""
     input1, input2, target, margin = _pair(input1, input2, target, margin)
@@ -48,9 +46,8 @@ def margin_ranking_loss_backward(
 def hinge_embedding_loss(
     input: Float[Array, "*shape"],
     target: Shaped[Signs, "*shape"],
-    reduction: str = "mean",
-    *,
     margin: Number = 1.0,
+    reduction: str = "mean",
 ) -> Loss:
     """Return the distance `input` where target is 1, and max(0, margin - input) where it is -1."""
     input = _validate.floats("input", input)
@@ -63,9 +60,8 @@ def hinge_embedding_loss_backward(
     dy: Upstream,
     input: Float[Array, "*shape"],
     target: Shaped[Signs, "*shape"],
-    reduction: str = "mean",
-    *,
     margin: Number = 1.0,
+    reduction: str = "mean",
 ) -> Float[Array, "*shape"]:
     """Return dinput: dy where target is 1; where it is -1, -dy up to the margin and 0 beyond."""
     input = _validate.floats("input", input)
@@ -79,9 +75,8 @@ def cosine_embedding_loss(
     input1: Float[Array, "*shape d"],
     input2: Float[Array, "*shape d"],
     target: Shaped[Signs, "*shape"],
-    reduction: str = "mean",
-    *,
     margin: Number = 0.0,
+    reduction: str = "mean",
 ) -> Loss:
     """Return 1 - cos where target is 1, and max(0, cos - margin) where it is -1.
 
@@ -98,9 +93,8 @@ def cosine_embedding_loss_backward(
     input1: Float[Array, "*shape d"],
     input2: Float[Array, "*shape d"],
     target: Shaped[Signs, "*shape"],
-    reduction: str = "mean",
-    *,
     margin: Number = 0.0,
+    reduction: str = "mean",
 ) -> tuple[Float[Array, "*shape d"], Float[Array, "*shape d"]]:
     """Return (dinput1, dinput2), with dcos/dx = y / (|x| |y|) - cos · x / |x|²."""
     input1, input2, target, margin = _vectors(input1, input2, target, margin)
@@ -118,9 +112,8 @@ def contrastive_loss(
     input1: Float[Array, "*shape d"],
     input2: Float[Array, "*shape d"],
     target: Shaped[Signs, "*shape"],
-    reduction: str = "mean",
-    *,
     margin: Number = 1.0,
+    reduction: str = "mean",
 ) -> Loss:
     """Return D²/2 where target is 1, and max(0, margin - D)²/2 where it is -1.
 
@@ -137,9 +130,8 @@ def contrastive_loss_backward(
     input1: Float[Array, "*shape d"],
     input2: Float[Array, "*shape d"],
     target: Shaped[Signs, "*shape"],
-    reduction: str = "mean",
-    *,
     margin: Number = 1.0,
+    reduction: str = "mean",
 ) -> tuple[Float[Array, "*shape d"], Float[Array, "*shape d"]]:
     """Return (dinput1, -dinput1); 0 for equal vectors, where an unlike pair has no direction."""
     input1, input2, target, margin = _vectors(input1, input2, target, margin)
@@ -155,12 +147,11 @@ def triplet_margin_loss(
     anchor: Float[Array, "*shape d"],
     positive: Float[Array, "*shape d"],
     negative: Float[Array, "*shape d"],
-    reduction: str = "mean",
-    *,
     margin: Number = 1.0,
     p: Number = 2.0,
     eps: Number = 1e-6,
     swap: bool = False,
+    reduction: str = "mean",
 ) -> Loss:
     """Return max(0, d(anchor, positive) - d(anchor, negative) + margin): the margin stands inside.
 
@@ -182,12 +173,11 @@ def triplet_margin_loss_backward(
     anchor: Float[Array, "*shape d"],
     positive: Float[Array, "*shape d"],
     negative: Float[Array, "*shape d"],
-    reduction: str = "mean",
-    *,
     margin: Number = 1.0,
     p: Number = 2.0,
     eps: Number = 1e-6,
     swap: bool = False,
+    reduction: str = "mean",
 ) -> tuple[Float[Array, "*shape d"], Float[Array, "*shape d"], Float[Array, "*shape d"]]:
     """Return (danchor, dpositive, dnegative); with swap, equal distances share the gradient."""
     anchor, positive, negative = _triplet(anchor, positive, negative)

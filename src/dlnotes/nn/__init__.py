@@ -18,7 +18,9 @@ from dlnotes.nn.activations import (
     Softplus,
     Tanh,
 )
-from dlnotes.nn.layers import Flatten, Identity, Linear, Sequential
+from dlnotes.nn.dropout import Dropout, Dropout2d
+from dlnotes.nn.embedding import Embedding, EmbeddingBag
+from dlnotes.nn.layers import Bilinear, Flatten, Identity, Linear, Sequential
 from dlnotes.nn.losses import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -43,9 +45,14 @@ __all__ = [
     "GELU",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "Bilinear",
     "ContrastiveLoss",
     "CosineEmbeddingLoss",
     "CrossEntropyLoss",
+    "Dropout",
+    "Dropout2d",
+    "Embedding",
+    "EmbeddingBag",
     "Flatten",
     "HingeEmbeddingLoss",
     "HuberLoss",

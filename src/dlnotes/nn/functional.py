@@ -6,6 +6,7 @@ kernel of the same name in `dlnotes.kernels`. Gradients flow to every tensor but
 
 import numpy as np
 
+from dlnotes import _validate, kernels, random
 from dlnotes._validate import Number
 from dlnotes.autograd import Tensor, apply
 
@@ -13,6 +14,65 @@ from dlnotes.autograd import Tensor, apply
 def linear(input, weight, bias=None) -> Tensor:
     """Return input Wᵀ + b; weight: (out, in), bias: (out,) or None."""
     return apply("linear", input, weight) if bias is None else apply("linear", input, weight, bias)
+
+
+def bilinear(input1, input2, weight, bias=None) -> Tensor:
+    """Return input1ᵀ W_k input2 + b_k; weight: (out, in1, in2), bias: (out,) or None."""
+    inputs = (input1, input2, weight) if bias is None else (input1, input2, weight, bias)
+    return apply("bilinear", *inputs)
+
+
+def one_hot(tensor, num_classes: int = -1) -> Tensor:
+    """Return int64 rows that are 1 at the label and 0 elsewhere."""
+    return Tensor(kernels.one_hot(_constant("tensor", tensor), num_classes))
+
+
+def embedding(
+    input, weight, padding_idx: int | None = None, *, scale_grad_by_freq: bool = False
+) -> Tensor:
+    """Return the rows of weight (rows, d) that the integers `input` name."""
+    settings = {"padding_idx": padding_idx, "scale_grad_by_freq": scale_grad_by_freq}
+    return apply("embedding", weight, input=_constant("input", input), **settings)
+
+
+def embedding_bag(
+    input,
+    weight,
+    offsets=None,
+    *,
+    mode: str = "mean",
+    per_sample_weights=None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """Return the sum, mean or largest entries of the rows in each bag of indices."""
+    inputs = (weight,) if per_sample_weights is None else (weight, per_sample_weights)
+    return apply(
+        *("embedding_bag", *inputs),
+        input=_constant("input", input),
+        offsets=_constant("offsets", offsets),
+        mode=mode,
+        include_last_offset=include_last_offset,
+        padding_idx=padding_idx,
+    )
+
+
+def dropout(input, p: Number = 0.5, training: bool = True, *, generator=None) -> Tensor:
+    """Return the input with each entry set to 0 with probability p, the rest times 1/(1 - p).
+
+    The mask is drawn from `generator`, by default `dlnotes.random.generator()`. Without
+    training=True, or with p = 0, nothing is drawn and the input is returned.
+    """
+    input = input if isinstance(input, Tensor) else Tensor(input)
+    return _dropout(input, input.shape, p, training, generator)
+
+
+def dropout2d(input, p: Number = 0.5, training: bool = True, *, generator=None) -> Tensor:
+    """Return (n, channels, h, w) with whole channels of a sample set to 0 with probability p."""
+    input = input if isinstance(input, Tensor) else Tensor(input)
+    if input.ndim != 4:
+        raise ValueError(f"input must have 4 axes (n, channels, h, w), got shape {input.shape}")
+    return _dropout(input, (*input.shape[:2], 1, 1), p, training, generator)
 
 
 def sigmoid(input) -> Tensor:
@@ -124,7 +184,7 @@ def cross_entropy(
 
 
 def multi_margin_loss(
-    input, target, reduction: str = "mean", *, p: int = 1, margin: Number = 1.0, weight=None
+    input, target, p: int = 1, margin: Number = 1.0, weight=None, reduction: str = "mean"
 ) -> Tensor:
     """Return the hinge loss of several classes."""
     settings = {"p": p, "margin": margin, "weight": _constant("weight", weight)}
@@ -142,20 +202,20 @@ def gaussian_kl(mean, log_variance, reduction: str = "mean") -> Tensor:
 
 
 def margin_ranking_loss(
-    input1, input2, target, margin: Number = 0.0, *, reduction: str = "mean"
+    input1, input2, target, margin: Number = 0.0, reduction: str = "mean"
 ) -> Tensor:
     """Return how far the pair is from the order that target (±1) says, with a margin."""
     settings = {"target": _constant("target", target), "margin": margin, "reduction": reduction}
     return apply("margin_ranking_loss", input1, input2, **settings)
 
 
-def hinge_embedding_loss(input, target, margin: Number = 1.0, *, reduction: str = "mean") -> Tensor:
+def hinge_embedding_loss(input, target, margin: Number = 1.0, reduction: str = "mean") -> Tensor:
     """Return the distance `input` of like pairs, and what unlike ones lack to the margin."""
     return _loss("hinge_embedding_loss", input, target, reduction, margin=margin)
 
 
 def cosine_embedding_loss(
-    input1, input2, target, margin: Number = 0.0, *, reduction: str = "mean"
+    input1, input2, target, margin: Number = 0.0, reduction: str = "mean"
 ) -> Tensor:
     """Return 1 - cos of like pairs, and what the cosine of unlike ones has above the margin."""
     settings = {"target": _constant("target", target), "margin": margin, "reduction": reduction}
@@ -163,7 +223,7 @@ def cosine_embedding_loss(
 
 
 def contrastive_loss(
-    input1, input2, target, margin: Number = 1.0, *, reduction: str = "mean"
+    input1, input2, target, margin: Number = 1.0, reduction: str = "mean"
 ) -> Tensor:
     """Return half the squared distance of like pairs, or what unlike ones lack to the margin."""
     settings = {"target": _constant("target", target), "margin": margin, "reduction": reduction}
@@ -175,10 +235,9 @@ def triplet_margin_loss(
     positive,
     negative,
     margin: Number = 1.0,
-    p: Number = 2,
+    p: Number = 2.0,
     eps: Number = 1e-6,
     swap: bool = False,
-    *,
     reduction: str = "mean",
 ) -> Tensor:
     """Return max(0, d(anchor, positive) - d(anchor, negative) + margin)."""
@@ -204,6 +263,17 @@ def hinge_loss(margin, reduction: str = "mean") -> Tensor:
 def logistic_loss(margin, reduction: str = "mean") -> Tensor:
     """Return log(1 + e^-margin)."""
     return apply("logistic_loss", margin, reduction=reduction)
+
+
+def _dropout(input: Tensor, shape: tuple, p, training: bool, generator) -> Tensor:
+    p = _validate.number("p", p, low=0, high=1)
+    if not isinstance(training, bool):
+        raise TypeError(f"training must be True or False, got {type(training).__name__}")
+    if not training or p == 0:
+        return input
+    generator = random.generator() if generator is None else generator
+    keep = np.asarray(generator.random(shape, dtype=np.float32) >= p)
+    return apply("dropout", input, keep=keep, p=p)
 
 
 def _loss(op: str, input, target, reduction: str, **settings) -> Tensor:

@@ -137,7 +137,7 @@ class MultiMarginLoss(_Loss):
     def forward(self, input, target) -> Tensor:
         """Return the loss."""
         settings = {"p": self.p, "margin": self.margin, "weight": self.weight}
-        return F.multi_margin_loss(input, target, self.reduction, **settings)
+        return F.multi_margin_loss(input, target, reduction=self.reduction, **settings)
 
 
 class HingeEmbeddingLoss(_Loss):
