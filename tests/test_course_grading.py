@@ -88,7 +88,7 @@ LOSES_Q2 = {
     "os._exit": "import os\ndef slope(f, x, eps=1e-5):\n    os._exit(0)",
     "quit": "def slope(f, x, eps=1e-5):\n    quit()",
     "memory": "def slope(f, x, eps=1e-5):\n    L = []\n    while True:\n"
-    "        L.append(np.ones(10_000_000))",
+    "        L.append(np.empty(10_000_000))",
     "crash": "import ctypes\ndef slope(f, x, eps=1e-5):\n    ctypes.string_at(0)",
     "recursion": "def slope(f, x, eps=1e-5):\n    return slope(f, x, eps)",
     "syntax error": "def slope(f, x, eps=1e-5)\n    return 1",
@@ -146,7 +146,7 @@ BAD_CELLS = {
     "abort": ("import os\nos.abort()", "cells skipped"),
     "exception": ("raise ValueError('mine')", "cells failed"),
     "syntax error": ("x = = 1", "cells failed"),
-    "memory": ("L = []\nwhile True:\n    L.append(np.ones(10_000_000))", "cells failed"),
+    "memory": ("L = []\nwhile True:\n    L.append(np.empty(10_000_000))", "cells failed"),
     "much output": ("for i in range(100_000):\n    print('x' * 100)", "graded"),
     "input": ("name = input('who?')", "cells failed"),
     "shell": ("!sleep 1000 &\n%matplotlib inline\nx = 1", "graded"),
@@ -378,6 +378,15 @@ def test_without_a_sandbox_the_marks_say_so(exercise, right):
         )
     assert (result["sandbox"], scores(result)) == ("none", FULL)
     assert scores(loop) == FULL | {"q2": 0}
+
+
+def test_a_nursery_that_does_not_start_says_why(exercise, monkeypatch):
+    monkeypatch.setattr(sandbox.Sandbox, "command", lambda *a: [sys.executable, "-c", "1 / 0"])
+    with (
+        pytest.raises(RuntimeError, match="did not start: ZeroDivisionError"),
+        Nursery(sandbox.Sandbox("none"), exercise.given) as nursery,
+    ):
+        nursery.begin(1 << 30)
 
 
 def test_an_unknown_sandbox_is_refused():

@@ -50,8 +50,11 @@ def main() -> int:
     browser = has_browser()
     if not browser:
         print("No browser here: open the address that JupyterLab prints below.", flush=True)
+    line = command(*sys.argv[1:], browser=browser)
+    if os.name != "nt":
+        os.execv(line[0], line)  # JupyterLab takes this process's place, and its signals
     try:
-        return subprocess.run(command(*sys.argv[1:], browser=browser), check=False).returncode
+        return subprocess.run(line, check=False).returncode
     except KeyboardInterrupt:  # Ctrl-C is how one leaves JupyterLab
         return 0
 

@@ -148,6 +148,8 @@ def build(chapter: Chapter) -> None:
     # Before the execution: an edit made while the cells run is not overwritten.
     chapter.write(chapter.text, to_text(nb))
     run(chapter, nb)
+    lint = [sys.executable, "-m", "ruff", "check", "--quiet", "--output-format=concise"]
+    subprocess.run([*lint, str(chapter.notebook)], cwd=ROOT, check=False)  # said, not enforced
 
 
 def rerun(chapter: Chapter) -> None:

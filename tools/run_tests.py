@@ -56,16 +56,16 @@ STEPS = ("lint", "notebooks", "browser", "unit")
 def main(names: list[str]) -> int:
     # One thread per process: two processes share two cores, and sums come out the same.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
-    failed = []
+    failed, took = [], ""
     for step in names or STEPS:
-        print(f"\n=== {step}", flush=True)
+        # The time of a step stands at the next one: the last line is the test runner's.
+        print(f"\n=== {step}{took}", flush=True)
         start = time.monotonic()
         for command in commands(step):
             done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
             if done.returncode != 0:
                 failed.append(f"{step}: {' '.join(command[1:])}")
-        # To stderr: the last line on stdout is the test runner's.
-        print(f"=== {step}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+        took = f"  ({step} took {time.monotonic() - start:.0f} s)"
     for line in failed:
         print(f"FAILED {line}", file=sys.stderr)
     return int(bool(failed))

@@ -82,7 +82,7 @@ def otter(exercise: Exercise) -> dict[str, str]:
     name = exercise.name
     student, _ = build.notebooks(exercise)
     document = json.loads(notebook_format.dumps(student))
-    document["metadata"]["otter"] = {"OK_FORMAT": False, "assignment_name": name}
+    document["metadata"]["otter"] = {"assignment_name": name}
     for cell in document["cells"]:
         source = "".join(cell["source"])
         source = source.replace("from dlnotes.course import Grader", "import otter")

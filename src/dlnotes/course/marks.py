@@ -11,6 +11,7 @@ import html
 import io
 import json
 import multiprocessing
+import multiprocessing.util
 import re
 import unicodedata
 from collections.abc import Callable, Iterator

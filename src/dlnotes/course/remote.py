@@ -67,7 +67,7 @@ class Nursery:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,  # read only when it does not start
             env=sandboxes.environment(self._work),
             cwd="/" if self.sandbox.sealed else self._work,
             start_new_session=True,
@@ -77,8 +77,9 @@ class Nursery:
         self._lines = b""
         told = self.told(120)
         if not told.get("ready"):
+            why = self._last_words()
             self.close()
-            raise RuntimeError("the process that runs submissions did not start")
+            raise RuntimeError(f"the process that runs submissions did not start: {why}")
         self._preload()
 
     def _preload(self) -> None:
@@ -103,6 +104,18 @@ class Nursery:
             request = {"load": modules[start : start + 50]}
             self._control.sendall(json.dumps(request).encode())
             self.told(120)
+
+    def _last_words(self) -> str:
+        self._kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            error = self._process.communicate(timeout=5)[1].decode(errors="replace").strip()
+            return error.splitlines()[-1] if error else f"exit code {self._process.returncode}"
+        return "it hangs"
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
 
     def told(self, seconds: int | float) -> dict:
         """Return the nursery's next message, or {} when none comes in time."""
@@ -163,10 +176,9 @@ class Nursery:
             self._control.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=0.5)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.kill()
+            self._kill()
             self._process.wait()
+            self._process.stderr.close()
             self._process = None
         self._files.close()
 

@@ -169,7 +169,8 @@ def _namespaces(hidden: tuple[str, ...]) -> list[str]:
 
 def _works(sandbox: Sandbox) -> str:
     """Return "" when the sandbox keeps what it promises, else what is wrong with it."""
-    with tempfile.NamedTemporaryFile(dir=os.path.expanduser("~")) as secret:
+    home = os.path.expanduser("~")
+    with tempfile.NamedTemporaryFile(dir=home if os.access(home, os.W_OK) else None) as secret:
         command = sandbox.command([sys.executable, "-c", _PROBE, secret.name, WORK], WORK)
         try:
             done = subprocess.run(
