@@ -5,7 +5,7 @@ named as in torch's state_dict, and returns nothing; `grad` stays as it is. All 
 shape and one dtype, and none may overlap another. A state array starts as zeros unless its
 function says otherwise, and `step` counts the steps of this parameter from 1.
 
-The rules are written block by block: the temporaries of a formula that runs over some ten thousand
+The rules are written block by block: the temporaries of a formula that runs over sixty thousand
 numbers stay in the processor's cache, so that the formula as it stands in a book is as fast as one
 with work buffers.
 
@@ -23,7 +23,7 @@ from dlnotes import _validate
 from dlnotes._validate import Number
 
 Array = np.ndarray | np.floating
-BLOCK_BYTES = 1 << 16  # of each array: half a dozen such blocks fit into a level-2 cache
+BLOCK_BYTES = 1 << 18  # of each array: the blocks of a rule fit into a level-2 cache of 1 to 2 MiB
 
 
 def sgd_step(
@@ -194,8 +194,9 @@ def adam_step(
     beta1, beta2 = check_betas(betas)
     step = _validate.integer("step", step, low=1)
     _check(param, grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, max_exp_avg_sq=max_exp_avg_sq)
-    rate = lr / (1 - beta1**step)  # m̂ = m / (1 - β₁^step)
-    root_correction = (1 - beta2**step) ** 0.5  # √v̂ = √v / this
+    # With √v̂ = √v / root, numerator and denominator are multiplied by root: one pass less.
+    root = (1 - beta2**step) ** 0.5
+    rate, eps = lr * root / (1 - beta1**step), eps * root
     for p, g, m, v, largest in _blocks(param, grad, exp_avg, exp_avg_sq, max_exp_avg_sq):
         if decoupled_weight_decay:
             g = -g if maximize else g
@@ -203,11 +204,10 @@ def adam_step(
         else:
             g = _descended(p, g, weight_decay, maximize)
         m += (1 - beta1) * (g - m)
-        v *= beta2
-        v += (1 - beta2) * g * g
+        v += (1 - beta2) * (g * g - v)
         if largest is not None:
             v = np.maximum(largest, v, out=largest)
-        p -= rate * m / (np.sqrt(v) / root_correction + eps)
+        p -= rate * m / (np.sqrt(v) + eps)
 
 
 def check_betas(betas) -> tuple[float, float]:
