@@ -13,6 +13,7 @@ from dlnotes import _validate
 from dlnotes._validate import Number
 from dlnotes.kernels.losses import Array, Loss, Upstream, _reduce, _spread
 
+TINY = float(np.float32(1e-12))  # torch's, a float32 number: vectors of zeros have cosine 0
 Signs = np.ndarray | np.integer | np.floating
 
 
@@ -221,8 +222,7 @@ def _norm_backward(dnorm, x, norm, p):
 
 def _cosine(x, y):
     """Return the cosine, the product of the lengths, and the two squared lengths."""
-    # 1e-12, as in torch: vectors of zeros have cosine 0.
-    square_x, square_y = (x * x).sum(axis=-1) + 1e-12, (y * y).sum(axis=-1) + 1e-12
+    square_x, square_y = (x * x).sum(axis=-1) + TINY, (y * y).sum(axis=-1) + TINY
     length = np.sqrt(square_x * square_y)
     return (x * y).sum(axis=-1) / length, length, square_x, square_y
 
