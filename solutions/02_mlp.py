@@ -18,6 +18,15 @@
 # Use NumPy only. No function may change the arrays that it is given.
 
 # %%
+# Set-up: import dlnotes, and install it first where it is missing (Colab).
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("dlnotes") is None:
+    source = "dlnotes @ git+https://github.com/dlnotes/dlnotes"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+
 import numpy as np
 
 from dlnotes.course import Grader

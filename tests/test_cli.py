@@ -238,3 +238,28 @@ def test_without_fork_grading_says_what_to_do(layout, tmp_path, monkeypatch):
     done = run("grade", tmp_path, "--out", tmp_path / "m.csv", "--root", layout.root)
     assert done.exit_code == 2
     assert "run it in WSL" in done.output
+
+
+@posix
+@pytest.mark.parametrize("others", ["one exercise", "none"])
+def test_a_damaged_file_belongs_to_the_exercise_of_the_others(
+    layout, tmp_path, monkeypatch, others
+):
+    (tmp_path / "class").mkdir()
+    (tmp_path / "class" / "carl.ipynb").write_text('{"cells": 3', encoding="utf-8")
+    if others == "one exercise":
+        (tmp_path / "class" / "anna.ipynb").write_text(Notebook(layout).text(), encoding="utf-8")
+    # As if the course had several exercises, so that a file must say which one it is.
+    monkeypatch.setattr(
+        marks.grading, "which_exercise", lambda text, stem, known: NAME if stem == "anna" else None
+    )
+    out = tmp_path / "marks.csv"
+    done = run("grade", tmp_path / "class", "--out", out, "--root", layout.root)
+    row = rows_of(out)["carl.ipynb"]
+    if others == "one exercise":
+        assert done.exit_code == 0, done.output
+        assert (row["status"], row["score"], row["points"]) == ("unreadable", "0", "8")
+    else:
+        assert done.exit_code == 1
+        assert (row["status"], row["score"]) == ("exercise unknown", "")
+        assert "--exercise" in done.output

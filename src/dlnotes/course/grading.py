@@ -27,6 +27,7 @@ STATUSES = {
     "checks stopped": "student code had to be stopped in some checks; the rest was graded",
     "out of time": "the submission used up its time; checks after that got no points",
     "unreadable": "not a notebook that can be read: no points, please look at the file",
+    "exercise unknown": "no mark is given: say which exercise it is with --exercise",
     "not graded": "the grader itself failed: no mark is given, please report it",
 }
 # A question's status.
@@ -342,7 +343,7 @@ def _empty_result(exercise: GradedExercise, sandbox: str) -> dict:
 
 
 def _without_marks(result: dict, exercise: GradedExercise, status: str, note: str) -> dict:
-    graded = status != "not graded"
+    graded = status == "unreadable"
     result.update(status=status, notes=[note], score=0.0 if graded else None)
     for q, title in exercise.titles.items():
         result["questions"][q] = {
@@ -352,6 +353,15 @@ def _without_marks(result: dict, exercise: GradedExercise, status: str, note: st
             "status": "missing",
             "checks": [],
         }
+    return result
+
+
+def exercise_unknown(text: str, sandbox: str) -> dict:
+    """Return the result of a submission that does not say which exercise it answers."""
+    result = _empty_result(GradedExercise("", {}, (), (), (), {}, ""), sandbox)
+    result["submission_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    result.update(status="exercise unknown", score=None)
+    result["notes"] = ["its set-up cell names no exercise, and the folder holds several"]
     return result
 
 

@@ -335,7 +335,8 @@ def grade_folder(
 ) -> list[dict]:
     """Grade every notebook in `folder` and write the marks; returns the results in CSV order.
 
-    `exercise` says which exercise all of them are; without it each notebook's set-up cell does.
+    `exercise` says which exercise all of them are; without it each notebook's set-up cell does,
+    and a notebook that does not say it is taken for the one exercise that all others are.
     Raises ValueError when there is nothing to grade.
     """
     known = [exercise] if exercise else sorted(p.stem for p in layout.full.glob("*.json"))
@@ -347,12 +348,17 @@ def grade_folder(
     if not submissions:
         raise ValueError(f"no notebooks (*.ipynb) in {folder}")
     reports, results, jobs = reports_folder(out), [], []
-    for submission in submissions:
-        name = exercise or grading.which_exercise(submission.text(), submission.path.stem, known)
+    names = [
+        exercise or grading.which_exercise(submission.text(), submission.path.stem, known)
+        for submission in submissions
+    ]
+    # A file too damaged to say which exercise it is belongs to the one that all others are.
+    said = set(names) - {None}
+    common = said.pop() if len(said) == 1 else None
+    for submission, own_name in zip(submissions, names, strict=True):
+        name = own_name or common
         if name is None:
-            empty = GradedExercise("", {}, (), (), (), {}, "")
-            error = ValueError("which exercise is it? Say so with --exercise")
-            result = grading.not_graded(submission.text(), empty, sandbox.kind, error)
+            result = grading.exercise_unknown(submission.text(), sandbox.kind)
             result = {"student": submission.student, "file": submission.file} | result
             write_result(result, submission.report, reports)
             results.append(result)

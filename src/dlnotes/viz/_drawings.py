@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -233,7 +232,7 @@ def _value_text(array: np.ndarray) -> str:
 
 
 def draw_network(
-    layer_sizes: Sequence[Integral],
+    layer_sizes: Sequence,  # of int; each is checked below
     *,
     labels: Sequence[str] | None = None,
     title: str = "",
