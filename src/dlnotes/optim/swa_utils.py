@@ -7,7 +7,7 @@ import numpy as np
 
 from dlnotes import _validate
 from dlnotes._validate import Number
-from dlnotes.nn.module import Module
+from dlnotes.nn.module import Module, Parameter
 
 
 def get_ema_avg_fn(decay: Number = 0.999) -> Callable:
@@ -66,6 +66,11 @@ class AveragedModel(Module):
             if self.n_averaged:
                 current = self.avg_fn(average.data, current, self.n_averaged)
             average.data[...] = current
+        # What is no parameter, such as running statistics, is copied as it is.
+        given = dict(model._named_state())
+        for name, tensor in self.module._named_state():
+            if not isinstance(tensor, Parameter):
+                tensor.data[...] = given[name].data
         self.n_averaged += 1
 
     def state_dict(self) -> dict[str, np.ndarray]:
