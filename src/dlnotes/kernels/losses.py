@@ -544,18 +544,19 @@ def _class_targets(input, target, weight, ignore_index, smoothing):
                 f"ignore_index={ignore_index} is for integer labels, but target holds probabilities"
             )
         input, counts = _with_probabilities(input, target)
+        if smoothing:
+            counts = (1 - smoothing) * counts + smoothing / max(1, input.shape[1])
     else:
         input, labels, scale = _with_labels(input, target, weight, ignore_index)
         divisor = None if scale is None else scale.sum()
-        counts = np.zeros(input.shape, input.dtype)
-        np.put_along_axis(counts, labels[:, None], 1, axis=1)
-    if smoothing:
-        counts = (1 - smoothing) * counts + smoothing / max(1, input.shape[1])
+        others = smoothing / max(1, input.shape[1])
+        counts = np.full(input.shape, others, input.dtype)
+        np.put_along_axis(counts, labels[:, None], 1 - smoothing + others, axis=1)
+        if scale is not None:
+            counts *= (target != ignore_index)[:, None]
     if weight is not None:
         weight = _class_weight(weight, input)
         counts = counts * weight.reshape(-1, *[1] * (input.ndim - 2))
-    if not _holds_probabilities(target):
-        counts = counts * (target != ignore_index)[:, None]
     return input, counts, divisor
 
 
