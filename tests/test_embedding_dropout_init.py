@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlnotes
-from dlnotes import check, kernels, nn
+from dlnotes import check, data, kernels, nn, optim, train
 from dlnotes.autograd import Tensor
 from dlnotes.nn import functional as ours
 from dlnotes.nn import init
@@ -314,6 +314,32 @@ def test_dropout_modules_print_as_torchs():
     for name in ("Dropout", "Dropout2d"):
         theirs = repr(getattr(torch.nn, name)(0.2)).replace(", inplace=False", "")
         assert repr(getattr(nn, name)(0.2)) == theirs
+
+
+def test_a_killed_run_resumes_with_the_same_masks(tmp_path):
+    x = h.draw(0, (12, 3), np.float32)
+    y = x.sum(axis=1, keepdims=True)
+
+    def run(epochs, checkpoint=None):
+        dlnotes.manual_seed(5)
+        model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1))
+        loader = data.DataLoader(data.TensorDataset(x, y), batch_size=4, shuffle=True)
+        train.fit(
+            *(model, loader),
+            loss_fn=nn.HuberLoss(),
+            optimizer=optim.AdamW(model.parameters(), lr=0.05, amsgrad=True),
+            epochs=epochs,
+            checkpoint=checkpoint,
+            progress=False,
+            restore_best=False,
+        )
+        return model.state_dict()
+
+    whole = run(5)
+    run(2, tmp_path / "run.npz")
+    resumed = run(5, tmp_path / "run.npz")
+    for key in whole:
+        np.testing.assert_array_equal(resumed[key], whole[key])
 
 
 # ---- initialisers ----------------------------------------------------------------------------

@@ -243,7 +243,8 @@ def cross_entropy(
     if _holds_probabilities(target) or smoothing:
         input, counts, divisor = _class_targets(input, target, weight, ignore_index, smoothing)
         log_p = activations.log_softmax(input, dim=1)
-        return _reduce(-(counts * log_p).sum(axis=1), reduction, divisor=divisor)
+        loss = -np.einsum("nc...,nc...->n...", counts, log_p)  # no array of products
+        return _reduce(loss, reduction, divisor=divisor)
     input, target, scale = _with_labels(input, target, weight, ignore_index)
     largest, log_sum = activations.log_sum_exp(input, dim=1)
     loss = log_sum[:, 0] - (_pick(input, target) - largest[:, 0])
