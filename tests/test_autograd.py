@@ -312,7 +312,12 @@ def test_axes_exchanged_as_torch():
     check(lambda x: x.T, h.draw(0, (2, 3), np.float64))
 
 
-@pytest.mark.parametrize("name", [name for name in autograd.OPERATIONS if "loss" not in name])
+def is_tested_here(name):
+    """Losses and the layers of images and words have tests of their own."""
+    return not any(word in name for word in ("loss", "gaussian", "embedding", "dropout", "bilin"))
+
+
+@pytest.mark.parametrize("name", list(filter(is_tested_here, autograd.OPERATIONS)))
 def test_every_operation_keeps_float32(name):
     rng = np.random.default_rng(0)
     inputs = [rng.uniform(0.1, 0.9, (2, 2)).astype(np.float32)]

@@ -4,7 +4,7 @@
 tensors, and `to_torch` turns a state_dict into torch tensors, so weights go both ways.
 """
 
-from dlnotes.nn import functional, init
+from dlnotes.nn import functional, init, utils
 from dlnotes.nn.activations import (
     ELU,
     GELU,
@@ -18,14 +18,25 @@ from dlnotes.nn.activations import (
     Softplus,
     Tanh,
 )
-from dlnotes.nn.layers import Flatten, Identity, Linear, Sequential
+from dlnotes.nn.dropout import Dropout, Dropout2d
+from dlnotes.nn.embedding import Embedding, EmbeddingBag
+from dlnotes.nn.layers import Bilinear, Flatten, Identity, Linear, Sequential
 from dlnotes.nn.losses import (
     BCELoss,
     BCEWithLogitsLoss,
+    ContrastiveLoss,
+    CosineEmbeddingLoss,
     CrossEntropyLoss,
+    HingeEmbeddingLoss,
+    HuberLoss,
+    KLDivLoss,
     L1Loss,
+    MarginRankingLoss,
     MSELoss,
+    MultiMarginLoss,
     NLLLoss,
+    SmoothL1Loss,
+    TripletMarginLoss,
 )
 from dlnotes.nn.module import Module, Parameter, to_torch
 
@@ -34,26 +45,41 @@ __all__ = [
     "GELU",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "Bilinear",
+    "ContrastiveLoss",
+    "CosineEmbeddingLoss",
     "CrossEntropyLoss",
+    "Dropout",
+    "Dropout2d",
+    "Embedding",
+    "EmbeddingBag",
     "Flatten",
+    "HingeEmbeddingLoss",
+    "HuberLoss",
     "Identity",
+    "KLDivLoss",
     "L1Loss",
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
     "MSELoss",
+    "MarginRankingLoss",
     "Maxout",
     "Module",
+    "MultiMarginLoss",
     "NLLLoss",
     "Parameter",
     "ReLU",
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SmoothL1Loss",
     "Softmax",
     "Softplus",
     "Tanh",
+    "TripletMarginLoss",
     "functional",
     "init",
     "to_torch",
+    "utils",
 ]
