@@ -278,8 +278,42 @@ def _to_weights(backward: Callable) -> Callable:
     return pull_back
 
 
+def _from_all_inputs(backward: Callable) -> Callable:
+    """Adapt a kernel's backward function of (dy, inputs…) that returns a tuple."""
+    return lambda dy, y, *inputs, **settings: backward(dy, *inputs, **settings)
+
+
 def _linear_backward(dy, y, *inputs):
     return kernels.linear_backward(dy, *inputs)[: len(inputs)]
+
+
+def _bilinear_backward(dy, y, *inputs):
+    return kernels.bilinear_backward(dy, *inputs)[: len(inputs)]
+
+
+def _embedding(weight, input, **settings):
+    return kernels.embedding(input, weight, **settings)
+
+
+def _embedding_backward(dy, y, weight, input, **settings):
+    return (kernels.embedding_backward(dy, input, weight, **settings),)
+
+
+def _embedding_bag(weight, *samples, input, **settings):
+    samples = samples[0] if samples else None
+    return kernels.embedding_bag(input, weight, per_sample_weights=samples, **settings)
+
+
+def _embedding_bag_backward(dy, y, *arrays, input, **settings):
+    weight, samples = arrays if len(arrays) == 2 else (*arrays, None)
+    gradients = kernels.embedding_bag_backward(
+        dy, input, weight, per_sample_weights=samples, **settings
+    )
+    return gradients[: len(arrays)]
+
+
+def _dropout_backward(dy, y, x, keep, p):
+    return (kernels.dropout_backward(dy, keep, p),)
 
 
 def _matmul_backward(dy, y, a, b):
@@ -358,6 +392,11 @@ for _op, _forward, _backward in [
     ),
     ("getitem", lambda x, index: x[index], _getitem_backward),
     ("linear", kernels.linear, _linear_backward),
+    ("bilinear", kernels.bilinear, _bilinear_backward),
+    # Indices are a setting, so they get no gradient; the table stands first.
+    ("embedding", _embedding, _embedding_backward),
+    ("embedding_bag", _embedding_bag, _embedding_bag_backward),
+    ("dropout", kernels.dropout, _dropout_backward),
     ("sigmoid", kernels.sigmoid, _from_output(kernels.sigmoid_backward)),
     ("tanh", kernels.tanh, _from_output(kernels.tanh_backward)),
     ("softmax", kernels.softmax, _from_output(kernels.softmax_backward)),
@@ -389,6 +428,39 @@ for _op, _forward, _backward in [
     ("perceptron_loss", kernels.perceptron_loss, _from_inputs(kernels.perceptron_loss_backward)),
     ("hinge_loss", kernels.hinge_loss, _from_inputs(kernels.hinge_loss_backward)),
     ("logistic_loss", kernels.logistic_loss, _from_inputs(kernels.logistic_loss_backward)),
+    ("smooth_l1_loss", kernels.smooth_l1_loss, _from_inputs(kernels.smooth_l1_loss_backward)),
+    ("huber_loss", kernels.huber_loss, _from_inputs(kernels.huber_loss_backward)),
+    (
+        "multi_margin_loss",
+        kernels.multi_margin_loss,
+        _from_inputs(kernels.multi_margin_loss_backward),
+    ),
+    (
+        "hinge_embedding_loss",
+        kernels.hinge_embedding_loss,
+        _from_inputs(kernels.hinge_embedding_loss_backward),
+    ),
+    ("gaussian_kl", kernels.gaussian_kl, _from_all_inputs(kernels.gaussian_kl_backward)),
+    (
+        "margin_ranking_loss",
+        kernels.margin_ranking_loss,
+        _from_all_inputs(kernels.margin_ranking_loss_backward),
+    ),
+    (
+        "cosine_embedding_loss",
+        kernels.cosine_embedding_loss,
+        _from_all_inputs(kernels.cosine_embedding_loss_backward),
+    ),
+    (
+        "contrastive_loss",
+        kernels.contrastive_loss,
+        _from_all_inputs(kernels.contrastive_loss_backward),
+    ),
+    (
+        "triplet_margin_loss",
+        kernels.triplet_margin_loss,
+        _from_all_inputs(kernels.triplet_margin_loss_backward),
+    ),
 ]:
     register(_op, _forward, _backward)
 

@@ -221,10 +221,10 @@ class _Attempt:
 
     def _dies_idle(self, indices: list[int], seconds: int | float) -> bool:
         """Whether a process that has run these cells ends within `seconds` if left alone."""
-        began = time.monotonic()
         _, stopped, _ = self._run(indices)
         if stopped is not None:
             return stopped.by_itself
+        began = time.monotonic()  # not before the cells: on a busy machine they may take longer
         try:
             while time.monotonic() < began + seconds:
                 self.session.idle(min(0.25, self._left(0.25)))
@@ -238,7 +238,7 @@ class _Attempt:
         A cell can leave something behind, such as a timer, that ends the process while a later
         cell or a check runs. Those that run first are then left alone for as long as it took.
         """
-        seconds = min(seconds, 10.0) + 0.5
+        seconds = min(seconds, 10.0) + 1.0
         if not before or not self._dies_idle(before, seconds):
             return None
         low, high = 0, len(before)  # the first `low` cells live, the first `high` die

@@ -61,6 +61,68 @@ def l1_loss_backward(
     return _spread(dy, input.shape, input.dtype, reduction) * np.sign(input - target)
 
 
+def smooth_l1_loss(
+    input: Float[Array, "*shape"],
+    target: Float[Array, "*shape"],
+    reduction: str = "mean",
+    *,
+    beta: Number = 1.0,
+) -> Loss:
+    """Return d²/(2 beta) where |d| < beta and |d| - beta/2 elsewhere, d = input - target.
+
+    beta=0 is the absolute error (Girshick, 2015, with beta = 1).
+    """
+    input, target = _floats_like(input, target)
+    beta = _validate.number("beta", beta, low=0)
+    if beta == 0:
+        return l1_loss(input, target, reduction)
+    return _reduce(_huber(input - target, beta) / beta, reduction)
+
+
+def smooth_l1_loss_backward(
+    dy: Upstream,
+    input: Float[Array, "*shape"],
+    target: Float[Array, "*shape"],
+    reduction: str = "mean",
+    *,
+    beta: Number = 1.0,
+) -> Float[Array, "*shape"]:
+    """Return dinput = dy · (d / beta cut off at ±1)."""
+    input, target = _floats_like(input, target)
+    beta = _validate.number("beta", beta, low=0)
+    if beta == 0:
+        return l1_loss_backward(dy, input, target, reduction)
+    slope = np.clip(input - target, -beta, beta) / beta
+    return _spread(dy, input.shape, input.dtype, reduction) * slope
+
+
+def huber_loss(
+    input: Float[Array, "*shape"],
+    target: Float[Array, "*shape"],
+    reduction: str = "mean",
+    *,
+    delta: Number = 1.0,
+) -> Loss:
+    """Return d²/2 where |d| < delta and delta (|d| - delta/2) elsewhere (Huber, 1964)."""
+    input, target = _floats_like(input, target)
+    return _reduce(_huber(input - target, _above_zero("delta", delta)), reduction)
+
+
+def huber_loss_backward(
+    dy: Upstream,
+    input: Float[Array, "*shape"],
+    target: Float[Array, "*shape"],
+    reduction: str = "mean",
+    *,
+    delta: Number = 1.0,
+) -> Float[Array, "*shape"]:
+    """Return dinput = dy · (input - target cut off at ±delta)."""
+    input, target = _floats_like(input, target)
+    delta = _above_zero("delta", delta)
+    slope = np.clip(input - target, -delta, delta)
+    return _spread(dy, input.shape, input.dtype, reduction) * slope
+
+
 # ---- two classes -----------------------------------------------------------------------------
 
 
@@ -127,13 +189,18 @@ def nll_loss(
     input: Float[np.ndarray, "n classes *rest"],
     target: Integer[np.ndarray, "n *rest"],
     reduction: str = "mean",
+    *,
+    weight: Float[np.ndarray, "classes"] | None = None,
+    ignore_index: int = -100,
 ) -> Loss:
     """Return the negative log-likelihood -input[i, target[i]].
 
-    input: log-probabilities (n, classes, …); target: integer labels (n, …).
+    input: log-probabilities (n, classes, …); target: integer labels (n, …). `weight` multiplies
+    the loss of each class's samples, and samples labelled `ignore_index` count nothing; the mean
+    divides by the sum of the weights that were used.
     """
-    input, target = _with_labels(input, target)
-    return _reduce(-_pick(input, target), reduction)
+    input, target, scale = _with_labels(input, target, weight, ignore_index)
+    return _reduce_scaled(-_pick(input, target), scale, reduction)
 
 
 def nll_loss_backward(
@@ -141,11 +208,14 @@ def nll_loss_backward(
     input: Float[np.ndarray, "n classes *rest"],
     target: Integer[np.ndarray, "n *rest"],
     reduction: str = "mean",
+    *,
+    weight: Float[np.ndarray, "classes"] | None = None,
+    ignore_index: int = -100,
 ) -> Float[np.ndarray, "n classes *rest"]:
-    """Return dinput: -dy at the labelled class of each sample, 0 elsewhere."""
-    input, target = _with_labels(input, target)
+    """Return dinput: -dy · weight at the labelled class of each sample, 0 elsewhere."""
+    input, target, scale = _with_labels(input, target, weight, ignore_index)
     dinput = np.zeros(input.shape, input.dtype)
-    dloss = _spread(dy, target.shape, input.dtype, reduction)
+    dloss = _spread_scaled(dy, target.shape, input.dtype, scale, reduction)
     np.put_along_axis(dinput, target[:, None], -dloss[:, None], axis=1)
     return dinput
 
@@ -154,18 +224,31 @@ def cross_entropy(
     input: Float[np.ndarray, "n classes *rest"],
     target: Integer[np.ndarray, "n *rest"] | Float[np.ndarray, "n classes *rest"],
     reduction: str = "mean",
+    *,
+    weight: Float[np.ndarray, "classes"] | None = None,
+    ignore_index: int = -100,
+    label_smoothing: Number = 0.0,
 ) -> Loss:
     """Return -log softmax(input) at the target, or its mean under target probabilities.
 
     input: logits (n, classes, …). target: integer labels (n, …), or probabilities of the
     shape of input. The mean is over samples, not over classes.
+
+    `label_smoothing` ε mixes the target with equal probabilities: (1 - ε) target + ε / classes
+    (Szegedy et al., 2016). `weight` multiplies each class's part of the sum. With labels, those
+    that are `ignore_index` count nothing, and the mean divides by the sum of the labels' weights;
+    with probabilities it divides by the number of samples, weights or not.
     """
-    input, target = _with_labels_or_probabilities(input, target)
-    if target.ndim < input.ndim:
-        largest, log_sum = activations.log_sum_exp(input, dim=1)
-        return _reduce(log_sum[:, 0] - (_pick(input, target) - largest[:, 0]), reduction)
-    log_p = activations.log_softmax(input, dim=1)
-    return _reduce(-(target * log_p).sum(axis=1), reduction)
+    smoothing = _validate.number("label_smoothing", label_smoothing, low=0, high=1)
+    if _holds_probabilities(target) or smoothing:
+        input, counts, divisor = _class_targets(input, target, weight, ignore_index, smoothing)
+        log_p = activations.log_softmax(input, dim=1)
+        loss = -np.einsum("nc...,nc...->n...", counts, log_p)  # no array of products
+        return _reduce(loss, reduction, divisor=divisor)
+    input, target, scale = _with_labels(input, target, weight, ignore_index)
+    largest, log_sum = activations.log_sum_exp(input, dim=1)
+    loss = log_sum[:, 0] - (_pick(input, target) - largest[:, 0])
+    return _reduce_scaled(loss, scale, reduction)
 
 
 def cross_entropy_backward(
@@ -173,35 +256,92 @@ def cross_entropy_backward(
     input: Float[np.ndarray, "n classes *rest"],
     target: Integer[np.ndarray, "n *rest"] | Float[np.ndarray, "n classes *rest"],
     reduction: str = "mean",
+    *,
+    weight: Float[np.ndarray, "classes"] | None = None,
+    ignore_index: int = -100,
+    label_smoothing: Number = 0.0,
 ) -> Float[np.ndarray, "n classes *rest"]:
     """Return dinput = dy · (softmax(input) - target), labels counting as one-hot rows.
 
-    Probabilities that sum to s instead of 1 give dy · (s · softmax(input) - target).
+    Targets that sum to s instead of 1, by their weights say, give dy · (s · softmax(input) -
+    target).
     """
-    input, target = _with_labels_or_probabilities(input, target)
-    samples = (input.shape[0], *input.shape[2:])
-    dloss = _spread(dy, samples, input.dtype, reduction)[:, None]
+    smoothing = _validate.number("label_smoothing", label_smoothing, low=0, high=1)
+    if _holds_probabilities(target) or smoothing:
+        input, counts, divisor = _class_targets(input, target, weight, ignore_index, smoothing)
+        samples = (input.shape[0], *input.shape[2:])
+        dloss = _spread(dy, samples, input.dtype, reduction, divisor=divisor)[:, None]
+        dinput = activations.softmax(input, dim=1)
+        dinput *= dloss * counts.sum(axis=1, keepdims=True)
+        dinput -= dloss * counts
+        return dinput
+    input, target, scale = _with_labels(input, target, weight, ignore_index)
+    dloss = _spread_scaled(dy, target.shape, input.dtype, scale, reduction)[:, None]
     dinput = activations.softmax(input, dim=1)
-    if target.ndim < input.ndim:
-        dinput *= dloss
-        label = target[:, None]
-        at_label = np.take_along_axis(dinput, label, axis=1) - dloss
-        np.put_along_axis(dinput, label, at_label, axis=1)
-    else:
-        dinput *= dloss * target.sum(axis=1, keepdims=True)
-        dinput -= dloss * target
+    dinput *= dloss
+    label = target[:, None]
+    at_label = np.take_along_axis(dinput, label, axis=1) - dloss
+    np.put_along_axis(dinput, label, at_label, axis=1)
     return dinput
 
 
+def multi_margin_loss(
+    input: Float[np.ndarray, "n classes"],
+    target: Integer[np.ndarray, "n"],
+    p: int = 1,
+    margin: Number = 1.0,
+    weight: Float[np.ndarray, "classes"] | None = None,
+    reduction: str = "mean",
+) -> Loss:
+    """Return Σ over wrong classes j of max(0, margin - x_label + x_j)^p / classes.
+
+    The hinge loss of several classes (Weston and Watkins, 1999); p is 1 or 2. `weight` multiplies
+    the loss by the weight of the label's class; the mean is over samples all the same.
+    """
+    input, target, excess, scale = _margins(input, target, p, margin, weight)
+    loss = (excess**p).sum(axis=1) / input.dtype.type(input.shape[1])
+    return _reduce(loss if scale is None else loss * scale, reduction)
+
+
+def multi_margin_loss_backward(
+    dy: Upstream,
+    input: Float[np.ndarray, "n classes"],
+    target: Integer[np.ndarray, "n"],
+    p: int = 1,
+    margin: Number = 1.0,
+    weight: Float[np.ndarray, "classes"] | None = None,
+    reduction: str = "mean",
+) -> Float[np.ndarray, "n classes"]:
+    """Return dinput: p · max(0, …)^(p - 1) / classes, and at the label minus the sum of them."""
+    input, target, excess, scale = _margins(input, target, p, margin, weight)
+    dloss = _spread(dy, target.shape, input.dtype, reduction)
+    dloss = (dloss if scale is None else dloss * scale) / input.dtype.type(input.shape[1])
+    dinput = dloss[:, None] * ((excess > 0) if p == 1 else 2 * excess)
+    np.put_along_axis(dinput, target[:, None], -dinput.sum(axis=1, keepdims=True), axis=1)
+    return dinput
+
+
+# ---- divergences -----------------------------------------------------------------------------
+
+
 def kl_div(
-    input: Float[Array, "*shape"], target: Float[Array, "*shape"], reduction: str = "mean"
+    input: Float[Array, "*shape"],
+    target: Float[Array, "*shape"],
+    reduction: str = "mean",
+    *,
+    log_target: bool = False,
 ) -> Loss:
     """Return t (log t - input) with input = log q, t = target: summed over classes, KL(t ‖ q).
 
-    0 log 0 counts as 0. reduction="mean" divides by all entries, as in torch; "batchmean"
-    divides by the first axis, which is the divergence of the definition.
+    0 log 0 counts as 0. With log_target, target holds log t. reduction="mean" divides by all
+    entries, as in torch; "batchmean" divides by the first axis, which is the divergence of the
+    definition.
     """
     input, target = _floats_like(input, target)
+    if log_target:
+        # Where t is 0 its logarithm is -∞: 0 · (-∞) counts as 0 here, too.
+        difference = np.where(target > -np.inf, target, input) - input
+        return _reduce(np.exp(target) * difference, reduction, batchmean=True)
     _validate.probabilities("target", target)
     log_target = np.log(np.where(target > 0, target, target.dtype.type(1)))
     return _reduce(target * (log_target - input), reduction, batchmean=True)
@@ -212,11 +352,39 @@ def kl_div_backward(
     input: Float[Array, "*shape"],
     target: Float[Array, "*shape"],
     reduction: str = "mean",
+    *,
+    log_target: bool = False,
 ) -> Float[Array, "*shape"]:
-    """Return dinput = -dy · target."""
+    """Return dinput = -dy · t."""
     input, target = _floats_like(input, target)
-    _validate.probabilities("target", target)
-    return -_spread(dy, input.shape, input.dtype, reduction, batchmean=True) * target
+    t = np.exp(target) if log_target else _validate.probabilities("target", target)
+    return -_spread(dy, input.shape, input.dtype, reduction, batchmean=True) * t
+
+
+def gaussian_kl(
+    mean: Float[Array, "*shape"], log_variance: Float[Array, "*shape"], reduction: str = "mean"
+) -> Loss:
+    """Return KL(N(μ, σ²) ‖ N(0, 1)) = (μ² + σ² - 1 - log σ²) / 2 of each entry.
+
+    The term that keeps a variational autoencoder's code near its prior (Kingma and Welling, 2014);
+    reduction="batchmean" sums over the code and divides by the first axis, as their bound does.
+    """
+    mean, log_variance = _means_and_variances(mean, log_variance)
+    # expm1(x) - x = σ² - 1 - log σ² keeps its digits near σ = 1.
+    kl = (mean * mean + (np.expm1(log_variance) - log_variance)) / 2
+    return _reduce(kl, reduction, batchmean=True)
+
+
+def gaussian_kl_backward(
+    dy: Upstream,
+    mean: Float[Array, "*shape"],
+    log_variance: Float[Array, "*shape"],
+    reduction: str = "mean",
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """Return (dmean, dlog_variance) = dy · (μ, (σ² - 1) / 2)."""
+    mean, log_variance = _means_and_variances(mean, log_variance)
+    dloss = _spread(dy, mean.shape, mean.dtype, reduction, batchmean=True)
+    return dloss * mean, dloss * (np.expm1(log_variance) / 2)
 
 
 # ---- on the margin: m = y f(x) with labels y = ±1, positive when the sign is right ------------
@@ -281,17 +449,17 @@ def logistic_loss_backward(
 # ---- shared pieces ---------------------------------------------------------------------------
 
 
-def _reduce(loss, reduction, *, batchmean=False):
-    """Return the loss itself, its sum, or its mean."""
+def _reduce(loss, reduction, *, batchmean=False, divisor=None):
+    """Return the loss itself, its sum, or its mean (the sum by `divisor` where there is one)."""
     _check_reduction(reduction, batchmean)
     if reduction == "none":
         return loss
-    count = _count(loss.shape, reduction)
+    count = _divisor(loss.shape, reduction, divisor)
     # 0 / 0, the mean over an empty batch, is NaN without a warning, as in torch.
     return loss.sum() / loss.dtype.type(count) if count else loss.dtype.type(np.nan)
 
 
-def _spread(dy, shape, dtype, reduction, *, batchmean=False):
+def _spread(dy, shape, dtype, reduction, *, batchmean=False, divisor=None):
     """Return the gradient with respect to each sample's loss: an array of `shape`."""
     _check_reduction(reduction, batchmean)
     if isinstance(dy, np.ndarray | np.floating):
@@ -303,8 +471,26 @@ def _spread(dy, shape, dtype, reduction, *, batchmean=False):
     if reduction == "none":
         return _validate.has_shape("dy", dy, shape, 'the shape of the loss with reduction="none"')
     _validate.has_shape("dy", dy, (), f"a number, since reduction={reduction!r}")
-    # max: with an empty batch there is no entry to divide for.
-    return np.full(shape, dy / dtype.type(max(1, _count(shape, reduction))), dtype)
+    # 1: with an empty batch there is no entry to divide for.
+    return np.full(shape, dy / dtype.type(_divisor(shape, reduction, divisor) or 1), dtype)
+
+
+def _reduce_scaled(loss, scale, reduction):
+    """Reduce losses that count by `scale` each (None: all alike)."""
+    if scale is None:
+        return _reduce(loss, reduction)
+    return _reduce(loss * scale, reduction, divisor=scale.sum())
+
+
+def _spread_scaled(dy, shape, dtype, scale, reduction):
+    """Return the gradient with respect to each sample's loss before it was scaled."""
+    if scale is None:
+        return _spread(dy, shape, dtype, reduction)
+    return _spread(dy, shape, dtype, reduction, divisor=scale.sum()) * scale
+
+
+def _divisor(shape, reduction, given):
+    return given if given is not None and reduction == "mean" else _count(shape, reduction)
 
 
 def _count(shape, reduction):
@@ -326,15 +512,56 @@ def _floats_like(input, target):
     return input, target
 
 
-def _with_labels(input, target):
+def _with_labels(input, target, weight=None, ignore_index=-100):
+    """Return input, labels (0 where ignored) and what each sample counts (None: all alike)."""
     input = _validate.floats("input", input, min_ndim=2)
-    samples = (input.shape[0], *input.shape[2:])
-    return input, _validate.labels("target", target, classes=input.shape[1], shape=samples)
+    weight = _class_weight(weight, input)
+    ignore_index = _validate.integer("ignore_index", ignore_index)
+    samples, ignored = (input.shape[0], *input.shape[2:]), None
+    if isinstance(target, np.ndarray) and np.issubdtype(target.dtype, np.integer):
+        ignored = target == ignore_index
+        if ignored.any():
+            target = np.where(ignored, 0, target)
+        else:
+            ignored = None
+    target = _validate.labels("target", target, classes=input.shape[1], shape=samples)
+    scale = None if weight is None else weight[target]
+    if ignored is not None:
+        scale = np.ones(samples, input.dtype) if scale is None else scale
+        scale = np.where(ignored, input.dtype.type(0), scale)
+    return input, target, scale
 
 
-def _with_labels_or_probabilities(input, target):
-    if not (isinstance(target, np.ndarray) and np.issubdtype(target.dtype, np.floating)):
-        return _with_labels(input, target)
+def _holds_probabilities(target):
+    return isinstance(target, np.ndarray) and np.issubdtype(target.dtype, np.floating)
+
+
+def _class_targets(input, target, weight, ignore_index, smoothing):
+    """Return input, what each class of each sample counts, and the divisor of the mean or None."""
+    ignore_index, divisor = _validate.integer("ignore_index", ignore_index), None
+    if _holds_probabilities(target):
+        if ignore_index >= 0:
+            raise ValueError(
+                f"ignore_index={ignore_index} is for integer labels, but target holds probabilities"
+            )
+        input, counts = _with_probabilities(input, target)
+        if smoothing:
+            counts = (1 - smoothing) * counts + smoothing / max(1, input.shape[1])
+    else:
+        input, labels, scale = _with_labels(input, target, weight, ignore_index)
+        divisor = None if scale is None else scale.sum()
+        others = smoothing / max(1, input.shape[1])
+        counts = np.full(input.shape, others, input.dtype)
+        np.put_along_axis(counts, labels[:, None], 1 - smoothing + others, axis=1)
+        if scale is not None:
+            counts *= (target != ignore_index)[:, None]
+    if weight is not None:
+        weight = _class_weight(weight, input)
+        counts = counts * weight.reshape(-1, *[1] * (input.ndim - 2))
+    return input, counts, divisor
+
+
+def _with_probabilities(input, target):
     input = _validate.floats("input", input, min_ndim=2)
     if target.ndim == input.ndim - 1:
         raise TypeError(
@@ -343,6 +570,49 @@ def _with_labels_or_probabilities(input, target):
         )
     input, target = _floats_like(input, target)
     return input, _validate.probabilities("target", target)
+
+
+def _class_weight(weight, input):
+    """Return the weights of the classes, checked, or None."""
+    if weight is None:
+        return None
+    weight = _validate.floats("weight", weight)
+    _validate.same_dtype(input=input, weight=weight)
+    return _validate.has_shape("weight", weight, input.shape[1:2], "one for each class")
+
+
+def _margins(input, target, p, margin, weight):
+    """Return the checked arrays, max(0, margin - x_label + x_j) with 0 at the label, and scale."""
+    input = _validate.floats("input", input, ndim=2)
+    if _validate.integer("p", p) not in (1, 2):
+        raise ValueError(f"p must be 1 or 2, got {p}")
+    margin = _validate.number("margin", margin)
+    # No label is ignored here: -1 is no label.
+    input, target, scale = _with_labels(input, target, weight, ignore_index=-1)
+    excess = np.maximum(input - _pick(input, target)[:, None] + margin, 0)
+    np.put_along_axis(excess, target[:, None], 0, axis=1)
+    return input, target, excess, scale
+
+
+def _huber(difference, delta):
+    size = np.abs(difference)
+    square = np.minimum(size, delta)  # the part of |d| below delta: no square of a large number
+    return square * (size - square / 2)
+
+
+def _above_zero(name, value):
+    value = _validate.number(name, value, low=0)
+    if value == 0:
+        raise ValueError(f"{name} must be above 0, got 0")
+    return value
+
+
+def _means_and_variances(mean, log_variance):
+    mean = _validate.floats("mean", mean)
+    log_variance = _validate.floats("log_variance", log_variance)
+    _validate.same_dtype(mean=mean, log_variance=log_variance)
+    _validate.same_shape(mean=mean, log_variance=log_variance)
+    return mean, log_variance
 
 
 def _pick(values, target):

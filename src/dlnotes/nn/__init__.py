@@ -4,7 +4,7 @@
 tensors, and `to_torch` turns a state_dict into torch tensors, so weights go both ways.
 """
 
-from dlnotes.nn import functional, init
+from dlnotes.nn import functional, init, utils
 from dlnotes.nn.activations import (
     ELU,
     GELU,
@@ -27,14 +27,25 @@ from dlnotes.nn.conv import (
     Fold,
     Unfold,
 )
-from dlnotes.nn.layers import Flatten, Identity, Linear, Sequential
+from dlnotes.nn.dropout import Dropout, Dropout2d
+from dlnotes.nn.embedding import Embedding, EmbeddingBag
+from dlnotes.nn.layers import Bilinear, Flatten, Identity, Linear, Sequential
 from dlnotes.nn.losses import (
     BCELoss,
     BCEWithLogitsLoss,
+    ContrastiveLoss,
+    CosineEmbeddingLoss,
     CrossEntropyLoss,
+    HingeEmbeddingLoss,
+    HuberLoss,
+    KLDivLoss,
     L1Loss,
+    MarginRankingLoss,
     MSELoss,
+    MultiMarginLoss,
     NLLLoss,
+    SmoothL1Loss,
+    TripletMarginLoss,
 )
 from dlnotes.nn.module import Module, Parameter, to_torch
 from dlnotes.nn.norm import (
@@ -69,17 +80,27 @@ __all__ = [
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
+    "Bilinear",
+    "ContrastiveLoss",
     "Conv1d",
     "Conv2d",
     "Conv3d",
     "ConvTranspose1d",
     "ConvTranspose2d",
+    "CosineEmbeddingLoss",
     "CrossEntropyLoss",
+    "Dropout",
+    "Dropout2d",
+    "Embedding",
+    "EmbeddingBag",
     "Flatten",
     "Fold",
     "GroupNorm",
+    "HingeEmbeddingLoss",
+    "HuberLoss",
     "Identity",
     "InstanceNorm2d",
+    "KLDivLoss",
     "L1Loss",
     "LPPool1d",
     "LPPool2d",
@@ -89,11 +110,13 @@ __all__ = [
     "LocalResponseNorm",
     "LogSoftmax",
     "MSELoss",
+    "MarginRankingLoss",
     "MaxPool1d",
     "MaxPool2d",
     "MaxUnpool2d",
     "Maxout",
     "Module",
+    "MultiMarginLoss",
     "NLLLoss",
     "Parameter",
     "RMSNorm",
@@ -101,11 +124,14 @@ __all__ = [
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SmoothL1Loss",
     "Softmax",
     "Softplus",
     "Tanh",
+    "TripletMarginLoss",
     "Unfold",
     "functional",
     "init",
     "to_torch",
+    "utils",
 ]

@@ -9,7 +9,7 @@ import functools
 
 import numpy as np
 
-from dlnotes import kernels
+from dlnotes import _validate, kernels, random
 from dlnotes._validate import Number
 from dlnotes.autograd import Tensor, apply
 
@@ -39,6 +39,65 @@ def _one_sample_too(ndim: int):
 def linear(input, weight, bias=None) -> Tensor:
     """Return input Wᵀ + b; weight: (out, in), bias: (out,) or None."""
     return apply("linear", input, weight) if bias is None else apply("linear", input, weight, bias)
+
+
+def bilinear(input1, input2, weight, bias=None) -> Tensor:
+    """Return input1ᵀ W_k input2 + b_k; weight: (out, in1, in2), bias: (out,) or None."""
+    inputs = (input1, input2, weight) if bias is None else (input1, input2, weight, bias)
+    return apply("bilinear", *inputs)
+
+
+def one_hot(tensor, num_classes: int = -1) -> Tensor:
+    """Return int64 rows that are 1 at the label and 0 elsewhere."""
+    return Tensor(kernels.one_hot(_constant("tensor", tensor), num_classes))
+
+
+def embedding(
+    input, weight, padding_idx: int | None = None, *, scale_grad_by_freq: bool = False
+) -> Tensor:
+    """Return the rows of weight (rows, d) that the integers `input` name."""
+    settings = {"padding_idx": padding_idx, "scale_grad_by_freq": scale_grad_by_freq}
+    return apply("embedding", weight, input=_constant("input", input), **settings)
+
+
+def embedding_bag(
+    input,
+    weight,
+    offsets=None,
+    *,
+    mode: str = "mean",
+    per_sample_weights=None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """Return the sum, mean or largest entries of the rows in each bag of indices."""
+    inputs = (weight,) if per_sample_weights is None else (weight, per_sample_weights)
+    return apply(
+        *("embedding_bag", *inputs),
+        input=_constant("input", input),
+        offsets=_constant("offsets", offsets),
+        mode=mode,
+        include_last_offset=include_last_offset,
+        padding_idx=padding_idx,
+    )
+
+
+def dropout(input, p: Number = 0.5, training: bool = True, *, generator=None) -> Tensor:
+    """Return the input with each entry set to 0 with probability p, the rest times 1/(1 - p).
+
+    The mask is drawn from `generator`, by default `dlnotes.random.generator()`. Without
+    training=True, or with p = 0, nothing is drawn and the input is returned.
+    """
+    input = input if isinstance(input, Tensor) else Tensor(input)
+    return _dropout(input, input.shape, p, training, generator)
+
+
+def dropout2d(input, p: Number = 0.5, training: bool = True, *, generator=None) -> Tensor:
+    """Return (n, channels, h, w) with whole channels of a sample set to 0 with probability p."""
+    input = input if isinstance(input, Tensor) else Tensor(input)
+    if input.ndim != 4:
+        raise ValueError(f"input must have 4 axes (n, channels, h, w), got shape {input.shape}")
+    return _dropout(input, (*input.shape[:2], 1, 1), p, training, generator)
 
 
 def sigmoid(input) -> Tensor:
@@ -472,19 +531,99 @@ def binary_cross_entropy_with_logits(input, target, reduction: str = "mean") -> 
     return _loss("binary_cross_entropy_with_logits", input, target, reduction)
 
 
-def nll_loss(input, target, reduction: str = "mean") -> Tensor:
+def smooth_l1_loss(input, target, reduction: str = "mean", beta: Number = 1.0) -> Tensor:
+    """Return the squared error where it is small and the absolute error where it is large."""
+    return _loss("smooth_l1_loss", input, target, reduction, beta=beta)
+
+
+def huber_loss(input, target, reduction: str = "mean", delta: Number = 1.0) -> Tensor:
+    """Return delta times the smooth absolute error."""
+    return _loss("huber_loss", input, target, reduction, delta=delta)
+
+
+def nll_loss(
+    input, target, reduction: str = "mean", *, weight=None, ignore_index: int = -100
+) -> Tensor:
     """Return minus the log-probability of each sample's label."""
-    return _loss("nll_loss", input, target, reduction)
+    settings = {"weight": _constant("weight", weight), "ignore_index": ignore_index}
+    return _loss("nll_loss", input, target, reduction, **settings)
 
 
-def cross_entropy(input, target, reduction: str = "mean") -> Tensor:
+def cross_entropy(
+    input,
+    target,
+    reduction: str = "mean",
+    *,
+    weight=None,
+    ignore_index: int = -100,
+    label_smoothing: Number = 0.0,
+) -> Tensor:
     """Return the cross-entropy of softmax(input) and labels or target probabilities."""
-    return _loss("cross_entropy", input, target, reduction)
+    settings = {"weight": _constant("weight", weight), "ignore_index": ignore_index}
+    settings["label_smoothing"] = label_smoothing
+    return _loss("cross_entropy", input, target, reduction, **settings)
 
 
-def kl_div(input, target, reduction: str = "mean") -> Tensor:
+def multi_margin_loss(
+    input, target, p: int = 1, margin: Number = 1.0, weight=None, reduction: str = "mean"
+) -> Tensor:
+    """Return the hinge loss of several classes."""
+    settings = {"p": p, "margin": margin, "weight": _constant("weight", weight)}
+    return _loss("multi_margin_loss", input, target, reduction, **settings)
+
+
+def kl_div(input, target, reduction: str = "mean", *, log_target: bool = False) -> Tensor:
     """Return the divergence of target probabilities from log-probabilities `input`."""
-    return _loss("kl_div", input, target, reduction)
+    return _loss("kl_div", input, target, reduction, log_target=log_target)
+
+
+def gaussian_kl(mean, log_variance, reduction: str = "mean") -> Tensor:
+    """Return the divergence of normal distributions from the standard one."""
+    return apply("gaussian_kl", mean, log_variance, reduction=reduction)
+
+
+def margin_ranking_loss(
+    input1, input2, target, margin: Number = 0.0, reduction: str = "mean"
+) -> Tensor:
+    """Return how far the pair is from the order that target (±1) says, with a margin."""
+    settings = {"target": _constant("target", target), "margin": margin, "reduction": reduction}
+    return apply("margin_ranking_loss", input1, input2, **settings)
+
+
+def hinge_embedding_loss(input, target, margin: Number = 1.0, reduction: str = "mean") -> Tensor:
+    """Return the distance `input` of like pairs, and what unlike ones lack to the margin."""
+    return _loss("hinge_embedding_loss", input, target, reduction, margin=margin)
+
+
+def cosine_embedding_loss(
+    input1, input2, target, margin: Number = 0.0, reduction: str = "mean"
+) -> Tensor:
+    """Return 1 - cos of like pairs, and what the cosine of unlike ones has above the margin."""
+    settings = {"target": _constant("target", target), "margin": margin, "reduction": reduction}
+    return apply("cosine_embedding_loss", input1, input2, **settings)
+
+
+def contrastive_loss(
+    input1, input2, target, margin: Number = 1.0, reduction: str = "mean"
+) -> Tensor:
+    """Return half the squared distance of like pairs, or what unlike ones lack to the margin."""
+    settings = {"target": _constant("target", target), "margin": margin, "reduction": reduction}
+    return apply("contrastive_loss", input1, input2, **settings)
+
+
+def triplet_margin_loss(
+    anchor,
+    positive,
+    negative,
+    margin: Number = 1.0,
+    p: Number = 2.0,
+    eps: Number = 1e-6,
+    swap: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """Return max(0, d(anchor, positive) - d(anchor, negative) + margin)."""
+    settings = {"margin": margin, "p": p, "eps": eps, "swap": swap, "reduction": reduction}
+    return apply("triplet_margin_loss", anchor, positive, negative, **settings)
 
 
 def zero_one_loss(margin, reduction: str = "mean") -> Tensor:
@@ -505,14 +644,6 @@ def hinge_loss(margin, reduction: str = "mean") -> Tensor:
 def logistic_loss(margin, reduction: str = "mean") -> Tensor:
     """Return log(1 + e^-margin)."""
     return apply("logistic_loss", margin, reduction=reduction)
-
-
-def _loss(op: str, input, target, reduction: str) -> Tensor:
-    if isinstance(target, Tensor):
-        if target.requires_grad:
-            raise ValueError("target gets no gradient: pass target.detach()")
-        target = target.data
-    return apply(op, input, target=np.asarray(target), reduction=reduction)
 
 
 def _with_weights(op: str, input, weight, bias, **settings) -> Tensor:
@@ -542,3 +673,28 @@ def _array(value):
 
 def _tensor(value) -> Tensor:
     return value if isinstance(value, Tensor) else Tensor(value)
+
+
+def _dropout(input: Tensor, shape: tuple, p, training: bool, generator) -> Tensor:
+    p = _validate.number("p", p, low=0, high=1)
+    if not isinstance(training, bool):
+        raise TypeError(f"training must be True or False, got {type(training).__name__}")
+    if not training or p == 0:
+        return input
+    generator = random.generator() if generator is None else generator
+    keep = np.asarray(generator.random(shape, dtype=np.float32) >= p)
+    return apply("dropout", input, keep=keep, p=p)
+
+
+def _loss(op: str, input, target, reduction: str, **settings) -> Tensor:
+    target = _constant("target", target)
+    return apply(op, input, target=target, reduction=reduction, **settings)
+
+
+def _constant(name: str, value) -> np.ndarray | None:
+    """Return the array of what gets no gradient; ValueError for a tensor that wants one."""
+    if isinstance(value, Tensor):
+        if value.requires_grad:
+            raise ValueError(f"{name} gets no gradient: pass {name}.detach()")
+        value = value.data
+    return None if value is None else np.asarray(value)

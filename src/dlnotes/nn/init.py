@@ -80,6 +80,82 @@ def kaiming_normal_(
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
 
 
+def trunc_normal_(
+    tensor: Tensor,
+    mean: Number = 0.0,
+    std: Number = 1.0,
+    a: Number = -2.0,
+    b: Number = 2.0,
+    generator=None,
+) -> Tensor:
+    """Draw from the normal distribution cut off at a and b (numbers, not multiples of std)."""
+    from scipy.special import ndtr, ndtri
+
+    mean, std = _validate.number("mean", mean), _validate.number("std", std, low=0)
+    a, b = _validate.number("a", a), _validate.number("b", b)
+    if a >= b or std == 0:
+        raise ValueError(f"a must be below b and std above 0, got a={a}, b={b} and std={std}")
+    low, high = ndtr((a - mean) / std), ndtr((b - mean) / std)
+    quantiles = _rng(generator).uniform(low, high, _leaf(tensor).shape)
+    return _fill(tensor, np.clip(mean + std * ndtri(quantiles), a, b))
+
+
+def orthogonal_(tensor: Tensor, gain: Number = 1, generator=None) -> Tensor:
+    """Fill with gain times a random orthogonal matrix, trailing axes joined into one.
+
+    Rows are orthonormal where there are no more rows than columns, else columns are; lengths then
+    pass a linear layer unchanged (Saxe, McClelland and Ganguli, 2014).
+    """
+    gain = _validate.number("gain", gain)
+    shape = _leaf(tensor).shape
+    if len(shape) < 2:
+        raise ValueError(f"tensor must have two or more axes, got {shape}")
+    if 0 in shape:
+        return tensor
+    rows, columns = shape[0], math.prod(shape[1:])
+    q, r = np.linalg.qr(_rng(generator).normal(size=(max(rows, columns), min(rows, columns))))
+    q = q * np.sign(np.diag(r))  # so that all orthogonal matrices are equally likely
+    return _fill(tensor, gain * (q if rows >= columns else q.T).reshape(shape))
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """Fill a matrix with ones on the diagonal and zeros elsewhere."""
+    shape = _leaf(tensor).shape
+    if len(shape) != 2:
+        raise ValueError(f"tensor must have 2 axes, got {shape}")
+    return _fill(tensor, np.eye(*shape))
+
+
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """Fill a convolution's weight (out, in / groups, …) so that it passes channels on unchanged.
+
+    In each group the first channels are passed on, as many as there are on both sides.
+    """
+    shape, groups = _leaf(tensor).shape, _validate.integer("groups", groups, low=1)
+    if len(shape) not in (3, 4, 5):
+        raise ValueError(f"tensor must have 3, 4 or 5 axes, got {shape}")
+    if shape[0] % groups:
+        raise ValueError(f"groups must divide the {shape[0]} output channels, got {groups}")
+    values, size = np.zeros(shape), shape[0] // groups
+    centre = tuple(n // 2 for n in shape[2:])
+    for group in range(groups):
+        for channel in range(min(size, shape[1])):
+            values[(group * size + channel, channel, *centre)] = 1
+    return _fill(tensor, values)
+
+
+def sparse_(tensor: Tensor, sparsity: Number, std: Number = 0.01, generator=None) -> Tensor:
+    """Draw normally, then set the share `sparsity` of each column to 0 (Martens, 2010)."""
+    sparsity = _validate.number("sparsity", sparsity, low=0, high=1)
+    shape, rng = _leaf(tensor).shape, _rng(generator)
+    if len(shape) != 2:
+        raise ValueError(f"tensor must have 2 axes, got {shape}")
+    normal_(tensor, 0.0, std, rng)
+    for column in range(shape[1]):
+        tensor.data[rng.permutation(shape[0])[: math.ceil(sparsity * shape[0])], column] = 0
+    return tensor
+
+
 def calculate_gain(nonlinearity: str, param: Number | None = None) -> float:
     """Return the factor by which torch widens an initialisation for this activation.
 

@@ -1,4 +1,4 @@
-"""Linear, Flatten, Identity and Sequential."""
+"""Linear, Bilinear, Flatten, Identity and Sequential."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -44,6 +44,50 @@ class Linear(Module):
         """Return the sizes."""
         sizes = f"in_features={self.in_features}, out_features={self.out_features}"
         return f"{sizes}, bias={self.bias is not None}"
+
+
+class Bilinear(Module):
+    """y_k = x₁ᵀ W_k x₂ + b_k: (…, in1_features), (…, in2_features) → (…, out_features).
+
+    weight: (out, in1, in2), bias: (out,) or None. Both are drawn as in torch, uniformly between
+    ±1/√in1_features, from `dlnotes.random.generator()`.
+    """
+
+    def __init__(
+        self,
+        in1_features: int,
+        in2_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype=np.float32,
+    ):
+        super().__init__()
+        self.in1_features = _validate.integer("in1_features", in1_features, low=1)
+        self.in2_features = _validate.integer("in2_features", in2_features, low=1)
+        self.out_features = _validate.integer("out_features", out_features, low=1)
+        shape = (self.out_features, self.in1_features, self.in2_features)
+        self.weight = Parameter(np.empty(shape, dtype))
+        self.register_parameter("bias", None)
+        if bias:
+            self.bias = Parameter(np.empty(self.out_features, dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew."""
+        bound = 1 / math.sqrt(self.in1_features)
+        init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, input1, input2) -> Tensor:
+        """Return input1ᵀ W_k input2 + b_k for each k."""
+        return F.bilinear(input1, input2, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Return the sizes."""
+        sizes = f"in1_features={self.in1_features}, in2_features={self.in2_features}"
+        return f"{sizes}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
 class Flatten(Module):

@@ -1,6 +1,7 @@
 """Losses as modules: loss = CrossEntropyLoss()(output, target)."""
 
 from dlnotes import _validate
+from dlnotes._validate import Number
 from dlnotes.autograd import Tensor
 from dlnotes.nn import functional as F
 from dlnotes.nn.module import Module
@@ -44,17 +45,167 @@ class BCEWithLogitsLoss(_Loss):
         return F.binary_cross_entropy_with_logits(input, target, self.reduction)
 
 
-class NLLLoss(_Loss):
-    """Negative log-likelihood of log-probabilities and integer labels."""
+class SmoothL1Loss(_Loss):
+    """Squared error where it is below beta, absolute error beyond."""
+
+    def __init__(self, *, reduction: str = "mean", beta: Number = 1.0):
+        super().__init__(reduction=reduction)
+        self.beta = _validate.number("beta", beta, low=0)
 
     def forward(self, input, target) -> Tensor:
         """Return the loss."""
-        return F.nll_loss(input, target, self.reduction)
+        return F.smooth_l1_loss(input, target, self.reduction, self.beta)
+
+
+class HuberLoss(_Loss):
+    """Half the squared error where it is below delta, delta times the absolute error beyond."""
+
+    def __init__(self, reduction: str = "mean", delta: Number = 1.0):
+        super().__init__(reduction=reduction)
+        self.delta = _validate.number("delta", delta)
+
+    def forward(self, input, target) -> Tensor:
+        """Return the loss."""
+        return F.huber_loss(input, target, self.reduction, self.delta)
+
+
+class KLDivLoss(_Loss):
+    """Divergence of target probabilities (or their logarithms) from log-probabilities."""
+
+    def __init__(self, *, reduction: str = "mean", log_target: bool = False):
+        super().__init__()
+        allowed = ["mean", "sum", "none", "batchmean"]
+        self.reduction = _validate.one_of("reduction", reduction, allowed)
+        self.log_target = log_target
+
+    def forward(self, input, target) -> Tensor:
+        """Return the loss."""
+        return F.kl_div(input, target, self.reduction, log_target=self.log_target)
+
+
+class NLLLoss(_Loss):
+    """Negative log-likelihood of log-probabilities and integer labels.
+
+    weight: (classes,) or None; it is no parameter and stands in no state_dict.
+    """
+
+    def __init__(self, weight=None, *, ignore_index: int = -100, reduction: str = "mean"):
+        super().__init__(reduction=reduction)
+        self.weight = weight
+        self.ignore_index = _validate.integer("ignore_index", ignore_index)
+
+    def forward(self, input, target) -> Tensor:
+        """Return the loss."""
+        return F.nll_loss(
+            *(input, target, self.reduction), weight=self.weight, ignore_index=self.ignore_index
+        )
 
 
 class CrossEntropyLoss(_Loss):
-    """Cross-entropy of logits and integer labels or target probabilities."""
+    """Cross-entropy of logits and integer labels or target probabilities.
+
+    weight: (classes,) or None; it is no parameter and stands in no state_dict.
+    """
+
+    def __init__(
+        self,
+        weight=None,
+        *,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: Number = 0.0,
+    ):
+        super().__init__(reduction=reduction)
+        self.weight = weight
+        self.ignore_index = _validate.integer("ignore_index", ignore_index)
+        self.label_smoothing = _validate.number("label_smoothing", label_smoothing, low=0, high=1)
 
     def forward(self, input, target) -> Tensor:
         """Return the loss."""
-        return F.cross_entropy(input, target, self.reduction)
+        settings = {"ignore_index": self.ignore_index, "label_smoothing": self.label_smoothing}
+        return F.cross_entropy(input, target, self.reduction, weight=self.weight, **settings)
+
+
+class MultiMarginLoss(_Loss):
+    """Hinge loss of several classes, p = 1 or 2."""
+
+    def __init__(self, p: int = 1, margin: Number = 1.0, weight=None, *, reduction: str = "mean"):
+        super().__init__(reduction=reduction)
+        self.p, self.margin = _validate.integer("p", p), _validate.number("margin", margin)
+        self.weight = weight
+
+    def forward(self, input, target) -> Tensor:
+        """Return the loss."""
+        settings = {"p": self.p, "margin": self.margin, "weight": self.weight}
+        return F.multi_margin_loss(input, target, reduction=self.reduction, **settings)
+
+
+class HingeEmbeddingLoss(_Loss):
+    """The distance of like pairs, and what unlike pairs lack to the margin."""
+
+    def __init__(self, margin: Number = 1.0, *, reduction: str = "mean"):
+        super().__init__(reduction=reduction)
+        self.margin = _validate.number("margin", margin)
+
+    def forward(self, input, target) -> Tensor:
+        """Return the loss."""
+        return F.hinge_embedding_loss(input, target, self.margin, reduction=self.reduction)
+
+
+class _PairLoss(_Loss):
+    """A loss of two inputs, labels ±1 and a margin."""
+
+    def __init__(self, margin: Number = 0.0, *, reduction: str = "mean"):
+        super().__init__(reduction=reduction)
+        self.margin = _validate.number("margin", margin)
+
+
+class MarginRankingLoss(_PairLoss):
+    """max(0, -target · (input1 - input2) + margin)."""
+
+    def forward(self, input1, input2, target) -> Tensor:
+        """Return the loss."""
+        return F.margin_ranking_loss(input1, input2, target, self.margin, reduction=self.reduction)
+
+
+class CosineEmbeddingLoss(_PairLoss):
+    """1 - cos of like pairs, and what the cosine of unlike pairs has above the margin."""
+
+    def forward(self, input1, input2, target) -> Tensor:
+        """Return the loss."""
+        settings = {"margin": self.margin, "reduction": self.reduction}
+        return F.cosine_embedding_loss(input1, input2, target, **settings)
+
+
+class ContrastiveLoss(_PairLoss):
+    """Half the squared distance of like pairs, or of what unlike pairs lack to the margin."""
+
+    def __init__(self, margin: Number = 1.0, *, reduction: str = "mean"):
+        super().__init__(margin, reduction=reduction)
+
+    def forward(self, input1, input2, target) -> Tensor:
+        """Return the loss."""
+        return F.contrastive_loss(input1, input2, target, self.margin, reduction=self.reduction)
+
+
+class TripletMarginLoss(_Loss):
+    """max(0, d(anchor, positive) - d(anchor, negative) + margin), d a p-norm."""
+
+    def __init__(
+        self,
+        margin: Number = 1.0,
+        p: Number = 2.0,
+        eps: Number = 1e-6,
+        swap: bool = False,
+        *,
+        reduction: str = "mean",
+    ):
+        super().__init__(reduction=reduction)
+        self.margin, self.p = _validate.number("margin", margin), _validate.number("p", p, low=1)
+        self.eps, self.swap = _validate.number("eps", eps), swap
+
+    def forward(self, anchor, positive, negative) -> Tensor:
+        """Return the loss."""
+        settings = {"margin": self.margin, "p": self.p, "eps": self.eps, "swap": self.swap}
+        settings["reduction"] = self.reduction
+        return F.triplet_margin_loss(anchor, positive, negative, **settings)

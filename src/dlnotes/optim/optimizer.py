@@ -1,11 +1,14 @@
 """What all optimisers share: parameter groups, zero_grad, state_dict."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from dlnotes import _validate
 from dlnotes.autograd import Tensor
+
+# What schedules keep in a parameter group beside the optimiser's own settings.
+SCHEDULED = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
 
 
 class Optimizer:
@@ -35,7 +38,7 @@ class Optimizer:
         """Add parameters with settings of their own; what is not set takes the defaults."""
         if not isinstance(group, dict) or "params" not in group:
             raise TypeError("a parameter group must be a dict with the key 'params'")
-        unknown = set(group) - {"params"} - set(self.defaults)
+        unknown = set(group) - {"params"} - set(self.defaults) - SCHEDULED
         if unknown:
             raise ValueError(f"params has the unknown settings {sorted(unknown)}")
         group = {**self.defaults, **group, "params": _as_list(group["params"])}
@@ -57,12 +60,20 @@ class Optimizer:
             for p in group["params"]:
                 p.zero_grad()
 
-    def step(self) -> None:
-        """Change every parameter that has a gradient once, in place."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._update(p, group)
+    def step(self, closure: Callable | None = None):
+        """Change every parameter that has a gradient once, in place.
+
+        `closure`, as in torch, computes the loss and the gradients first; its value is returned.
+        TypeError or ValueError, before anything is changed, for a gradient that does not match.
+        """
+        loss = None if closure is None else closure()
+        ready = [(p, g) for g in self.param_groups for p in g["params"] if p.grad is not None]
+        for p, _ in ready:
+            _validate.same_dtype(gradient=p.grad, parameter=p.data)
+            _validate.same_shape(gradient=p.grad, parameter=p.data)
+        for p, group in ready:
+            self._update(p, group)
+        return loss
 
     def state_dict(self) -> dict:
         """Return {"state": {index: {name: array}}, "param_groups": […]} as torch does, in copies.
@@ -92,7 +103,8 @@ class Optimizer:
             raise ValueError(
                 f"state_dict must have parameter groups of sizes {own_sizes}, got {sizes}"
             )
-        settings = [{key: group[key] for key in self.defaults if key in group} for group in groups]
+        known = {*self.defaults, *SCHEDULED}
+        settings = [{key: group[key] for key in group if key in known} for group in groups]
         for new in settings:
             self._check_settings({**self.defaults, **new})
         numbers = [number for group in groups for number in group["params"]]
@@ -101,12 +113,16 @@ class Optimizer:
         for number, values in state_dict["state"].items():
             p = parameters[int(number)]
             arrays = {
-                name: np.array(_validate.without_tensor(value), p.dtype)
+                # The step counter is one float32 number whatever the parameter, as in torch.
+                name: np.array(
+                    _validate.without_tensor(value), np.float32 if name == "step" else p.dtype
+                )
                 for name, value in values.items()
                 if value is not None
             }
             for name, array in arrays.items():
-                _validate.has_shape(f"{name} of parameter {number}", array, p.shape)
+                shape = () if name == "step" else p.shape
+                _validate.has_shape(f"{name} of parameter {number}", array, shape)
             if arrays:
                 state[p] = arrays
         self.state = state
@@ -115,6 +131,19 @@ class Optimizer:
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
+
+    def _buffer(self, p: Tensor, name: str) -> np.ndarray:
+        """Return a state array of the parameter, zeros at first."""
+        state = self.state.setdefault(p, {})
+        if name not in state:
+            state[name] = np.zeros_like(p.data)
+        return state[name]
+
+    def _count_step(self, p: Tensor) -> int:
+        """Return the number of this step of the parameter, counted from 1."""
+        steps = self.state.setdefault(p, {}).setdefault("step", np.zeros((), np.float32))
+        steps += 1
+        return int(steps)
 
     def _check_settings(self, group: dict) -> None:
         raise NotImplementedError("an optimiser checks its settings")

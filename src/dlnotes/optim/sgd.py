@@ -2,9 +2,7 @@
 
 from collections.abc import Iterable
 
-import numpy as np
-
-from dlnotes import _validate
+from dlnotes import _validate, kernels
 from dlnotes._validate import Number
 from dlnotes.autograd import Tensor
 from dlnotes.optim.optimizer import Optimizer
@@ -16,6 +14,7 @@ class SGD(Optimizer):
     With weight decay, g ← g + weight_decay · p first. With momentum (Polyak, 1964), a velocity
     v ← momentum · v + (1 - dampening) · g takes the place of g (the first v is g itself), or with
     nesterov=True (Nesterov, 1983; Sutskever et al., 2013), g + momentum · v does.
+    maximize=True climbs. The rule itself is `dlnotes.kernels.sgd_step`.
 
     Names, defaults and arithmetic are those of torch.optim.SGD. Settings are numbers of at least
     0, else TypeError or ValueError; nesterov needs momentum and no dampening.
@@ -29,6 +28,8 @@ class SGD(Optimizer):
         dampening: Number = 0,
         weight_decay: Number = 0,
         nesterov: bool = False,
+        *,
+        maximize: bool = False,
     ):
         defaults = {
             "lr": lr,
@@ -36,6 +37,7 @@ class SGD(Optimizer):
             "dampening": dampening,
             "weight_decay": weight_decay,
             "nesterov": nesterov,
+            "maximize": maximize,
         }
         super().__init__(params, defaults)
 
@@ -47,18 +49,9 @@ class SGD(Optimizer):
             raise ValueError("nesterov needs momentum above 0 and dampening 0")
 
     def _update(self, p: Tensor, group: dict) -> None:
-        # Python floats take the dtype of the array; NumPy's float64 numbers would not.
-        lr, momentum = float(group["lr"]), float(group["momentum"])
-        weight_decay, dampening = float(group["weight_decay"]), float(group["dampening"])
-        g = p.grad
-        if weight_decay:
-            g = g + weight_decay * p.data
-        if momentum:
-            v = self.state.setdefault(p, {}).get("momentum_buffer")
-            if v is None:
-                v = self.state[p]["momentum_buffer"] = np.array(g)
-            else:
-                v *= momentum
-                v += (1 - dampening) * g
-            g = g + momentum * v if group["nesterov"] else v
-        p.data -= lr * g
+        settings = {name: group[name] for name in self.defaults}
+        momentum_buffer, first = None, False
+        if group["momentum"]:
+            first = "momentum_buffer" not in self.state.get(p, {})
+            momentum_buffer = self._buffer(p, "momentum_buffer")
+        kernels.sgd_step(p.data, p.grad, momentum_buffer, first=first, **settings)

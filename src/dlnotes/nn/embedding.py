@@ -1,0 +1,108 @@
+"""Tables of trained vectors: Embedding and EmbeddingBag."""
+
+import numpy as np
+
+from dlnotes import _validate
+from dlnotes.autograd import Tensor
+from dlnotes.nn import functional as F
+from dlnotes.nn import init
+from dlnotes.nn.module import Module, Parameter
+
+
+class _Table(Module):
+    """A table of vectors, drawn from a standard normal; the row of `padding_idx` is 0."""
+
+    def __init__(self, num_embeddings, embedding_dim, padding_idx, dtype):
+        super().__init__()
+        self.num_embeddings = _validate.integer("num_embeddings", num_embeddings, low=1)
+        self.embedding_dim = _validate.integer("embedding_dim", embedding_dim, low=1)
+        if padding_idx is not None:
+            padding_idx = _validate.dimension("padding_idx", padding_idx, self.num_embeddings)
+        self.padding_idx = padding_idx
+        self.weight = Parameter(np.empty((self.num_embeddings, self.embedding_dim), dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the table anew."""
+        init.normal_(self.weight)
+        if self.padding_idx is not None:
+            self.weight.data[self.padding_idx] = 0
+
+    @classmethod
+    def from_pretrained(cls, embeddings, freeze: bool = True, **settings):
+        """Return a layer with this table (rows, d), a copy; freeze=True keeps it as it is."""
+        embeddings = np.array(_validate.without_tensor(embeddings))
+        _validate.floats("embeddings", embeddings, ndim=2)
+        layer = cls(*embeddings.shape, **settings, dtype=embeddings.dtype)
+        layer.weight = Parameter(embeddings, requires_grad=not freeze)
+        return layer
+
+
+class Embedding(_Table):
+    """Rows of a table by their numbers: integers (…) → (…, embedding_dim).
+
+    weight: (num_embeddings, embedding_dim), drawn from a standard normal by
+    `dlnotes.random.generator()`. The row `padding_idx` starts at 0 and gets no gradient. Arguments
+    as in torch, without max_norm and sparse gradients.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        *,
+        scale_grad_by_freq: bool = False,
+        dtype=np.float32,
+    ):
+        super().__init__(num_embeddings, embedding_dim, padding_idx, dtype)
+        self.scale_grad_by_freq = scale_grad_by_freq
+
+    def forward(self, input) -> Tensor:
+        """Return the rows that `input` names."""
+        return F.embedding(
+            *(input, self.weight, self.padding_idx), scale_grad_by_freq=self.scale_grad_by_freq
+        )
+
+    def extra_repr(self) -> str:
+        """Return the sizes."""
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        scaled = ", scale_grad_by_freq=True" if self.scale_grad_by_freq else ""
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}{scaled}"
+
+
+class EmbeddingBag(_Table):
+    """Sum, mean or largest entries of the rows in each bag of numbers.
+
+    input: (bags, length), or (n,) with offsets (bags,) → (bags, embedding_dim). The table is as in
+    Embedding; arguments as in torch, without max_norm, scale_grad_by_freq and sparse gradients.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        mode: str = "mean",
+        include_last_offset: bool = False,
+        padding_idx: int | None = None,
+        dtype=np.float32,
+    ):
+        super().__init__(num_embeddings, embedding_dim, padding_idx, dtype)
+        self.mode = _validate.one_of("mode", mode, ["sum", "mean", "max"])
+        self.include_last_offset = include_last_offset
+
+    def forward(self, input, offsets=None, per_sample_weights=None) -> Tensor:
+        """Return one vector for each bag."""
+        return F.embedding_bag(
+            *(input, self.weight, offsets),
+            mode=self.mode,
+            per_sample_weights=per_sample_weights,
+            include_last_offset=self.include_last_offset,
+            padding_idx=self.padding_idx,
+        )
+
+    def extra_repr(self) -> str:
+        """Return the sizes and the mode."""
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}, mode={self.mode!r}"
