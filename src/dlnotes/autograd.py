@@ -484,8 +484,18 @@ for _op in [
     "lp_pool1d",
     "lp_pool2d",
     "local_response_norm",
+    "roi_pool",
+    "roi_align",
+    "gram_matrix",
+    "total_variation",
+    "content_loss",
+    "style_loss",
 ]:
     register(_op, getattr(kernels, _op), _from_inputs(getattr(kernels, f"{_op}_backward")))
+
+register(
+    "reparameterize", kernels.reparameterize, _from_all_inputs(kernels.reparameterize_backward)
+)
 
 
 # ---- arguments -------------------------------------------------------------------------------

@@ -646,6 +646,57 @@ def logistic_loss(margin, reduction: str = "mean") -> Tensor:
     return apply("logistic_loss", margin, reduction=reduction)
 
 
+def roi_pool(input, boxes, output_size: Size, spatial_scale: Number = 1.0) -> Tensor:
+    """Return the largest entry in each cell of a grid over each box (image, x1, y1, x2, y2)."""
+    boxes = _constant("boxes", boxes)
+    settings = {"output_size": output_size, "spatial_scale": spatial_scale}
+    return apply("roi_pool", input, boxes=boxes, **settings)
+
+
+def roi_align(
+    input,
+    boxes,
+    output_size: Size,
+    spatial_scale: Number = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> Tensor:
+    """Return means of interpolated values in each cell of a grid over each box."""
+    return apply(
+        *("roi_align", input),
+        boxes=_constant("boxes", boxes),
+        output_size=output_size,
+        spatial_scale=spatial_scale,
+        sampling_ratio=sampling_ratio,
+        aligned=aligned,
+    )
+
+
+def gram_matrix(input) -> Tensor:
+    """Return the products of the channels of each sample, divided by c h w."""
+    return apply("gram_matrix", input)
+
+
+def total_variation(input) -> Tensor:
+    """Return the sum of |differences| between neighbouring pixels."""
+    return apply("total_variation", input)
+
+
+def content_loss(input, target) -> Tensor:
+    """Return the mean squared difference of two images' features."""
+    return apply("content_loss", input, target=_constant("target", target))
+
+
+def style_loss(input, target) -> Tensor:
+    """Return the mean squared difference of the input's Gram matrix and target, another one."""
+    return apply("style_loss", input, target=_constant("target", target))
+
+
+def reparameterize(mean, log_var, noise) -> Tensor:
+    """Return mean + e^(log_var / 2) noise."""
+    return apply("reparameterize", mean, log_var, noise)
+
+
 def _with_weights(op: str, input, weight, bias, **settings) -> Tensor:
     """Apply an operation of (input, weight, bias), of which the last two may be None."""
     if weight is None and bias is not None:
