@@ -12,16 +12,19 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from dlnotes import _validate
+from dlnotes import _validate, kernels
 
 __all__ = [
     "accuracy",
+    "average_precision",
     "confusion_matrix",
     "cross_entropy",
     "entropy",
     "f1",
+    "frechet_distance",
     "kl_divergence",
     "mean_absolute_error",
+    "mean_average_precision",
     "mean_squared_error",
     "precision",
     "r2_score",
@@ -240,6 +243,149 @@ def _times_log(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     logarithm = np.full(p.shape, -np.inf)
     np.log(q, out=logarithm, where=q > 0)
     return np.multiply(p, logarithm, out=np.zeros(p.shape), where=p > 0)
+
+
+# --- Detection --------------------------------------------------------------------------------
+
+
+def average_precision(
+    scores: Values, hits: Values, num_targets: int, *, interpolation: str = "all"
+) -> float:
+    """Return the area under precision against recall of one class's detections.
+
+    `hits` (n,) says which detections, with `scores` (n,), found a target of their own. Precision
+    at recall r is the largest at any recall ≥ r. interpolation: "all" (PASCAL from 2010) is the
+    exact area, "11" (PASCAL 2007) the mean at the recalls 0, 0.1 … 1, "101" (COCO) at 0, 0.01 … 1.
+    Equal scores stay in the given order. NaN without targets, 0 without detections.
+
+    Raises ValueError for more hits than targets.
+    """
+    _validate.one_of("interpolation", interpolation, ("all", "11", "101"))
+    num_targets = _validate.integer("num_targets", num_targets, low=0)
+    scores, hits = np.asarray(scores, np.float64), np.asarray(hits)
+    if scores.ndim != 1:
+        raise ValueError(f"scores must have shape (n,), got {scores.shape}")
+    _validate.same_shape(scores=scores, hits=hits)
+    _validate.finite("scores", scores)
+    if hits.size and hits.dtype != np.bool_:
+        raise TypeError(f"hits must hold True or False, got dtype {hits.dtype}")
+    if hits.sum() > num_targets:
+        raise ValueError(f"hits must be at most num_targets, {num_targets}, got {hits.sum()}")
+    if num_targets == 0:
+        return float("nan")
+    found = np.cumsum(hits[np.argsort(-scores, kind="stable")].astype(np.int64))
+    recall = found / num_targets
+    best = np.maximum.accumulate((found / np.arange(1, len(found) + 1))[::-1])[::-1]
+    if interpolation == "all":
+        return float(np.sum(np.diff(recall, prepend=0) * best))
+    points = int(interpolation) - 1
+    # Recall ≥ i / points in whole numbers, so that rounding decides nothing.
+    first = np.searchsorted(found * points, np.arange(points + 1) * num_targets)
+    return float(np.append(best, 0.0)[first].mean())
+
+
+def mean_average_precision(
+    predictions: Sequence[dict],
+    targets: Sequence[dict],
+    *,
+    iou_thresholds: Sequence[float] = (0.5,),
+    interpolation: str = "all",
+) -> float:
+    """Return the mean of `average_precision` over the classes with targets and the thresholds.
+
+    One dictionary for each image: "boxes" (n, 4), "labels" (n,) and, of predictions, "scores"
+    (n,). In each image detections take, best score first, the target of their class that they
+    overlap most among those not yet taken, if the IoU reaches the threshold (as COCO; Lin et al.,
+    2014). COCO's measure: iou_thresholds=np.arange(0.5, 1, 0.05), interpolation="101". NaN
+    without targets.
+    """
+    if len(predictions) != len(targets):
+        raise ValueError(
+            f"predictions and targets must be of the same images, got {len(predictions)} and "
+            f"{len(targets)}"
+        )
+    if not len(iou_thresholds):
+        raise ValueError("iou_thresholds must not be empty")
+    for threshold in iou_thresholds:
+        _validate.number("iou_thresholds", threshold, low=0, high=1)
+    predictions = [_detections("predictions", image, scored=True) for image in predictions]
+    targets = [_detections("targets", image, scored=False) for image in targets]
+    values = []
+    for label in sorted({int(label) for image in targets for label in image["labels"]}):
+        pairs = [
+            (_of_class(prediction, label), _of_class(target, label)["boxes"])
+            for prediction, target in zip(predictions, targets, strict=True)
+        ]
+        scores = np.concatenate([prediction["scores"] for prediction, _ in pairs])
+        count = sum(len(boxes) for _, boxes in pairs)
+        for threshold in iou_thresholds:
+            hits = np.concatenate([_hits(*pair, threshold) for pair in pairs])
+            values.append(average_precision(scores, hits, count, interpolation=interpolation))
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _detections(name: str, image: dict, scored: bool) -> dict[str, np.ndarray]:
+    """Return one image's boxes, labels and scores as arrays of fitting shapes."""
+    missing = ({"boxes", "labels"} | ({"scores"} if scored else set())) - image.keys()
+    if missing:
+        raise ValueError(f"{name} must have {', '.join(sorted(missing))} for each image")
+    boxes = np.asarray(image["boxes"], np.float64).reshape(-1, 4)
+    labels = np.asarray(image["labels"])
+    result = {"boxes": boxes, "labels": labels}
+    if scored:
+        result["scores"] = np.asarray(image["scores"], np.float64)
+    for key, values in result.items():
+        if len(values) != len(boxes):
+            raise ValueError(f"{name}: {key} must have one entry for each of {len(boxes)} boxes")
+    return result
+
+
+def _of_class(image: dict[str, np.ndarray], label: int) -> dict[str, np.ndarray]:
+    return {key: values[image["labels"] == label] for key, values in image.items()}
+
+
+def _hits(prediction: dict[str, np.ndarray], boxes: np.ndarray, threshold: float) -> np.ndarray:
+    """Return which detections find a target that no better one has taken."""
+    hits = np.zeros(len(prediction["boxes"]), bool)
+    free = kernels.box_iou(prediction["boxes"], boxes)
+    if not free.size:
+        return hits
+    for i in np.argsort(-prediction["scores"], kind="stable"):
+        best = free[i].argmax()
+        if free[i, best] >= threshold:
+            hits[i] = True
+            free[:, best] = -1  # taken
+    return hits
+
+
+# --- Generated samples ------------------------------------------------------------------------
+
+
+def frechet_distance(mean1: Values, cov1: Values, mean2: Values, cov2: Values) -> float:
+    """Return |μ₁ - μ₂|² + tr(Σ₁ + Σ₂ - 2 (Σ₁ Σ₂)^½), between two normal distributions.
+
+    Of features of images it is the FID (Dowson and Landau, 1982; Heusel et al., 2017). Means
+    (d,), covariances (d, d), symmetric; the result is at least 0. Cost O(d³).
+    """
+    from scipy.linalg import sqrtm
+
+    mean1, mean2 = (_array(n, m).astype(float) for n, m in [("mean1", mean1), ("mean2", mean2)])
+    if mean1.ndim != 1:
+        raise ValueError(f"mean1 must have shape (d,), got {mean1.shape}")
+    _validate.same_shape(mean1=mean1, mean2=mean2)
+    covariances = []
+    for name, value in {"cov1": cov1, "cov2": cov2}.items():
+        value = _array(name, value).astype(float)
+        _validate.has_shape(name, value, (len(mean1), len(mean1)), "(d, d) for means of (d,)")
+        if not np.allclose(value, value.T):
+            raise ValueError(f"{name} must be symmetric")
+        covariances.append(value)
+    # tr (Σ₁ Σ₂)^½ = tr (Σ₁^½ Σ₂ Σ₁^½)^½, whose argument is symmetric: its eigenvalues are real.
+    root = np.real(sqrtm(covariances[0]))
+    eigenvalues = np.linalg.eigvalsh(root @ covariances[1] @ root.T)
+    mixed = np.sqrt(np.maximum(eigenvalues, 0)).sum()
+    traces = np.trace(covariances[0]) + np.trace(covariances[1])
+    return float(max(0.0, np.sum((mean1 - mean2) ** 2) + traces - 2 * mixed))
 
 
 # --- Checks of the arguments ------------------------------------------------------------------
