@@ -22,6 +22,7 @@ FORMATS = ("xyxy", "xywh", "cxcywh")
 BELOW_LOW_THRESHOLD, BETWEEN_THRESHOLDS = -1, -2  # what match_anchors gives for no box
 _LARGEST_GROWTH = math.log(1000 / 16)  # the largest change of log width that is decoded
 _BLOCK = 64  # boxes whose mutual suppression is worked out together
+_CACHED = 16  # rows of a matrix of overlaps that are worked out together
 
 # ---- geometry --------------------------------------------------------------------------------
 
@@ -56,8 +57,11 @@ def box_iou(
 ) -> Float[np.ndarray, "n m"]:
     """Return intersection / union of every pair; 0 for two boxes without area."""
     rows1, rows2 = _check_pair(boxes1, boxes2)
-    intersection, union = _overlap(rows1, rows2)
-    return _ratio(intersection, union)
+    iou = np.empty((len(boxes1), len(boxes2)), boxes1.dtype)
+    for first in range(0, len(iou), _CACHED):  # a few rows, whose work memory stays in the cache
+        block = slice(first, first + _CACHED)
+        iou[block] = _ratio(*_overlap(rows1[:, block], rows2))
+    return iou
 
 
 def generalized_box_iou(
