@@ -315,7 +315,7 @@ def test_axes_exchanged_as_torch():
 def is_tested_here(name):
     """Losses and the layers of images and words have tests of their own."""
     own = ["loss", "conv", "pool", "norm", "fold", "gaussian", "embedding", "dropout", "bilin"]
-    own += ["roi", "gram", "variation", "reparam"]
+    own += ["attention", "roi", "gram", "variation", "reparam"]
     return not any(word in name for word in own)
 
 

@@ -312,6 +312,26 @@ def _embedding_bag_backward(dy, y, *arrays, input, **settings):
     return gradients[: len(arrays)]
 
 
+def _with_mask(kernel: Callable) -> Callable:
+    """Adapt an attention kernel: a mask of floats is one input more, one of bool a setting."""
+
+    def forward(*inputs, attn_mask=None, count, **settings):
+        inputs, mask = inputs[:count], (*inputs[count:], attn_mask)[0]
+        return kernel(*inputs, mask, **settings)
+
+    return forward
+
+
+def _to_mask(backward: Callable) -> Callable:
+    """Adapt its backward function, which gives None for a mask that is not an input."""
+
+    def pull_back(dy, y, *inputs, attn_mask=None, count, **settings):
+        given, mask = inputs[:count], (*inputs[count:], attn_mask)[0]
+        return backward(dy, *given, mask, **settings)[: len(inputs)]
+
+    return pull_back
+
+
 def _dropout_backward(dy, y, x, keep, p):
     return (kernels.dropout_backward(dy, keep, p),)
 
@@ -333,7 +353,11 @@ def _pow_backward(dy, y, x, exponent):
 
 def _getitem_backward(dy, y, x, index):
     dx = np.zeros_like(x)
-    np.add.at(dx, index, dy)  # an index may pick an element twice
+    parts = index if isinstance(index, tuple) else (index,)
+    if all(isinstance(part, slice | int | None) or part is ... for part in parts):
+        dx[index] = dy
+    else:
+        np.add.at(dx, index, dy)  # an index array may pick an element twice
     return (dx,)
 
 
@@ -470,6 +494,11 @@ for _op in ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d"
 ]:
     _backward = getattr(kernels, f"{_op}_backward")
     register(_op, _with_weights(getattr(kernels, _op)), _to_weights(_backward))
+
+# Attention: query, key and (but for the weights) value, then the mask if it holds floats.
+for _op in ["attention_weights", "scaled_dot_product_attention", "blocked_attention"]:
+    _backward = getattr(kernels, f"{_op}_backward")
+    register(_op, _with_mask(getattr(kernels, _op)), _to_mask(_backward))
 
 for _op in [
     "unfold",

@@ -18,6 +18,7 @@ from dlnotes.nn.activations import (
     Softplus,
     Tanh,
 )
+from dlnotes.nn.attention import KeyValueCache, MultiheadAttention, PositionalEncoding
 from dlnotes.nn.conv import (
     Conv1d,
     Conv2d,
@@ -29,7 +30,7 @@ from dlnotes.nn.conv import (
 )
 from dlnotes.nn.dropout import Dropout, Dropout2d
 from dlnotes.nn.embedding import Embedding, EmbeddingBag
-from dlnotes.nn.layers import Bilinear, Flatten, Identity, Linear, Sequential
+from dlnotes.nn.layers import Bilinear, Flatten, Identity, Linear, ModuleList, Sequential
 from dlnotes.nn.losses import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -68,6 +69,13 @@ from dlnotes.nn.pool import (
     MaxPool2d,
     MaxUnpool2d,
 )
+from dlnotes.nn.transformer import (
+    Transformer,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 
 __all__ = [
     "ELU",
@@ -101,6 +109,7 @@ __all__ = [
     "Identity",
     "InstanceNorm2d",
     "KLDivLoss",
+    "KeyValueCache",
     "L1Loss",
     "LPPool1d",
     "LPPool2d",
@@ -116,9 +125,12 @@ __all__ = [
     "MaxUnpool2d",
     "Maxout",
     "Module",
+    "ModuleList",
     "MultiMarginLoss",
+    "MultiheadAttention",
     "NLLLoss",
     "Parameter",
+    "PositionalEncoding",
     "RMSNorm",
     "ReLU",
     "Sequential",
@@ -128,6 +140,11 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "TripletMarginLoss",
     "Unfold",
     "functional",

@@ -155,6 +155,54 @@ def log_softmax(input, dim: int = -1) -> Tensor:
     return apply("log_softmax", input, dim=dim)
 
 
+# ---- attention -------------------------------------------------------------------------------
+
+
+def scaled_dot_product_attention(
+    query,
+    key,
+    value,
+    attn_mask=None,
+    dropout_p: Number = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: Number | None = None,
+    generator=None,
+) -> Tensor:
+    """Return softmax(Q Kᵀ · scale + mask) V; a bool mask is True where a query may look.
+
+    As in torch, dropout_p > 0 always drops weights: give 0 outside training.
+    """
+    if _validate.number("dropout_p", dropout_p, low=0, high=1) == 0:
+        settings = {"is_causal": is_causal, "scale": scale}
+        return _attention("scaled_dot_product_attention", query, key, value, attn_mask, **settings)
+    weights = attention_weights(query, key, attn_mask, is_causal, scale=scale)
+    return dropout(weights, dropout_p, generator=generator) @ _tensor(value)
+
+
+def attention_weights(
+    query, key, attn_mask=None, is_causal: bool = False, *, scale: Number | None = None
+) -> Tensor:
+    """Return softmax(Q Kᵀ · scale + mask), the weights of scaled dot-product attention."""
+    settings = {"is_causal": is_causal, "scale": scale}
+    return _attention("attention_weights", query, key, None, attn_mask, **settings)
+
+
+def blocked_attention(
+    query,
+    key,
+    value,
+    attn_mask=None,
+    is_causal: bool = False,
+    *,
+    scale: Number | None = None,
+    block_size: Int = 128,
+) -> Tensor:
+    """Return scaled dot-product attention, computed `block_size` keys at a time."""
+    settings = {"is_causal": is_causal, "scale": scale, "block_size": block_size}
+    return _attention("blocked_attention", query, key, value, attn_mask, **settings)
+
+
 # ---- convolution -----------------------------------------------------------------------------
 
 
@@ -695,6 +743,16 @@ def style_loss(input, target) -> Tensor:
 def reparameterize(mean, log_var, noise) -> Tensor:
     """Return mean + e^(log_var / 2) noise."""
     return apply("reparameterize", mean, log_var, noise)
+
+
+def _attention(op: str, query, key, value, attn_mask, **settings) -> Tensor:
+    inputs = (query, key) if value is None else (query, key, value)
+    if attn_mask is not None:
+        attn_mask = _tensor(attn_mask)
+        if attn_mask.dtype in _validate.FLOATS:  # it may be trained, as a bias of positions is
+            return apply(op, *inputs, attn_mask, count=len(inputs), **settings)
+        attn_mask = attn_mask.data
+    return apply(op, *inputs, attn_mask=attn_mask, count=len(inputs), **settings)
 
 
 def _with_weights(op: str, input, weight, bias, **settings) -> Tensor:

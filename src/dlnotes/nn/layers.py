@@ -1,7 +1,7 @@
-"""Linear, Bilinear, Flatten, Identity and Sequential."""
+"""Linear, Bilinear, Flatten, Identity, Sequential and ModuleList."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -160,3 +160,33 @@ class Sequential(Module):
         if not isinstance(module, Module):
             raise TypeError(f"module {name} must be a Module, got {type(module).__name__}")
         return module
+
+
+class ModuleList(Module):
+    """Modules in a list, each found by `parameters()`; what runs when is for the owner to say."""
+
+    def __init__(self, modules: Iterable[Module] = ()):
+        super().__init__()
+        self.extend(modules)
+
+    def append(self, module: Module) -> "ModuleList":
+        """Add a module at the end and return this."""
+        name = str(len(self))
+        self.add_module(name, Sequential._checked(name, module))
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> "ModuleList":
+        """Add modules at the end and return this."""
+        for module in modules:
+            self.append(module)
+        return self
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._modules.values())
+
+    def __getitem__(self, index: int | slice):
+        modules = list(self._modules.values())[index]
+        return ModuleList(modules) if isinstance(index, slice) else modules
