@@ -10,10 +10,6 @@ from jaxtyping import Float
 Curves = dict[str, Float[np.ndarray, "steps columns"]]
 
 
-def _softplus(z: np.ndarray) -> np.ndarray:
-    return np.logaddexp(0.0, z)
-
-
 def logistic_runs(steps: int = 200) -> Curves:
     """Train five logistic regressions on the breast-cancer data (chapter 1).
 
@@ -36,7 +32,7 @@ def logistic_runs(steps: int = 200) -> Curves:
         w, curve = np.zeros(features.shape[1]), []
         for _ in range(steps):
             margins = (2 * y - 1) * (features @ w)
-            curve.append([_softplus(-margins[part]).mean() for part in (train, val)])
+            curve.append([np.logaddexp(0, -margins[part]).mean() for part in (train, val)])
             p = 0.5 + 0.5 * np.tanh(features[train] @ w / 2)
             w = w - lr * features[train].T @ (p - y[train]) / len(train)
         return np.array(curve)
@@ -58,15 +54,12 @@ def mlp_runs(epochs: int = 12, lr: float = 0.2) -> Curves:
     each epoch. Five of the six training loops have one bug.
     """
     from dlnotes import data
+    from dlnotes.kernels import softmax
 
     digits = data.load("digits")
     x = np.asarray(digits.train.x, dtype=np.float64)[:1000].reshape(1000, -1)
     x, y = x / x.max(), np.asarray(digits.train.y)[:1000]
     one_hot = np.eye(10)[y]
-
-    def softmax(z):
-        e = np.exp(z - z.max(axis=1, keepdims=True))
-        return e / e.sum(axis=1, keepdims=True)
 
     def run(weight_scale=1.0, hidden_bias=0.0, sign=-1.0, twice=False, keep=0.0):
         rng = np.random.default_rng(0)
