@@ -274,6 +274,8 @@ def match_anchors(
     """
     low = _validate.number("low", low, low=0, high=1)
     high = _validate.number("high", high, low=low, high=1)
+    anchors, boxes = _check_boxes("anchors", anchors), _check_boxes("boxes", boxes)
+    _validate.same_dtype(anchors=anchors, boxes=boxes)
     iou = box_iou(anchors, boxes)
     if not iou.size:
         return np.full(len(anchors), BELOW_LOW_THRESHOLD, np.int64)
