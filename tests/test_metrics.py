@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
+import sklearn.calibration
 import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -192,6 +193,197 @@ def test_zero_probabilities():
     assert metrics.kl_divergence([1.0, 0.0], [1.0, 0.0]) == 0.0
     # A quotient of 1e300 / 1e-300 would overflow; the difference of the logarithms does not.
     assert np.isfinite(metrics.kl_divergence([1.0, 0.0], [1e-320, 1.0]))
+
+
+# --- Perplexity, calibration, verification, text ----------------------------------------------
+
+
+def test_perplexity_of_a_uniform_guess_is_the_number_of_words():
+    assert metrics.perplexity(np.full((3, 5), np.log(50.0))) == pytest.approx(50)
+    assert metrics.perplexity(0.0) == 1.0
+    assert metrics.perplexity([np.inf, 1.0]) == np.inf
+    assert metrics.perplexity(np.full(4, 800.0)) == np.inf
+
+
+@settings(deadline=None)
+@given(st.integers(0, 99), st.integers(1, 60), st.integers(1, 12), st.booleans())
+def test_calibration_curve_and_brier_score_equal_sklearn(seed, n, bins, quantile):
+    rng = np.random.default_rng(seed)
+    p = np.round(rng.random(n), 2)  # with ties, and on the edges of bins
+    y = rng.integers(0, 2, n)
+    strategy = "quantile" if quantile else "uniform"
+    confidence, accuracy, count = metrics.calibration_curve(p, y, n_bins=bins, strategy=strategy)
+    share, mean = sklearn.calibration.calibration_curve(y, p, n_bins=bins, strategy=strategy)
+    np.testing.assert_allclose(confidence, mean)
+    np.testing.assert_allclose(accuracy, share)
+    assert count.sum() == n
+    assert metrics.brier_score(p, y) == pytest.approx(np.mean((p - y) ** 2))
+    if len(set(y)) == 2:
+        assert metrics.brier_score(p, y) == pytest.approx(sk.brier_score_loss(y, p))
+    # Of two classes the sum over both counts every error twice.
+    both = np.stack([1 - p, p], axis=1)
+    assert metrics.brier_score(both, y) == pytest.approx(2 * metrics.brier_score(p, y))
+
+
+def test_expected_calibration_error_by_hand():
+    # Two samples sure to 0.9, one of them right; two sure to 0.6, both right.
+    p = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
+    y = np.array([0, 1, 1, 1])
+    assert metrics.expected_calibration_error(p, y) == pytest.approx((2 * 0.4 + 2 * 0.4) / 4)
+    # In a single bin the errors of the two groups partly cancel: it depends on the bins.
+    single = abs(0.75 - 0.75)
+    assert metrics.expected_calibration_error(p, y, n_bins=1) == pytest.approx(single)
+
+
+def test_a_calibrated_model_has_a_small_error_and_an_overconfident_one_has_not():
+    rng = np.random.default_rng(3)
+    p = rng.uniform(0.5, 1, 20_000)
+    right = rng.random(20_000) < p
+    p = np.stack([p, 1 - p], axis=1)
+    y = np.where(right, 0, 1)
+    assert metrics.expected_calibration_error(p, y) < 0.02
+    sharper = p**3 / (p**3).sum(axis=1, keepdims=True)
+    assert metrics.expected_calibration_error(sharper, y) > 0.08
+
+
+def scored_pairs():
+    return st.tuples(st.integers(0, 999), st.integers(2, 40), st.sampled_from([1, 0, 8])).map(
+        lambda t: (np.random.default_rng(t[0]), *t[1:])
+    )
+
+
+@settings(deadline=None)
+@given(scored_pairs())
+def test_roc_equals_sklearn(drawn):
+    rng, n, decimals = drawn
+    scores, y = np.round(rng.standard_normal(n), decimals), rng.integers(0, 2, n)
+    y[:2] = 0, 1
+    actual = metrics.roc_curve(scores, y)
+    expected = sk.roc_curve(y, scores, drop_intermediate=False)
+    for ours, theirs in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs)
+    auc = metrics.roc_auc(scores, y)
+    assert auc == pytest.approx(sk.roc_auc_score(y, scores))
+    above = scores[y == 1][:, None] - scores[y == 0]
+    assert auc == pytest.approx(((above > 0) + 0.5 * (above == 0)).mean())
+
+
+@settings(deadline=None)
+@given(scored_pairs())
+def test_equal_error_rate_lies_on_the_curve(drawn):
+    rng, n, decimals = drawn
+    scores, y = np.round(rng.standard_normal(n), decimals), rng.integers(0, 2, n)
+    y[:2] = 0, 1
+    rate, threshold = metrics.equal_error_rate(scores, y)
+    false_rate, true_rate, _ = metrics.roc_curve(scores, y)
+    steps = np.linspace(0, len(false_rate) - 1, 4001)  # along the curve
+    wrong = np.interp(steps, range(len(false_rate)), false_rate)
+    missed = 1 - np.interp(steps, range(len(false_rate)), true_rate)
+    assert wrong[np.abs(wrong - missed).argmin()] == pytest.approx(rate, abs=0.02)
+    at = [(scores[y == 0] >= threshold).mean(), (scores[y == 1] < threshold).mean()]
+    assert min(at) - 1e-12 <= rate <= max(at) + 1e-12
+    assert threshold in scores
+
+
+def test_equal_error_rate_of_two_bells():
+    """Scores N(0, 1) and N(d, 1) cross half way: the rate is Φ(-d/2)."""
+    grid = scipy.stats.norm.ppf((np.arange(4000) + 0.5) / 4000)
+    scores, y = np.append(grid, grid + 2), np.repeat([0, 1], 4000)
+    rate, threshold = metrics.equal_error_rate(scores, y)
+    assert rate == pytest.approx(scipy.stats.norm.cdf(-1), abs=1e-3)
+    assert threshold == pytest.approx(1, abs=0.01)
+    apart = metrics.equal_error_rate([0.0, 1.0, 5.0, 6.0], [0, 0, 1, 1])
+    assert apart == (0.0, 5.0)
+    backwards = metrics.equal_error_rate([5.0, 6.0, 0.0, 1.0], [0, 0, 1, 1])
+    assert backwards[0] == 1.0
+
+
+def test_true_accept_rate():
+    scores, y = [9, 8, 7, 6, 5, 4], [1, 0, 1, 1, 0, 1]
+    rates = [metrics.true_accept_rate(scores, y, false_accept_rate=f) for f in (0, 0.49, 0.5, 1)]
+    assert rates == [0.25, 0.25, 0.75, 1.0]
+
+
+def words(sentence):
+    return sentence.split()
+
+
+def test_bleu_clips_counts_as_in_the_paper():
+    # Papineni et al. (2002), example 2: 2/7 with clipping, 7/7 without.
+    candidate = words("the the the the the the the")
+    references = [words("the cat is on the mat"), words("there is a cat on the mat")]
+    assert metrics.bleu([candidate], [references], max_n=1) == pytest.approx(2 / 7)
+    assert metrics.bleu([candidate], [references]) == 0.0
+
+
+def test_bleu_by_hand():
+    candidate = words("the cat sat on the mat")
+    reference = words("the cat is on the mat today now")
+    # 5 of 6 words, 3 of 5 pairs, 1 of 4 triples, 0 of 3 fours; 6 words for 8.
+    brevity = np.exp(1 - 8 / 6)
+    expected = brevity * (5 / 6 * 3 / 5 * 1 / 4) ** (1 / 3)
+    assert metrics.bleu([candidate], [[reference]], max_n=3) == pytest.approx(expected)
+    smoothed = brevity * (5 / 6 * 4 / 6 * 2 / 5 * 1 / 4) ** (1 / 4)
+    assert metrics.bleu([candidate], [[reference]], smooth=True) == pytest.approx(smoothed)
+    assert metrics.bleu([reference], [[reference, candidate]]) == 1.0
+
+
+def test_bleu_of_a_corpus_pools_the_counts():
+    good, bad = words("a b c d"), words("x y z")
+    truth = [[good], [words("p q r")]]
+    # Words 4 of 7, pairs 3 of 5; the mean of the sentences' own values would be 1/2.
+    assert metrics.bleu([good, bad], truth, max_n=2) == pytest.approx((4 / 7 * 3 / 5) ** 0.5)
+    assert metrics.bleu([[], good], [[bad], [good]], max_n=1) == pytest.approx(np.exp(1 - 7 / 4))
+
+
+def test_sample_precision_and_recall():
+    rng = np.random.default_rng(0)
+    real = np.concatenate([rng.standard_normal((60, 3)), 50 + rng.standard_normal((60, 3))])
+    one_mode = rng.standard_normal((60, 3))
+    precise, covering = metrics.sample_precision_recall(real, one_mode)
+    assert precise > 0.7
+    assert covering < 0.5  # half of the real points are in the mode that was dropped
+    assert metrics.sample_precision_recall(real, real) == (1.0, 1.0)
+    assert metrics.sample_precision_recall(real, real + 1000.0) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: metrics.perplexity([0.5, -0.1]), ValueError, "loss .*-0.1"),
+        (lambda: metrics.perplexity([np.nan]), ValueError, "loss .*nan"),
+        (lambda: metrics.perplexity([]), ValueError, "loss must not be empty"),
+        (lambda: metrics.calibration_curve([0.5, 1.5], [0, 1]), ValueError, "probabilities .*1.5"),
+        (lambda: metrics.calibration_curve([0.5], [2]), ValueError, "target .*2"),
+        (lambda: metrics.calibration_curve([0.5], [1], n_bins=0), ValueError, "n_bins"),
+        (lambda: metrics.brier_score([[2.0, -1.0]], [0]), ValueError, "look like logits"),
+        (lambda: metrics.roc_curve([0.1, 0.2], [1, 1]), ValueError, "both classes, got only 1"),
+        (lambda: metrics.roc_auc([0.1, 0.2], [0, 2]), ValueError, "target must hold 0 and 1"),
+        (lambda: metrics.roc_auc([[0.1, 0.2]], [1]), ValueError, r"scores .*\(1, 2\)"),
+        (
+            lambda: metrics.true_accept_rate([1, 0], [1, 0], false_accept_rate=2),
+            ValueError,
+            "false_accept_rate",
+        ),
+        (lambda: metrics.bleu(["a cat"], [[["a"]]]), TypeError, "candidates .*index 0"),
+        (lambda: metrics.bleu([["a"]], [["a"]]), TypeError, "references .*index 0"),
+        (lambda: metrics.bleu([["a"]], []), ValueError, "1 and 0"),
+        (lambda: metrics.bleu([["a"]], [[]]), ValueError, "none at 0"),
+        (
+            lambda: metrics.sample_precision_recall(np.ones((5, 2)), np.ones((5, 3))),
+            ValueError,
+            r"generated .*\(5, 3\)",
+        ),
+        (
+            lambda: metrics.sample_precision_recall(np.ones((3, 2)), np.ones((5, 2))),
+            ValueError,
+            "k must be",
+        ),
+    ],
+)
+def test_bad_input_of_these_names_the_argument(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
 
 
 def test_inputs_are_not_changed_and_may_be_strided():

@@ -1,4 +1,4 @@
-"""How good are the predictions? Metrics on NumPy arrays, each equal to scikit-learn's.
+"""How good are the predictions? Metrics on NumPy arrays, equal to scikit-learn's where it has them.
 
 Everywhere the prediction comes first and the target second, as in PyTorch's losses;
 scikit-learn's functions take them the other way round. Sums are made in float64 whatever the
@@ -7,6 +7,7 @@ inputs, and the results are Python floats or float64 arrays.
 Shapes: n samples, c classes.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,19 +18,29 @@ from dlnotes import _validate, kernels
 __all__ = [
     "accuracy",
     "average_precision",
+    "bleu",
+    "brier_score",
+    "calibration_curve",
     "confusion_matrix",
     "cross_entropy",
     "entropy",
+    "equal_error_rate",
+    "expected_calibration_error",
     "f1",
     "frechet_distance",
     "kl_divergence",
     "mean_absolute_error",
     "mean_average_precision",
     "mean_squared_error",
+    "perplexity",
     "precision",
     "r2_score",
     "recall",
+    "roc_auc",
+    "roc_curve",
     "root_mean_squared_error",
+    "sample_precision_recall",
+    "true_accept_rate",
 ]
 
 Values = np.ndarray | Sequence
@@ -245,6 +256,242 @@ def _times_log(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     return np.multiply(p, logarithm, out=np.zeros(p.shape), where=p > 0)
 
 
+def perplexity(loss: Values | float) -> float:
+    """Return e to the mean cross-entropy in nats: among how many words the model wavers.
+
+    `loss` holds −log p of each token (any shape), or is already the mean. Infinite for a token of
+    probability 0.
+    """
+    loss = np.asarray(loss)
+    if loss.dtype.kind not in "biuf":
+        raise TypeError(f"loss must hold numbers, got dtype {loss.dtype}")
+    if not loss.size:
+        raise ValueError(f"loss must not be empty, got shape {loss.shape}")
+    if not (loss >= 0).all():  # NaN too
+        raise ValueError(f"loss must hold −log p, which is at least 0, got {loss.min()}")
+    with np.errstate(over="ignore"):
+        return float(np.exp(np.mean(loss, dtype=np.float64)))
+
+
+# --- Calibration ------------------------------------------------------------------------------
+
+
+def calibration_curve(
+    probabilities: Values, target: Values, *, n_bins: int = 10, strategy: str = "uniform"
+) -> tuple[Float64[np.ndarray, "bins"], Float64[np.ndarray, "bins"], Int64[np.ndarray, "bins"]]:
+    """Return, for each bin of confidence: its mean confidence, its accuracy, its samples.
+
+    The confidence is the probability given to the predicted class. `probabilities` (n, c) with
+    class indices (n,), or (n,), the probability of class 1, where the confidence is that of
+    class 1 and the accuracy the share of class 1, as in scikit-learn. Bins are of equal width,
+    closed on the right ("uniform"), or hold equally many samples ("quantile"). Empty bins are
+    left out (Guo et al., 2017).
+    """
+    confidence, right = _confidence(probabilities, target)
+    n_bins = _validate.integer("n_bins", n_bins, low=1)
+    if _validate.one_of("strategy", strategy, ("uniform", "quantile")) == "uniform":
+        inner = np.linspace(0, 1, n_bins + 1)[1:-1]
+    else:
+        inner = np.percentile(confidence, 100 * np.linspace(0, 1, n_bins + 1)[1:-1])
+    bins = np.searchsorted(inner, confidence)
+    count = np.bincount(bins, minlength=n_bins)
+    used = count > 0
+    sums = [np.bincount(bins, v, n_bins)[used] for v in (confidence, right)]
+    return sums[0] / count[used], sums[1] / count[used], count[used].astype(np.int64)
+
+
+def expected_calibration_error(
+    probabilities: Values, target: Values, *, n_bins: int = 10, strategy: str = "uniform"
+) -> float:
+    """Return the mean over the samples of |accuracy − confidence| of their bin.
+
+    Arguments as in `calibration_curve`. It depends on the bins: say which (Naeini et al., 2015).
+    """
+    confidence, accuracy, count = calibration_curve(
+        probabilities, target, n_bins=n_bins, strategy=strategy
+    )
+    return float(np.sum(count * np.abs(accuracy - confidence)) / count.sum())
+
+
+def brier_score(probabilities: Values, target: Values) -> float:
+    """Return the mean squared distance of the probabilities from the one-hot target.
+
+    (n, c) with class indices (n,): the sum over the classes, between 0 and 2. (n,), the
+    probability of class 1, with targets 0 or 1: (p − y)², as in scikit-learn (Brier, 1950).
+    """
+    probabilities, target = _probabilities(probabilities, target)
+    if probabilities.ndim == 1:
+        return float(np.mean((probabilities - target) ** 2))
+    one_hot = np.arange(probabilities.shape[1]) == target[:, None]
+    return float(np.mean(((probabilities - one_hot) ** 2).sum(axis=1)))
+
+
+def _confidence(probabilities: Values, target: Values) -> tuple[np.ndarray, np.ndarray]:
+    """Return how sure the model was of its answer, and whether it was right, (n,) each."""
+    probabilities, target = _probabilities(probabilities, target)
+    if probabilities.ndim == 1:
+        return probabilities, target == 1
+    return probabilities.max(axis=1), probabilities.argmax(axis=1) == target
+
+
+def _probabilities(probabilities: Values, target: Values) -> tuple[np.ndarray, np.ndarray]:
+    probabilities = _array("probabilities", probabilities).astype(np.float64)
+    target = _array("target", target)
+    _check_labels("target", target, len(probabilities))
+    if probabilities.ndim == 1:
+        _validate.probabilities("probabilities", probabilities)
+    elif probabilities.ndim == 2:
+        _check_distribution("probabilities", probabilities)
+    else:
+        raise ValueError(f"probabilities must have shape (n, c) or (n,), got {probabilities.shape}")
+    classes = 2 if probabilities.ndim == 1 else probabilities.shape[1]
+    if target.max() >= classes:
+        raise ValueError(f"target must be below the number of classes, {classes}")
+    return probabilities, target.astype(np.int64)
+
+
+# --- Verification -----------------------------------------------------------------------------
+
+
+def roc_curve(
+    scores: Values, target: Values
+) -> tuple[
+    Float64[np.ndarray, "points"], Float64[np.ndarray, "points"], Float64[np.ndarray, "points"]
+]:
+    """Return false accept rate, true accept rate and threshold, for every threshold that counts.
+
+    `scores` (n,) are higher for what should be accepted (a distance goes in with a minus sign),
+    `target` (n,) holds True or 1 for what should be. A sample is accepted if its score is at
+    least the threshold. The curve starts at (0, 0), with the threshold infinity; equal scores
+    are one step of it. Cost O(n log n).
+
+    Raises ValueError unless both kinds of samples are there.
+    """
+    scores, target = _verdicts(scores, target)
+    order = np.argsort(-scores, kind="stable")
+    scores, target = scores[order], target[order]
+    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of each group of equals
+    accepted = np.cumsum(target)[last]
+    wrongly = last + 1 - accepted
+    true_rate = np.append(0, accepted / target.sum())
+    false_rate = np.append(0, wrongly / (~target).sum())
+    return false_rate, true_rate, np.append(np.inf, scores[last])
+
+
+def roc_auc(scores: Values, target: Values) -> float:
+    """Return the area under the ROC curve; arguments as in `roc_curve`.
+
+    It is the chance that a random sample of class 1 scores above one of class 0, ties counted
+    half (Hanley and McNeil, 1982).
+    """
+    false_rate, true_rate, _ = roc_curve(scores, target)
+    return float(np.trapezoid(true_rate, false_rate))
+
+
+def equal_error_rate(scores: Values, target: Values) -> tuple[float, float]:
+    """Return the rate at which false accepts and false rejects are equally frequent, and where.
+
+    (rate, threshold). Arguments as in `roc_curve`. Between two thresholds the curve is taken as
+    straight, so that the rate exists; the threshold is the one of the two whose rates differ less.
+    """
+    false_rate, true_rate, thresholds = roc_curve(scores, target)
+    gap = false_rate - (1 - true_rate)  # rises from -1 to 1
+    i = int(np.flatnonzero(gap >= 0)[0])
+    share = -gap[i - 1] / (gap[i] - gap[i - 1])
+    rate = false_rate[i - 1] + share * (false_rate[i] - false_rate[i - 1])
+    nearer = i if gap[i] <= -gap[i - 1] or i == 1 else i - 1
+    return float(rate), float(thresholds[nearer])
+
+
+def true_accept_rate(scores: Values, target: Values, *, false_accept_rate: float | int) -> float:
+    """Return the largest share of class 1 accepted at or below the given false accept rate.
+
+    Arguments as in `roc_curve`. With n samples of class 0, a rate below 1/n allows no false accept.
+    """
+    limit = _validate.number("false_accept_rate", false_accept_rate, low=0, high=1)
+    false_rate, true_rate, _ = roc_curve(scores, target)
+    return float(true_rate[false_rate <= limit].max())
+
+
+def _verdicts(scores: Values, target: Values) -> tuple[np.ndarray, np.ndarray]:
+    scores, target = _array("scores", scores).astype(np.float64), _array("target", target)
+    if scores.ndim != 1:
+        raise ValueError(f"scores must have shape (n,), got {scores.shape}")
+    _check_labels("target", target, len(scores))
+    if target.max() > 1:
+        raise ValueError(f"target must hold 0 and 1, got {target.max()}")
+    target = target.astype(bool)
+    if target.all() or not target.any():
+        raise ValueError(f"target must hold both classes, got only {int(target[0])}")
+    return scores, target
+
+
+# --- Text -------------------------------------------------------------------------------------
+
+
+def bleu(
+    candidates: Sequence[Sequence],
+    references: Sequence[Sequence[Sequence]],
+    *,
+    max_n: int = 4,
+    smooth: bool = False,
+) -> float:
+    """Return the BLEU of a corpus, between 0 and 1: shared n-grams times a penalty for brevity.
+
+    `candidates` holds one list of tokens for each sentence, `references` one list of references
+    (each a list of tokens) for each sentence. The geometric mean over n = 1 … max_n of the share
+    of the candidates' n-grams that a reference has too, each counted as often at most as in one
+    reference; times e^(1 − r/c) where the candidates, c tokens, are shorter than the references
+    nearest to them in length, r tokens (Papineni et al., 2002). Counts add up over the corpus
+    before they are divided, so a corpus is not the mean of its sentences. smooth=True adds 1 to
+    numerator and denominator for n ≥ 2 (Lin and Och, 2004): without it one order without a match
+    makes 0 of the whole.
+    """
+    max_n = _validate.integer("max_n", max_n, low=1)
+    _check_sentences(candidates, references)
+    matches, totals = np.zeros(max_n), np.zeros(max_n)
+    length = nearest = 0
+    for candidate, options in zip(candidates, references, strict=True):
+        length += len(candidate)
+        nearest += min((abs(len(r) - len(candidate)), len(r)) for r in options)[1]
+        for n in range(1, max_n + 1):
+            counts = _ngrams(candidate, n)
+            best = Counter()
+            for reference in options:
+                best |= _ngrams(reference, n)
+            matches[n - 1] += (counts & best).total()
+            totals[n - 1] += counts.total()
+    if smooth:
+        matches[1:], totals[1:] = matches[1:] + 1, totals[1:] + 1
+    if not matches.all():
+        return 0.0
+    brevity = min(0.0, 1 - nearest / length)
+    return float(np.exp(np.mean(np.log(matches / totals)) + brevity))
+
+
+def _ngrams(tokens: Sequence, n: int) -> Counter:
+    return Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
+
+
+def _check_sentences(candidates: Sequence, references: Sequence) -> None:
+    """Require lists of tokens: a string would pass for a list of letters in silence."""
+    if not candidates or len(candidates) != len(references):
+        raise ValueError(
+            "candidates and references must have one entry for each sentence, got "
+            f"{len(candidates)} and {len(references)}"
+        )
+    for i, (candidate, options) in enumerate(zip(candidates, references, strict=True)):
+        if isinstance(candidate, str):
+            raise TypeError(f"candidates must hold lists of tokens, got a string at index {i}")
+        if isinstance(options, str) or any(isinstance(reference, str) for reference in options):
+            raise TypeError(
+                f"references must hold lists of references, each a list of tokens, got a string "
+                f"at index {i}"
+            )
+        if not len(options):
+            raise ValueError(f"references must have one or more for each sentence, none at {i}")
+
+
 # --- Detection --------------------------------------------------------------------------------
 
 
@@ -386,6 +633,29 @@ def frechet_distance(mean1: Values, cov1: Values, mean2: Values, cov2: Values) -
     mixed = np.sqrt(np.maximum(eigenvalues, 0)).sum()
     traces = np.trace(covariances[0]) + np.trace(covariances[1])
     return float(max(0.0, np.sum((mean1 - mean2) ** 2) + traces - 2 * mixed))
+
+
+def sample_precision_recall(real: Values, generated: Values, *, k: int = 3) -> tuple[float, float]:
+    """Return how many generated samples look real, and how many real ones could be generated.
+
+    `real` (n, d) and `generated` (m, d) are features. A set is thought of as the union of balls
+    around its points, each out to its k-th nearest neighbour of the same set: precision is the
+    share of generated points inside the real set, recall the share of real points inside the
+    generated one (Kynkäänniemi et al., 2019). Cost O((n + m)² d).
+    """
+    from scipy.spatial.distance import cdist
+
+    real, generated = _array("real", real), _array("generated", generated)
+    for name, value in {"real": real, "generated": generated}.items():
+        if value.ndim != 2 or value.shape[1] != real.shape[-1]:
+            raise ValueError(f"{name} must have shape (n, d) with one d, got {value.shape}")
+    k = _validate.integer("k", k, low=1, high=min(len(real), len(generated)) - 1)
+
+    def covered(points, centres):
+        radius = np.partition(cdist(centres, centres), k, axis=1)[:, k]  # the 0-th is the point
+        return float((cdist(points, centres) <= radius).any(axis=1).mean())
+
+    return covered(generated, real), covered(real, generated)
 
 
 # --- Checks of the arguments ------------------------------------------------------------------
