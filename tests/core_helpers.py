@@ -1,6 +1,7 @@
 """What the tests of kernels, autograd and nn share: awkward inputs, oracles, error checks."""
 
 import contextlib
+import itertools
 
 import jaxtyping
 import numpy as np
@@ -63,6 +64,18 @@ def assert_pure(function, *arrays):
         if result is not None:
             assert not any(np.shares_memory(result, a) for a in arrays), "result aliases an input"
     return results
+
+
+def check_output_mask(backward, dy, arrays, **settings):
+    """Whatever gradients are asked for, they are those of the full backward pass, the rest None."""
+    every = backward(dy, *arrays, **settings)
+    assert all(gradient is not None for gradient in every)
+    for mask in itertools.product([True, False], repeat=len(arrays)):
+        some = backward(dy, *arrays, **settings, output_mask=mask)
+        for wanted, gradient, expected in zip(mask, some, every, strict=True):
+            assert (gradient is not None) == wanted
+            if wanted:
+                np.testing.assert_array_equal(gradient, expected)
 
 
 def numeric_gradient(function, x: np.ndarray, eps=1e-6) -> np.ndarray:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dlnotes import autograd
 from dlnotes.autograd import Tensor, no_grad, tensor
+from dlnotes.check import gradcheck
 
 # ---- the tape --------------------------------------------------------------------------------
 
@@ -148,6 +149,74 @@ def test_backward_seeds():
         (a * 2).backward(gradient)
         np.testing.assert_array_equal(a.grad, [6, 8])
         assert a.grad.dtype == np.float32
+
+
+def test_an_operation_may_keep_residuals(operations):
+    """What forward puts aside comes back to backward, and the next call has its own."""
+
+    def forward(x, power):
+        logarithm = np.log(x)
+        return np.exp(power * logarithm), logarithm
+
+    def backward(dy, y, x, power, residuals):
+        np.testing.assert_array_equal(residuals, np.log(x))
+        return (dy * power * np.exp((power - 1) * residuals),)
+
+    autograd.register("power by logarithm", forward, backward, keeps=True)
+    a, b = (tensor(np.array(v), requires_grad=True) for v in ([2.0, 3.0], [5.0]))
+    y = autograd.apply("power by logarithm", a, power=2)
+    z = autograd.apply("power by logarithm", b, power=3)
+    (y.sum() + z.sum()).backward()
+    np.testing.assert_allclose(a.grad, [4, 6])
+    np.testing.assert_allclose(b.grad, [75])
+    assert not autograd.apply("power by logarithm", a.detach(), power=2).requires_grad
+
+
+def test_selective_operations_learn_which_gradients_are_wanted(operations):
+    asked = []
+
+    def backward(dy, y, a, b, output_mask):
+        asked.append(output_mask)
+        return [dy if wanted else None for wanted in output_mask]
+
+    autograd.register("sum of two", np.add, backward, selective=True)
+    weight, constant = tensor([1.0], requires_grad=True), tensor([2.0])
+    autograd.apply("sum of two", weight, constant).backward()
+    autograd.apply("sum of two", constant, weight).backward()
+    autograd.apply("sum of two", weight, weight).backward()
+    assert asked == [(True, False), (False, True), (True, True)]
+    assert constant.grad is None
+    assert weight.grad == 4
+    # What counts is what is wanted at the time of the backward pass.
+    y = autograd.apply("sum of two", weight, constant)
+    constant.requires_grad, weight.requires_grad = True, False
+    y.backward()
+    assert asked[-1] == (False, True)
+    assert (weight.grad, constant.grad) == (4, 1)
+
+
+@pytest.mark.parametrize("name", ["mul", "div", "matmul", "linear", "conv1d"])
+def test_constants_cost_no_gradient(name, monkeypatch):
+    shapes = {"linear": [(2, 3), (4, 3), (4,)], "conv1d": [(2, 3, 4), (4, 3, 2), (4,)]}
+    arrays = [h.draw(i, s, np.float64) for i, s in enumerate(shapes.get(name, [(3, 3), (3, 3)]))]
+    operation, computed = autograd.OPERATIONS[name], []
+
+    def backward(*given, **settings):
+        gradients = operation.backward(*given, **settings)
+        computed.append([gradient is not None for gradient in gradients])
+        return gradients
+
+    monkeypatch.setitem(autograd.OPERATIONS, name, operation._replace(backward=backward))
+    for i in range(len(arrays)):
+        inputs = [tensor(a, requires_grad=i == j) for j, a in enumerate(arrays)]
+        autograd.apply(name, *inputs).sum().backward()
+        assert computed[-1] == [i == j for j in range(len(arrays))]
+
+
+@pytest.fixture
+def operations(monkeypatch):
+    """Let a test register operations of its own."""
+    monkeypatch.setattr(autograd, "OPERATIONS", dict(autograd.OPERATIONS))
 
 
 def test_every_operation_is_registered_once():
@@ -295,6 +364,14 @@ def test_indexing_as_torch(name):
     check(INDICES[name], h.draw(0, (3, 4), np.float64))
 
 
+@pytest.mark.parametrize("shape", [(4, 3), (4, 2, 3), (4, 0), (4,)])
+@pytest.mark.parametrize("rows", [[0, -1, 3, -4, 0], [], [[1, 1], [2, 0]], [True, False] * 2])
+def test_picking_rows_as_torch(shape, rows):
+    index = torch.tensor(rows) if rows else torch.tensor(rows).long()
+    for dtype in (np.float32, np.float64):
+        check(lambda x: x[rows if isinstance(x, Tensor) else index], h.draw(0, shape, dtype))
+
+
 def test_indexing_by_arrays_tensors_and_masks():
     x = tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     rows = np.array([0, 1])
@@ -310,6 +387,139 @@ def test_axes_exchanged_as_torch():
     check(lambda x: x.permute(2, 0, 1), h.draw(0, (2, 3, 4), np.float64))
     check(lambda x: x.permute((2, 0, 1)), h.draw(0, (2, 3, 4), np.float64))
     check(lambda x: x.T, h.draw(0, (2, 3), np.float64))
+
+
+SHAPES = {
+    "flatten": lambda x: x.flatten(),
+    "flatten from 1": lambda x: x.flatten(1),
+    "flatten two": lambda x: x.flatten(start_dim=-3, end_dim=1),
+    "view": lambda x: x.view(3, 2, -1),
+    "view of a list": lambda x: x.view([1, 12]),
+    "unsqueeze": lambda x: x.unsqueeze(0).unsqueeze(-1).unsqueeze(2),
+    "squeeze": lambda x: x.squeeze(),
+    "squeeze one": lambda x: x.squeeze(1),
+    "squeeze none": lambda x: x.squeeze(0),
+    "squeeze some": lambda x: x.squeeze((1, -1)),
+    "split": lambda x: sum(part.sum() * i for i, part in enumerate(x.split(2, dim=2))),
+    "split by sizes": lambda x: x.split([1, 0, 3], dim=-2)[2],
+    "chunk": lambda x: sum(part.sum() * i for i, part in enumerate(x.chunk(3, dim=2))),
+    "clamp": lambda x: x.clamp(-0.5, 1),
+    "clamp below": lambda x: x.clamp(min=0.25),
+    "clamp above": lambda x: x.clamp(max=-0.25),
+    "clamp to nothing": lambda x: x.clamp(0.5, -0.5),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes_and_bounds_as_torch(name, dtype):
+    check(SHAPES[name], h.draw(0, (3, 1, 4, 1) if name != "split by sizes" else (3, 4, 2), dtype))
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 6, 7])
+def test_pieces_are_as_large_as_torchs(n):
+    x = np.arange(2 * n).reshape(2, n)
+    for cut in ("split", "chunk"):
+        for size in (1, 2, 3, 10):
+            ours = getattr(Tensor(x), cut)(size, dim=1)
+            theirs = getattr(torch.tensor(x), cut)(size, dim=1)
+            assert isinstance(ours, tuple)
+            assert [p.shape for p in ours] == [tuple(p.shape) for p in theirs]
+            for mine, torchs in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(mine.data, torchs)
+
+
+def test_derivative_at_the_bounds_and_nan():
+    values = np.array([-1.0, -0.5, 0.0, 1.0, 2.0, np.nan, np.inf, -np.inf])
+    for low, high in ((-0.5, 1), (None, 1.0), (-0.5, None)):
+        ours = tensor(values, requires_grad=True)
+        theirs = torch.tensor(values, requires_grad=True)
+        ours.clamp(low, high).backward(np.ones(8))
+        theirs.clamp(low, high).backward(torch.ones(8).double())
+        np.testing.assert_array_equal(ours.grad, theirs.grad)
+
+
+@settings(deadline=None, max_examples=40)
+@given(h.shapes(1, 4, 0, 3), st.data(), h.dtypes, h.layouts, h.seeds)
+def test_cat_and_stack_as_torch(shape, data, dtype, layout, seed):
+    dim = data.draw(st.integers(-len(shape), len(shape) - 1))
+    lengths = data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=4))
+    parts = []
+    for i, length in enumerate(lengths):
+        part = list(shape)
+        part[dim] = length
+        parts.append(h.draw(seed + i, part, dtype, 1, layout))
+    if (0,) not in [part.shape for part in parts]:  # torch gives those no gradient
+        check(lambda *x: (autograd if isinstance(x[0], Tensor) else torch).cat(x, dim=dim), *parts)
+    same = [h.draw(seed + i, shape, dtype, 1, layout) for i in range(len(lengths))]
+    new = data.draw(st.integers(-len(shape) - 1, len(shape)))
+    check(lambda *x: (autograd if isinstance(x[0], Tensor) else torch).stack(x, new), *same)
+
+
+@settings(deadline=None, max_examples=30)
+@given(broadcastable(), h.shapes(0, 2, 1, 1), h.dtypes, h.seeds)
+def test_where_as_torch(both, extra, dtype, seed):
+    a, b = (h.draw(seed + i, shape, dtype) for i, shape in enumerate(both))
+    mask = np.random.default_rng(seed).random((*extra, *np.broadcast_shapes(*both))) < 0.5
+    if a.size:
+        a[...] = np.where(a > 1, np.inf, a)  # infinities where they are not chosen do no harm
+
+    def choose(x, y):
+        if isinstance(x, Tensor):
+            return autograd.where(mask, x, y)
+        return torch.where(torch.tensor(mask), x, y)
+
+    check(choose, a, b)
+
+
+def test_masked_fill_as_torch():
+    x, mask = h.draw(0, (2, 3, 3), np.float32), np.tri(3, dtype=bool)
+
+    def fill(x):
+        return x.masked_fill(Tensor(mask) if isinstance(x, Tensor) else torch.tensor(mask), 2)
+
+    check(fill, x)
+    scores = tensor(x, requires_grad=True).masked_fill(~mask, -np.inf)
+    assert scores.dtype == np.float32
+    assert (scores.data[:, ~mask] == -np.inf).all()
+
+
+MASK = np.array([[True, False, True], [False, False, True]])
+NUMERIC = {
+    "cat": lambda a, b: autograd.cat([a, b * b, a], dim=1),
+    "stack": lambda a, b: autograd.stack([a, b * b, a], dim=-1),
+    "where": lambda a, b: autograd.where(MASK, a * a, b),
+    "masked_fill": lambda a, b: (a * b).masked_fill(MASK, 3.0),
+    "clamp": lambda a, b: (a * b).clamp(-0.2, 0.3),
+    "rows": lambda a, b: (a * b)[[1, 0, 1, 1]],
+    "columns": lambda a, b: (a * b)[:, [2, 0, 2]],
+    "mask": lambda a, b: (a * b)[MASK],
+    "chunk": lambda a, b: a.chunk(2, dim=1)[0] * b.chunk(2, dim=1)[0],
+}
+
+
+@pytest.mark.parametrize("name", NUMERIC)
+def test_gradients_are_the_numeric_ones(name):
+    arrays = [h.draw(i, (2, 3), np.float64) for i in range(2)]
+    gradcheck(NUMERIC[name], tuple(arrays))
+
+
+def test_comparisons_and_sizes():
+    a, b = tensor([1.0, 2.0, 3.0]), tensor([3.0, 2.0, 1.0])
+    for ours, expected in (
+        (a < b, [True, False, False]),
+        (a <= 2, [True, True, False]),
+        (a > b.data, [False, False, True]),
+        (b.data <= a, [False, True, True]),
+    ):
+        assert ours.dtype == np.bool_
+        assert not ours.requires_grad
+        np.testing.assert_array_equal(ours.data, expected)
+    np.testing.assert_array_equal(a[a > 1].data, [2, 3])
+    assert a != b
+    assert a == a
+    assert tensor(np.ones((2, 3))).size() == (2, 3)
+    assert tensor(np.ones((2, 3))).size(-1) == 3
 
 
 def is_tested_here(name):
@@ -332,9 +542,13 @@ def test_every_operation_keeps_float32(name):
         "permute": {"dims": (1, 0)},
         "getitem": {"index": 0},
         "maxout": {"pool_size": 2},
+        "cat": {"dim": 0},
+        "stack": {"dim": 0},
+        "where": {"condition": np.array([True, False])},
+        "clamp": {"min": 0.3, "max": None},
         "cross_entropy": {"target": np.array([0, 1])},
     }.get(name, {})
-    if name in ("add", "sub", "mul", "div", "matmul", "linear"):
+    if name in ("add", "sub", "mul", "div", "matmul", "linear", "cat", "stack", "where"):
         inputs = inputs * 2
     if name in ("binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div"):
         constants = {"target": inputs[0]}
@@ -429,6 +643,26 @@ x = tensor([[1.0, 2.0]], requires_grad=True)
         (lambda: x.mean(axis=0, dim=0), TypeError, "either axis or dim"),
         (lambda: x.max(axis="0"), TypeError, "axis must be an int"),
         (lambda: x.reshape(3), ValueError, "reshape"),
+        (lambda: x.flatten(1, 0), ValueError, "start_dim must not come after end_dim, got 1 and 0"),
+        (lambda: x.unsqueeze(3), ValueError, "dim must be in -3 … 2, got 3"),
+        (lambda: x.squeeze(2), ValueError, "dim must be in"),
+        (lambda: x.size(2), ValueError, "dim must be in"),
+        (lambda: x.split(0), ValueError, "split_size must be at least 1, got 0"),
+        (lambda: x.split([1, 2], 1), ValueError, r"split_size must add up to axis 1's 2, got \[1"),
+        (lambda: x.chunk(0), ValueError, "chunks must be at least 1"),
+        (lambda: x.clamp(), ValueError, "min or max must be given"),
+        (lambda: x.clamp(x), TypeError, "min must be a number or None, got Tensor"),
+        (lambda: x.clamp(max=True), TypeError, "max must be a number or None, got bool"),
+        (lambda: x.masked_fill(x, 0), TypeError, "mask must be bool, got float32"),
+        (lambda: x.masked_fill(x > 1, x), ValueError, "value must be one number"),
+        (lambda: x < "1", TypeError, "data must be"),
+        (lambda: autograd.where(x, x, x), TypeError, "condition or mask must be bool"),
+        (lambda: autograd.cat([]), TypeError, "tensors must be a list or tuple of tensors"),
+        (lambda: autograd.cat(x), TypeError, "list or tuple of tensors, got Tensor"),
+        (lambda: autograd.cat([x, np.ones((1, 2))]), TypeError, "got float32 and float64"),
+        (lambda: autograd.cat([x, x], dim=2), ValueError, "dim must be in"),
+        (lambda: autograd.cat([x, x.T]), ValueError, "must match exactly"),
+        (lambda: autograd.stack([x, x.T]), ValueError, "must have the same shape"),
         (lambda: x.transpose(0, 2), ValueError, "dim1 must be in"),
         (lambda: x.permute(0), ValueError, "dims must name each of the 2 axes once"),
         (lambda: x @ x, ValueError, "matmul"),

@@ -260,6 +260,21 @@ def test_numeric_gradient_of_columns(name):
     )
 
 
+@pytest.mark.parametrize("case", [*CASES, "minimal filtering"])
+def test_only_the_gradients_asked_for(case):
+    many = ((1, 32, 5, 4), (32, 32, 3, 3), 32, (1, 1))
+    x, weight, outs, extra = CASES.get(case, many)
+    name = "conv2d" if case == "minimal filtering" else case.split()[0]
+    arrays = [h.draw(i, shape, np.float32) for i, shape in enumerate((x, weight, (outs,)))]
+    y = getattr(kernels, name)(*arrays, *extra)
+    backward = getattr(kernels, f"{name}_backward")
+    h.check_output_mask(
+        lambda dy, *inputs, **mask: backward(dy, *inputs, *extra, **mask),
+        h.draw(9, y.shape, np.float32),
+        arrays,
+    )
+
+
 # ---- by hand ---------------------------------------------------------------------------------
 
 

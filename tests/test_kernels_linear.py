@@ -54,6 +54,13 @@ def test_gradients_are_the_numeric_ones():
         np.testing.assert_allclose(gradient, h.numeric_gradient(loss, arguments[i]), rtol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["linear", "bilinear"])
+def test_only_the_gradients_asked_for(name):
+    shapes = [(5, 3), (4, 3), (4,)] if name == "linear" else [(5, 3), (5, 2), (4, 3, 2), (4,)]
+    arrays = [h.draw(i, shape, np.float64) for i, shape in enumerate(shapes)]
+    h.check_output_mask(getattr(kernels, f"{name}_backward"), h.draw(9, (5, 4), np.float64), arrays)
+
+
 x, w, b = np.ones((5, 3)), np.ones((4, 3)), np.ones(4)
 
 
@@ -87,3 +94,6 @@ def test_bad_upstream_gradient():
             kernels.linear_backward(np.ones((4, 5)), x, w, b)
         with pytest.raises(TypeError, match="dy is float32"):
             kernels.linear_backward(np.ones((5, 4), np.float32), x, w, b)
+        for mask, error in (((True, True), ValueError), ((1, 0, 0), TypeError), (True, TypeError)):
+            with pytest.raises(error, match="output_mask must"):
+                kernels.linear_backward(np.ones((5, 4)), x, w, b, output_mask=mask)

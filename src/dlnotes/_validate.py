@@ -13,6 +13,7 @@ import numpy as np
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 Number = int | float | np.integer | np.floating  # what counts as a number in annotations
+Mask = tuple[bool, ...] | list[bool]  # for each input, whether its gradient is wanted
 
 
 def floats(name: str, value, *, ndim: int | None = None, min_ndim: int = 0) -> np.ndarray:
@@ -121,6 +122,15 @@ def number(name: str, value, *, low: Number | None = None, high: Number | None =
     if not math.isfinite(value):
         raise ValueError(f"{name} must be finite, got {value}")
     return float(_in_range(name, value, low, high))
+
+
+def output_mask(value, count: int) -> tuple[bool, ...]:
+    """Return `value`: True or False for each of `count` inputs, whether its gradient is wanted."""
+    if not isinstance(value, tuple | list) or any(not isinstance(entry, bool) for entry in value):
+        raise TypeError(f"output_mask must be a tuple of True and False, got {value!r}")
+    if len(value) != count:
+        raise ValueError(f"output_mask must have {count} entries, got {len(value)}")
+    return tuple(value)
 
 
 def one_of(name: str, value, allowed: Iterable[str]) -> str:

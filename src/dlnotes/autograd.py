@@ -7,16 +7,41 @@ tensor and the table of operations, where the backward function of each is regis
 """
 
 import contextlib
+import itertools
+import math
 import numbers
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from dlnotes import _validate, kernels
 
-__all__ = ["OPERATIONS", "Tensor", "apply", "no_grad", "tensor", "topological_order"]
+__all__ = [
+    "OPERATIONS",
+    "Operation",
+    "Tensor",
+    "apply",
+    "cat",
+    "no_grad",
+    "register",
+    "stack",
+    "tensor",
+    "topological_order",
+    "where",
+]
 
-OPERATIONS: dict[str, tuple[Callable, Callable]] = {}  # name → (forward, backward)
+
+class Operation(NamedTuple):
+    """How a value is computed, and how its gradient becomes those of the inputs."""
+
+    forward: Callable  # (*inputs, **settings) → value, or (value, residuals) if it keeps any
+    backward: Callable  # (dy, value, *inputs, **settings) → a gradient for each input
+    keeps: bool = False  # backward is also given residuals=, what forward put aside for it
+    selective: bool = False  # backward is also given output_mask=, which gradients are wanted
+
+
+OPERATIONS: dict[str, Operation] = {}
 _recording = True
 
 
@@ -25,14 +50,19 @@ def apply(op: str, *inputs, **settings) -> "Tensor":
 
     `inputs` can be differentiated; `settings` are constants of the operation.
     """
-    forward, backward = OPERATIONS[_validate.one_of("op", op, OPERATIONS)]
+    forward, backward, keeps, selective = OPERATIONS[_validate.one_of("op", op, OPERATIONS)]
     parents = tuple(x if isinstance(x, Tensor) else Tensor(x) for x in inputs)
     arrays = [parent.data for parent in parents]
-    y = np.asarray(forward(*arrays, **settings))
+    y = forward(*arrays, **settings)
+    if keeps:
+        y, settings["residuals"] = y
+    y = np.asarray(y)
     result = Tensor(y)
     if _recording and any(parent.requires_grad for parent in parents):
         result.requires_grad, result.op, result.parents = True, op, parents
-        result._pull_back = lambda dy: backward(dy, y, *arrays, **settings)
+        result._pull_back = lambda dy, wanted: backward(
+            dy, y, *arrays, **settings, **({"output_mask": wanted} if selective else {})
+        )
     return result
 
 
@@ -94,7 +124,7 @@ class Tensor:
         self.grad: np.ndarray | None = None
         self.op = ""
         self.parents: tuple[Tensor, ...] = ()
-        self._pull_back: Callable | None = None  # gradient of this → gradients of the parents
+        self._pull_back: Callable | None = None  # gradient → those of the parents
         if requires_grad and self.data.dtype not in _validate.FLOATS:
             raise TypeError(f"only float tensors can require a gradient, got {self.dtype}")
 
@@ -112,7 +142,8 @@ class Tensor:
                 node.grad = dy.copy() if node.grad is None else np.asarray(node.grad + dy)
                 continue
             node.grad = dy
-            for parent, dx in zip(node.parents, node._pull_back(dy), strict=True):
+            wanted = tuple(parent.requires_grad for parent in node.parents)
+            for parent, dx in zip(node.parents, node._pull_back(dy, wanted), strict=True):
                 if parent.requires_grad:
                     dx = sum_to_shape(np.asarray(dx), parent.shape)
                     gradients[parent] = gradients[parent] + dx if parent in gradients else dx
@@ -159,6 +190,10 @@ class Tensor:
     def __neg__(self): return apply("neg", self)
     def __abs__(self): return apply("abs", self)
     def __getitem__(self, index): return apply("getitem", self, index=_index(index))
+    def __lt__(self, other): return _compare(np.less, self, other)
+    def __le__(self, other): return _compare(np.less_equal, self, other)
+    def __gt__(self, other): return _compare(np.greater, self, other)
+    def __ge__(self, other): return _compare(np.greater_equal, self, other)
     # fmt: on
 
     def abs(self) -> "Tensor":
@@ -197,6 +232,71 @@ class Tensor:
         """Return the same elements with another shape; one length may be -1."""
         shape = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
         return apply("reshape", self, shape=tuple(shape))
+
+    def view(self, *shape) -> "Tensor":
+        """Do as `reshape` does; unlike torch's, this also copies where the layout makes it."""
+        return self.reshape(*shape)
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> "Tensor":
+        """Return the tensor with the axes start_dim … end_dim joined into one."""
+        if not self.ndim:
+            return self.reshape(1)
+        start = _validate.dimension("start_dim", start_dim, self.ndim)
+        end = _validate.dimension("end_dim", end_dim, self.ndim)
+        if start > end:
+            raise ValueError(f"start_dim must not come after end_dim, got {start} and {end}")
+        joined = math.prod(self.shape[start : end + 1])
+        return self.reshape(*self.shape[:start], joined, *self.shape[end + 1 :])
+
+    def unsqueeze(self, dim: int) -> "Tensor":
+        """Return the tensor with an axis of length 1 put in at `dim`."""
+        dim = _validate.dimension("dim", dim, self.ndim + 1)
+        return self.reshape(*self.shape[:dim], 1, *self.shape[dim:])
+
+    def squeeze(self, dim: int | tuple[int, ...] | None = None) -> "Tensor":
+        """Return the tensor without its axes of length 1: all of them, or those among `dim`."""
+        dims = range(self.ndim) if dim is None else dim if isinstance(dim, tuple | list) else (dim,)
+        dims = [_validate.dimension("dim", one, self.ndim) for one in dims]
+        return self.reshape([n for i, n in enumerate(self.shape) if n != 1 or i not in dims])
+
+    def size(self, dim: int | None = None) -> tuple[int, ...] | int:
+        """Return the shape, or the length of one axis."""
+        return self.shape if dim is None else self.shape[_validate.dimension("dim", dim, self.ndim)]
+
+    def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple["Tensor", ...]:
+        """Return pieces along `dim` of `split_size` each (the last may be smaller), or of sizes."""
+        n = self.size(dim := _validate.dimension("dim", dim, self.ndim))
+        if isinstance(split_size, tuple | list):
+            sizes = [_validate.integer("split_size", size, low=0) for size in split_size]
+            if sum(sizes) != n:
+                raise ValueError(f"split_size must add up to axis {dim}'s {n}, got {split_size}")
+        else:
+            size = _validate.integer("split_size", split_size, low=1)
+            sizes = [size] * (n // size) + [n % size] * (n % size > 0 or n == 0)
+        ends = list(itertools.accumulate(sizes))
+        axes = (slice(None),) * dim
+        return tuple(self[*axes, end - size : end] for end, size in zip(ends, sizes, strict=True))
+
+    def chunk(self, chunks: int, dim: int = 0) -> tuple["Tensor", ...]:
+        """Return at most `chunks` pieces along `dim`, all but the last of one size."""
+        n = self.size(dim)
+        chunks = _validate.integer("chunks", chunks, low=1)
+        return self.split(-(-n // chunks) if n else [0] * chunks, dim)
+
+    def masked_fill(self, mask, value) -> "Tensor":
+        """Return the tensor with `value`, one number, wherever the bool `mask` is True."""
+        if np.ndim(value.data if isinstance(value, Tensor) else value):
+            raise ValueError("value must be one number, got an array")
+        return where(mask, value, self)
+
+    def clamp(self, min=None, max=None) -> "Tensor":
+        """Return the entries, those below `min` or above `max` (numbers or None) moved there.
+
+        The derivative is 1 from min to max, both included, and 0 outside.
+        """
+        if min is None and max is None:
+            raise ValueError("min or max must be given, got None for both")
+        return apply("clamp", self, min=_bound("min", min), max=_bound("max", max))
 
     def transpose(self, dim0: int, dim1: int) -> "Tensor":
         """Return the tensor with two axes exchanged, as torch does."""
@@ -238,14 +338,42 @@ def tensor(data, requires_grad: bool = False) -> Tensor:
     return Tensor(np.array(_as_array(data)), requires_grad=requires_grad)
 
 
+def cat(tensors: Sequence, dim: int = 0) -> Tensor:
+    """Return the tensors one after another along `dim`; their other axes must agree."""
+    tensors = _tensors(tensors)
+    return apply("cat", *tensors, dim=_validate.dimension("dim", dim, tensors[0].ndim))
+
+
+def stack(tensors: Sequence, dim: int = 0) -> Tensor:
+    """Return tensors of one shape side by side along a new axis `dim`."""
+    tensors = _tensors(tensors)
+    return apply("stack", *tensors, dim=_validate.dimension("dim", dim, tensors[0].ndim + 1))
+
+
+def where(condition, input, other) -> Tensor:
+    """Return `input` where the bool `condition` is True and `other` elsewhere; all broadcast."""
+    condition = condition.data if isinstance(condition, Tensor) else np.asarray(condition)
+    if condition.dtype != np.bool_:
+        raise TypeError(f"the condition or mask must be bool, got {condition.dtype}")
+    return apply("where", *_operands(input, other), condition=condition)
+
+
 # ---- the table of operations -----------------------------------------------------------------
 
 
-def register(op: str, forward: Callable, backward: Callable) -> None:
-    """Enter an operation: backward(dy, y, *inputs, **settings) gives a gradient for each input."""
+def register(
+    op: str, forward: Callable, backward: Callable, *, keeps: bool = False, selective: bool = False
+) -> None:
+    """Enter an operation; what the functions take and return stands at `Operation`.
+
+    With `keeps`, forward returns its value and residuals, anything that backward needs besides
+    the inputs and the value, and backward gets them as `residuals`. With `selective`, backward gets
+    `output_mask`, which says for each input whether its gradient is wanted, and may return None for
+    one that is not: for operations whose gradients cost more than the asking.
+    """
     if op in OPERATIONS:
         raise ValueError(f"operation {op!r} is registered already")
-    OPERATIONS[op] = (forward, backward)
+    OPERATIONS[op] = Operation(forward, backward, keeps, selective)
 
 
 def _from_output(backward: Callable) -> Callable:
@@ -270,12 +398,18 @@ def _with_weights(kernel: Callable) -> Callable:
 def _to_weights(backward: Callable) -> Callable:
     """Adapt its backward function, which gives None for a weight or bias that is not there."""
 
-    def pull_back(dy, y, x, *weights, **settings):
-        weights = dict(zip(("weight", "bias"), weights, strict=False))
-        gradients = backward(dy, x, **weights, **settings)
-        return [gradient for gradient in gradients if gradient is not None]
+    def pull_back(dy, y, x, *weights, output_mask=None, **settings):
+        if output_mask is not None:
+            settings["output_mask"] = (*output_mask, False, False)[:3]
+        named = dict(zip(("weight", "bias"), weights, strict=False))
+        return backward(dy, x, **named, **settings)[: 1 + len(weights)]
 
     return pull_back
+
+
+def _wanted(output_mask, *gradients: Callable) -> list:
+    """Compute the gradients that are wanted."""
+    return [f() if wanted else None for wanted, f in zip(output_mask, gradients, strict=True)]
 
 
 def _from_all_inputs(backward: Callable) -> Callable:
@@ -283,12 +417,9 @@ def _from_all_inputs(backward: Callable) -> Callable:
     return lambda dy, y, *inputs, **settings: backward(dy, *inputs, **settings)
 
 
-def _linear_backward(dy, y, *inputs):
-    return kernels.linear_backward(dy, *inputs)[: len(inputs)]
-
-
-def _bilinear_backward(dy, y, *inputs):
-    return kernels.bilinear_backward(dy, *inputs)[: len(inputs)]
+def _bilinear_backward(dy, y, *inputs, output_mask):
+    output_mask = (*output_mask, False)[:4]
+    return kernels.bilinear_backward(dy, *inputs, output_mask=output_mask)[: len(inputs)]
 
 
 def _embedding(weight, input, **settings):
@@ -336,15 +467,25 @@ def _dropout_backward(dy, y, x, keep, p):
     return (kernels.dropout_backward(dy, keep, p),)
 
 
-def _matmul_backward(dy, y, a, b):
+def _matmul_backward(dy, y, a, b, output_mask):
     # A vector counts as a row on the left and as a column on the right.
     rows = a[None, :] if a.ndim == 1 else a
     columns = b[:, None] if b.ndim == 1 else b
     dy = dy[..., None] if b.ndim == 1 else dy
     dy = np.expand_dims(dy, -2) if a.ndim == 1 else dy
-    da = sum_to_shape(dy @ columns.swapaxes(-1, -2), rows.shape)
-    db = sum_to_shape(rows.swapaxes(-1, -2) @ dy, columns.shape)
-    return da.reshape(a.shape), db.reshape(b.shape)
+    return _wanted(
+        output_mask,
+        lambda: sum_to_shape(dy @ columns.swapaxes(-1, -2), rows.shape).reshape(a.shape),
+        lambda: sum_to_shape(rows.swapaxes(-1, -2) @ dy, columns.shape).reshape(b.shape),
+    )
+
+
+def _mul_backward(dy, y, a, b, output_mask):
+    return _wanted(output_mask, lambda: dy * b, lambda: dy * a)
+
+
+def _div_backward(dy, y, a, b, output_mask):
+    return _wanted(output_mask, lambda: dy / b, lambda: -dy * y / b)
 
 
 def _pow_backward(dy, y, x, exponent):
@@ -352,13 +493,42 @@ def _pow_backward(dy, y, x, exponent):
 
 
 def _getitem_backward(dy, y, x, index):
+    if _is_integer_array(index) and x.ndim > 1:  # rows, some perhaps several times
+        rows, width = len(x), math.prod(x.shape[1:])
+        dy = dy.reshape(index.size, width)
+        return (kernels.scatter_add(dy, index.reshape(-1) % rows, rows).reshape(x.shape),)
     dx = np.zeros_like(x)
-    parts = index if isinstance(index, tuple) else (index,)
-    if all(isinstance(part, slice | int | None) or part is ... for part in parts):
+    if any(map(_is_integer_array, index if isinstance(index, tuple) else (index,))):
+        np.add.at(dx, index, dy)
+    else:  # slices, numbers and masks pick no element twice
         dx[index] = dy
-    else:
-        np.add.at(dx, index, dy)  # an index array may pick an element twice
     return (dx,)
+
+
+def _is_integer_array(index) -> bool:
+    return isinstance(index, np.ndarray) and index.dtype.kind in "iu"
+
+
+def _cat(*arrays, dim):
+    return np.concatenate(arrays, axis=dim)
+
+
+def _cat_backward(dy, y, *arrays, dim):
+    return np.split(dy, np.cumsum([a.shape[dim] for a in arrays])[:-1], axis=dim)
+
+
+def _stack(*arrays, dim):
+    return np.stack(arrays, axis=dim)
+
+
+def _where_backward(dy, y, a, b, condition):
+    zero = dy.dtype.type(0)
+    return np.where(condition, dy, zero), np.where(condition, zero, dy)
+
+
+def _clamp_backward(dy, y, x, min, max):
+    inside = (x >= (-math.inf if min is None else min)) & (x <= (math.inf if max is None else max))
+    return (np.where(inside, dy, dy.dtype.type(0)),)
 
 
 def _sum_backward(dy, y, x, axis, keepdims):
@@ -396,9 +566,6 @@ def _count(x, axis):
 for _op, _forward, _backward in [
     ("add", np.add, lambda dy, y, a, b: (dy, dy)),
     ("sub", np.subtract, lambda dy, y, a, b: (dy, -dy)),
-    ("mul", np.multiply, lambda dy, y, a, b: (dy * b, dy * a)),
-    ("div", np.divide, lambda dy, y, a, b: (dy / b, -dy * y / b)),
-    ("matmul", np.matmul, _matmul_backward),
     ("neg", np.negative, lambda dy, y, x: (-dy,)),
     ("pow", lambda x, exponent: x**exponent, _pow_backward),
     ("abs", np.abs, lambda dy, y, x: (dy * np.sign(x),)),
@@ -415,8 +582,10 @@ for _op, _forward, _backward in [
         lambda dy, y, x, dims: (dy.transpose(np.argsort(dims)),),
     ),
     ("getitem", lambda x, index: x[index], _getitem_backward),
-    ("linear", kernels.linear, _linear_backward),
-    ("bilinear", kernels.bilinear, _bilinear_backward),
+    ("cat", _cat, _cat_backward),
+    ("stack", _stack, lambda dy, y, *arrays, dim: list(np.moveaxis(dy, dim, 0))),
+    ("where", lambda a, b, condition: np.where(condition, a, b), _where_backward),
+    ("clamp", lambda x, min, max: np.clip(x, min, max), _clamp_backward),
     # Indices are a setting, so they get no gradient; the table stands first.
     ("embedding", _embedding, _embedding_backward),
     ("embedding_bag", _embedding_bag, _embedding_bag_backward),
@@ -488,12 +657,18 @@ for _op, _forward, _backward in [
 ]:
     register(_op, _forward, _backward)
 
-# Images and sequences. Layers with weights have the inputs x, weight, bias or the first of them.
-for _op in ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d"] + [
-    f"{_kind}_norm" for _kind in ("batch", "instance", "group", "layer", "rms")
-]:
-    _backward = getattr(kernels, f"{_op}_backward")
-    register(_op, _with_weights(getattr(kernels, _op)), _to_weights(_backward))
+# Products: a constant factor, such as the input of the first layer, needs no gradient.
+register("mul", np.multiply, _mul_backward, selective=True)
+register("div", np.divide, _div_backward, selective=True)
+register("matmul", np.matmul, _matmul_backward, selective=True)
+register("bilinear", kernels.bilinear, _bilinear_backward, selective=True)
+
+# Layers with weights have the inputs x, weight, bias or the first of them.
+_PRODUCTS = ["linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d"]
+for _op in [*_PRODUCTS, "batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm"]:
+    _forward, _backward = getattr(kernels, _op), getattr(kernels, f"{_op}_backward")
+    _selective = _op in _PRODUCTS
+    register(_op, _with_weights(_forward), _to_weights(_backward), selective=_selective)
 
 # Attention: query, key and (but for the weights) value, then the mask if it holds floats.
 for _op in ["attention_weights", "scaled_dot_product_attention", "blocked_attention"]:
@@ -567,6 +742,29 @@ def _operands(*given) -> tuple[Tensor, Tensor]:
     )
 
 
+def _compare(function: Callable, left, right) -> Tensor:
+    """Return a bool tensor; there is none for ==, which asks whether two tensors are the same."""
+    left, right = _operands(left, right)
+    return Tensor(np.asarray(function(left.data, right.data)))
+
+
+def _tensors(values) -> list[Tensor]:
+    """Return a list or tuple of tensors of one dtype (arrays are taken as constants)."""
+    if not isinstance(values, list | tuple) or not values:
+        raise TypeError(f"tensors must be a list or tuple of tensors, got {type(values).__name__}")
+    tensors = [value if isinstance(value, Tensor) else Tensor(value) for value in values]
+    dtypes = sorted({str(one.dtype) for one in tensors})
+    if len(dtypes) > 1:
+        raise TypeError(f"tensors must have the same dtype, got {' and '.join(dtypes)}")
+    return tensors
+
+
+def _bound(name: str, value) -> int | float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
+        raise TypeError(f"{name} must be a number or None, got {type(value).__name__}")
+    return value if value is None or isinstance(value, int) else float(value)
+
+
 def _exponent(value) -> int | float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"the exponent must be a number, got {type(value).__name__}")
@@ -574,9 +772,11 @@ def _exponent(value) -> int | float:
 
 
 def _index(index):
-    """Replace integer tensors inside an index by their arrays."""
+    """Replace tensors and lists inside an index by arrays."""
     if isinstance(index, tuple):
         return tuple(_index(part) for part in index)
+    if isinstance(index, list):
+        return np.array(index, None if index else np.intp)
     return index.data if isinstance(index, Tensor) else index
 
 

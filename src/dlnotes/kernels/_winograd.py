@@ -66,9 +66,9 @@ def forward(x, weight, bias, g):
     return y
 
 
-def backward(dy, x, weight, g):
-    """Return (dx, dweight)."""
-    dx, u = np.empty(x.shape, x.dtype), _kernels(weight)
+def backward(dy, x, weight, g, for_x, for_weight):
+    """Return (dx, dweight), None for one that is not wanted."""
+    dx, u = np.empty(x.shape, x.dtype) if for_x else None, _kernels(weight)
     du = np.zeros_like(u)
     top, left = g.padding
     for block, tiles in _blocks(x, g):
@@ -79,12 +79,17 @@ def backward(dy, x, weight, g):
             outputs[i, j, ..., :rows, :columns] = part.swapaxes(0, 1)
         outputs = outputs.reshape(TILE, TILE, len(weight), -1)
         product = _transform(OUTPUT.T, outputs).reshape(len(u), *outputs.shape[2:])
-        du += product @ _inputs(x[block], g, tiles).swapaxes(-1, -2)
+        if for_weight:
+            du += product @ _inputs(x[block], g, tiles).swapaxes(-1, -2)
+        if not for_x:
+            continue
         inputs = _transform(INPUT.T, u.swapaxes(-1, -2) @ product)
         padded = np.zeros((samples, x.shape[1], *(TILE * n + 2 for n in tiles)), x.dtype)
         for (i, j), part in _input_parts(padded, tiles):
             part += inputs[i, j].reshape(x.shape[1], samples, *tiles).swapaxes(0, 1)
         dx[block] = padded[:, :, top : top + g.size[0], left : left + g.size[1]]
+    if not for_weight:
+        return dx, None
     dweight = _transform(KERNEL.T, du).transpose(2, 3, 0, 1)
     return dx, np.ascontiguousarray(dweight)
 

@@ -17,6 +17,9 @@ of output channels sees its own group of input channels only.
 Cost: 2 · n · out channels · channels / groups · kernel · output size operations forward, twice
 that backward; besides the result about 2 MiB of work memory, whatever the batch.
 
+Backward functions compute the gradients of x, weight and bias that `output_mask` says True for;
+the others are None, and so is the bias' where there is none.
+
 In each: TypeError for arrays that are not float32 or float64 or differ in dtype, ValueError for
 shapes that do not fit or a setting out of range. An infinity or NaN in x may show in more entries
 of the weight's gradient than in exact arithmetic.
@@ -30,6 +33,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dlnotes import _validate
+from dlnotes._validate import Mask
 from dlnotes.kernels import _windows, _winograd
 from dlnotes.kernels._windows import Size, Windows, inside
 
@@ -137,13 +141,17 @@ def conv1d_backward(
     padding: Size | str = 0,
     dilation: Size = 1,
     groups: Int = 1,
+    *,
+    output_mask: Mask = (True, True, True),
 ) -> tuple[
-    Float[np.ndarray, "n c_in length"],
-    Float[np.ndarray, "c_out c_group k"],
+    Float[np.ndarray, "n c_in length"] | None,
+    Float[np.ndarray, "c_out c_group k"] | None,
     Float[np.ndarray, " c_out"] | None,
 ]:
-    """Return (dx, dweight, dbias) of `conv1d`; dbias is None when bias is."""
-    return _conv_backward(dy, x, weight, bias, stride, padding, dilation, groups, axes=1)
+    """Return (dx, dweight, dbias) of `conv1d`; those not wanted are None."""
+    return _conv_backward(
+        dy, x, weight, bias, stride, padding, dilation, groups, output_mask, axes=1
+    )
 
 
 def conv2d_backward(
@@ -155,17 +163,21 @@ def conv2d_backward(
     padding: Size | str = 0,
     dilation: Size = 1,
     groups: Int = 1,
+    *,
+    output_mask: Mask = (True, True, True),
 ) -> tuple[
-    Float[np.ndarray, "n c_in h w"],
-    Float[np.ndarray, "c_out c_group kh kw"],
+    Float[np.ndarray, "n c_in h w"] | None,
+    Float[np.ndarray, "c_out c_group kh kw"] | None,
     Float[np.ndarray, " c_out"] | None,
 ]:
-    """Return (dx, dweight, dbias) of `conv2d`; dbias is None when bias is.
+    """Return (dx, dweight, dbias) of `conv2d`; those not wanted are None.
 
     With the windows as columns, y = weight · columns, so dweight = dy · columnsᵀ and
     dcolumns = weightᵀ · dy, each entry of which is added to the entry of dx that it came from.
     """
-    return _conv_backward(dy, x, weight, bias, stride, padding, dilation, groups, axes=2)
+    return _conv_backward(
+        dy, x, weight, bias, stride, padding, dilation, groups, output_mask, axes=2
+    )
 
 
 def conv3d_backward(
@@ -177,13 +189,17 @@ def conv3d_backward(
     padding: Size | str = 0,
     dilation: Size = 1,
     groups: Int = 1,
+    *,
+    output_mask: Mask = (True, True, True),
 ) -> tuple[
-    Float[np.ndarray, "n c_in d h w"],
-    Float[np.ndarray, "c_out c_group kd kh kw"],
+    Float[np.ndarray, "n c_in d h w"] | None,
+    Float[np.ndarray, "c_out c_group kd kh kw"] | None,
     Float[np.ndarray, " c_out"] | None,
 ]:
-    """Return (dx, dweight, dbias) of `conv3d`; dbias is None when bias is."""
-    return _conv_backward(dy, x, weight, bias, stride, padding, dilation, groups, axes=3)
+    """Return (dx, dweight, dbias) of `conv3d`; those not wanted are None."""
+    return _conv_backward(
+        dy, x, weight, bias, stride, padding, dilation, groups, output_mask, axes=3
+    )
 
 
 def _conv(x, weight, bias, stride, padding, dilation, groups, axes):
@@ -191,15 +207,16 @@ def _conv(x, weight, bias, stride, padding, dilation, groups, axes):
     return _correlate(x, weight, g, groups, bias)
 
 
-def _conv_backward(dy, x, weight, bias, stride, padding, dilation, groups, axes):
+def _conv_backward(dy, x, weight, bias, stride, padding, dilation, groups, output_mask, axes):
     x, weight, bias, g = _check(x, weight, bias, stride, padding, dilation, groups, axes)
     dy = _check_upstream(dy, x, (len(x), len(weight), *g.out))
-    if _winograd.fits(x, weight, g, groups):
-        dx, dweight = _winograd.backward(dy, x, weight, g)
+    for_x, for_weight, for_bias = _validate.output_mask(output_mask, 3)
+    if _winograd.fits(x, weight, g, groups) and (for_x or for_weight):
+        dx, dweight = _winograd.backward(dy, x, weight, g, for_x, for_weight)
     else:
-        dx = _spread_back(dy, weight, g, groups)
-        dweight = _weight_gradient(dy, x, weight.shape, g, groups)
-    return dx, dweight, None if bias is None else _sum_channels(dy)
+        dx = _spread_back(dy, weight, g, groups) if for_x else None
+        dweight = _weight_gradient(dy, x, weight.shape, g, groups) if for_weight else None
+    return dx, dweight, _sum_channels(dy) if for_bias and bias is not None else None
 
 
 # ---- transposed convolution ------------------------------------------------------------------
@@ -252,14 +269,16 @@ def conv_transpose1d_backward(
     output_padding: Size = 0,
     groups: Int = 1,
     dilation: Size = 1,
+    *,
+    output_mask: Mask = (True, True, True),
 ) -> tuple[
-    Float[np.ndarray, "n c_in length"],
-    Float[np.ndarray, "c_in c_group k"],
+    Float[np.ndarray, "n c_in length"] | None,
+    Float[np.ndarray, "c_in c_group k"] | None,
     Float[np.ndarray, " c_out"] | None,
 ]:
-    """Return (dx, dweight, dbias) of `conv_transpose1d`; dbias is None when bias is."""
+    """Return (dx, dweight, dbias) of `conv_transpose1d`; those not wanted are None."""
     settings = (stride, padding, output_padding, groups, dilation)
-    return _conv_transpose_backward(dy, x, weight, bias, *settings, axes=1)
+    return _conv_transpose_backward(dy, x, weight, bias, *settings, output_mask, axes=1)
 
 
 def conv_transpose2d_backward(
@@ -272,17 +291,19 @@ def conv_transpose2d_backward(
     output_padding: Size = 0,
     groups: Int = 1,
     dilation: Size = 1,
+    *,
+    output_mask: Mask = (True, True, True),
 ) -> tuple[
-    Float[np.ndarray, "n c_in h w"],
-    Float[np.ndarray, "c_in c_group kh kw"],
+    Float[np.ndarray, "n c_in h w"] | None,
+    Float[np.ndarray, "c_in c_group kh kw"] | None,
     Float[np.ndarray, " c_out"] | None,
 ]:
-    """Return (dx, dweight, dbias) of `conv_transpose2d`; dbias is None when bias is.
+    """Return (dx, dweight, dbias) of `conv_transpose2d`; those not wanted are None.
 
     The gradient of the gradient is the convolution itself: dx = conv2d(dy, weight).
     """
     settings = (stride, padding, output_padding, groups, dilation)
-    return _conv_transpose_backward(dy, x, weight, bias, *settings, axes=2)
+    return _conv_transpose_backward(dy, x, weight, bias, *settings, output_mask, axes=2)
 
 
 def _conv_transpose(x, weight, bias, stride, padding, output_padding, groups, dilation, axes):
@@ -296,15 +317,16 @@ def _conv_transpose(x, weight, bias, stride, padding, output_padding, groups, di
 
 
 def _conv_transpose_backward(
-    dy, x, weight, bias, stride, padding, output_padding, groups, dilation, axes
+    dy, x, weight, bias, stride, padding, output_padding, groups, dilation, output_mask, axes
 ):
     x, weight, bias, g = _check_transpose(
         x, weight, bias, stride, padding, output_padding, groups, dilation, axes
     )
     dy = _check_upstream(dy, x, (len(x), weight.shape[1] * groups, *g.size))
-    dx = _correlate(dy, weight, g, groups)
-    dweight = _weight_gradient(x, dy, weight.shape, g, groups)
-    return dx, dweight, None if bias is None else _sum_channels(dy)
+    for_x, for_weight, for_bias = _validate.output_mask(output_mask, 3)
+    dx = _correlate(dy, weight, g, groups) if for_x else None
+    dweight = _weight_gradient(x, dy, weight.shape, g, groups) if for_weight else None
+    return dx, dweight, _sum_channels(dy) if for_bias and bias is not None else None
 
 
 # ---- unfold and fold -------------------------------------------------------------------------

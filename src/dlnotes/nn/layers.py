@@ -101,12 +101,7 @@ class Flatten(Module):
     def forward(self, input) -> Tensor:
         """Return the input with fewer axes."""
         input = input if isinstance(input, Tensor) else Tensor(input)
-        start = _validate.dimension("start_dim", self.start_dim, input.ndim)
-        end = _validate.dimension("end_dim", self.end_dim, input.ndim)
-        if start > end:
-            raise ValueError(f"start_dim must not come after end_dim, got {start} and {end}")
-        joined = math.prod(input.shape[start : end + 1])
-        return input.reshape(*input.shape[:start], joined, *input.shape[end + 1 :])
+        return input.flatten(self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
         """Return the two axes."""
