@@ -11,7 +11,7 @@ used; each set carries its licence, source and data sheet.
 
 from pathlib import Path
 
-from dlnotes.data import _catalogue
+from dlnotes.data import _catalogue, transforms
 from dlnotes.data._available import Available, available
 from dlnotes.data._catalogue import CorruptFileError
 from dlnotes.data._download import DownloadError, cache_folder
@@ -47,6 +47,7 @@ from dlnotes.data._records import (
     WeightsDataset,
 )
 from dlnotes.data._scale import at_scale, images_to_float
+from dlnotes.data.transforms import Transformed
 
 __all__ = [
     "AnalogyDataset",
@@ -75,6 +76,7 @@ __all__ = [
     "Subset",
     "TensorDataset",
     "TextDataset",
+    "Transformed",
     "VectorsDataset",
     "WeightsDataset",
     "at_scale",
@@ -85,6 +87,7 @@ __all__ = [
     "path",
     "random_split",
     "train_test_split",
+    "transforms",
 ]
 
 
