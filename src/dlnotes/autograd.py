@@ -590,6 +590,7 @@ for _op, _forward, _backward in [
     ("embedding", _embedding, _embedding_backward),
     ("embedding_bag", _embedding_bag, _embedding_bag_backward),
     ("dropout", kernels.dropout, _dropout_backward),
+    ("pad", kernels.pad, _from_inputs(kernels.pad_backward)),
     ("sigmoid", kernels.sigmoid, _from_output(kernels.sigmoid_backward)),
     ("tanh", kernels.tanh, _from_output(kernels.tanh_backward)),
     ("softmax", kernels.softmax, _from_output(kernels.softmax_backward)),

@@ -3,8 +3,9 @@
 A forward function returns its value; `*_backward(dy, …)` takes the gradient with respect to that
 value and returns the gradients with respect to the inputs, in their order. float32 in gives
 float32 out, float64 gives float64; anything else is refused. Inputs are never changed and
-results never share memory with them; only the update rules of the optimisers (`*_step`) work in
-place. Where an input has no axes the result is a NumPy scalar, as with NumPy's own functions.
+results never share memory with them; only the update rules of the optimisers (`*_step`) and
+`embedding_renorm` work in place. Where an input has no axes the result is a NumPy scalar, as with
+NumPy's own functions.
 """
 
 from dlnotes.kernels.activations import (
@@ -85,6 +86,7 @@ from dlnotes.kernels.embedding import (
     embedding_backward,
     embedding_bag,
     embedding_bag_backward,
+    embedding_renorm,
     one_hot,
     scatter_add,
     scatter_add_loops,
@@ -151,6 +153,7 @@ from dlnotes.kernels.optim import (
     rmsprop_step,
     sgd_step,
 )
+from dlnotes.kernels.pad import pad, pad_backward
 from dlnotes.kernels.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool1d_backward,
@@ -256,6 +259,7 @@ __all__ = [
     "embedding_backward",
     "embedding_bag",
     "embedding_bag_backward",
+    "embedding_renorm",
     "encode_boxes",
     "fold",
     "fold_backward",
@@ -318,6 +322,8 @@ __all__ = [
     "nms",
     "nms_loops",
     "one_hot",
+    "pad",
+    "pad_backward",
     "perceptron_loss",
     "perceptron_loss_backward",
     "relu",

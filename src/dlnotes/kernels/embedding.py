@@ -3,7 +3,7 @@
 An embedding is the product of one-hot codes with a table, computed by looking rows up. Its gradient
 adds the gradient of each place to the row that was looked up there, so rows that occur twice get
 two: `scatter_add`. Names, arguments and values are those of torch.nn.functional, dense gradients
-only, without max_norm.
+only.
 
 In each: TypeError for indices that are not integers and tables that are not float32 or float64,
 ValueError for indices out of range (negative ones do not count from the end) and shapes that do not
@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from dlnotes import _validate
+from dlnotes._validate import Number
 
 FEW = 16  # a row that occurs more often is summed by a matrix product
 
@@ -113,6 +114,27 @@ def embedding_backward(
     if padding is not None:
         dweight[padding] = 0
     return dweight
+
+
+def embedding_renorm(
+    weight: Float[np.ndarray, "rows d"],
+    input: Integer[np.ndarray, "*shape"],
+    max_norm: Number,
+    norm_type: Number = 2.0,
+) -> None:
+    """Cut the rows that `input` names down to the norm `max_norm`, in place, where they are longer.
+
+    As in torch they come out shorter by a factor of 1e-7 / norm.
+    """
+    input, weight, _ = _lookup(input, weight, None)
+    max_norm, norm_type = (
+        _validate.number("max_norm", max_norm, low=0),
+        _validate.number("norm_type", norm_type, low=1),
+    )
+    rows = np.unique(input)
+    norms = np.linalg.norm(weight[rows], norm_type, axis=1)
+    long = norms > max_norm
+    weight[rows[long]] *= (max_norm / (norms[long] + 1e-7)).astype(weight.dtype)[:, None]
 
 
 def embedding_bag(

@@ -127,19 +127,26 @@ def huber_loss_backward(
 
 
 def binary_cross_entropy(
-    input: Float[Array, "*shape"], target: Float[Array, "*shape"], reduction: str = "mean"
+    input: Float[Array, "*shape"],
+    target: Float[Array, "*shape"],
+    reduction: str = "mean",
+    *,
+    weight: Float[Array, "..."] | None = None,
 ) -> Loss:
     """Return -(t log p + (1 - t) log(1 - p)) for probabilities p = input and targets t in [0, 1].
 
-    Logarithms are cut off at -100, as in torch, so that p = 0 or 1 gives a finite loss.
+    Logarithms are cut off at -100, as in torch, so that p = 0 or 1 gives a finite loss. `weight`,
+    which broadcasts to the shape, multiplies the entries; the mean is over them all the same.
     """
     input, target = _floats_like(input, target)
+    weight = _entry_weight("weight", weight, input)
     _validate.probabilities("input", input)
     _validate.probabilities("target", target)
     with np.errstate(divide="ignore"):  # log 0 = -∞ is cut off
         log_p = np.maximum(np.log(input), -100)
         log_not_p = np.maximum(np.log1p(-input), -100)
-    return _reduce(-(target * log_p + (1 - target) * log_not_p), reduction)
+    loss = -(target * log_p + (1 - target) * log_not_p)
+    return _reduce(loss if weight is None else loss * weight, reduction)
 
 
 def binary_cross_entropy_backward(
@@ -147,26 +154,41 @@ def binary_cross_entropy_backward(
     input: Float[Array, "*shape"],
     target: Float[Array, "*shape"],
     reduction: str = "mean",
+    *,
+    weight: Float[Array, "..."] | None = None,
 ) -> Float[Array, "*shape"]:
     """Return dinput = dy · (p - t) / (p (1 - p)), the denominator at least 1e-12, as in torch."""
     input, target = _floats_like(input, target)
+    weight = _entry_weight("weight", weight, input)
     _validate.probabilities("input", input)
     _validate.probabilities("target", target)
     slope = (input - target) / np.maximum(input * (1 - input), 1e-12)
+    slope = slope if weight is None else slope * weight
     return _spread(dy, input.shape, input.dtype, reduction) * slope
 
 
 def binary_cross_entropy_with_logits(
-    input: Float[Array, "*shape"], target: Float[Array, "*shape"], reduction: str = "mean"
+    input: Float[Array, "*shape"],
+    target: Float[Array, "*shape"],
+    reduction: str = "mean",
+    *,
+    weight: Float[Array, "..."] | None = None,
+    pos_weight: Float[Array, "..."] | None = None,
 ) -> Loss:
     """Return the binary cross-entropy of σ(input), computed from the logits without overflow.
 
-    log(1 + eˣ) - t x = max(x, 0) - t x + log(1 + e^-|x|), with targets t in [0, 1].
+    log(1 + eˣ) - t x = max(x, 0) - t x + log(1 + e^-|x|), with targets t in [0, 1]. `weight`
+    multiplies the entries, `pos_weight` only their part -t log σ(x); both broadcast to the shape,
+    and the mean is over all entries all the same.
     """
     input, target = _floats_like(input, target)
+    weight = _entry_weight("weight", weight, input)
+    pos_weight = _entry_weight("pos_weight", pos_weight, input)
     _validate.probabilities("target", target)
     loss = np.maximum(input, 0) - target * input + np.log1p(np.exp(-np.abs(input)))
-    return _reduce(loss, reduction)
+    if pos_weight is not None:
+        loss = loss + (pos_weight - 1) * target * logistic_loss(input, "none")
+    return _reduce(loss if weight is None else loss * weight, reduction)
 
 
 def binary_cross_entropy_with_logits_backward(
@@ -174,11 +196,19 @@ def binary_cross_entropy_with_logits_backward(
     input: Float[Array, "*shape"],
     target: Float[Array, "*shape"],
     reduction: str = "mean",
+    *,
+    weight: Float[Array, "..."] | None = None,
+    pos_weight: Float[Array, "..."] | None = None,
 ) -> Float[Array, "*shape"]:
-    """Return dinput = dy · (σ(input) - target)."""
+    """Return dinput = dy · weight · (σ(x) - t - (pos_weight - 1) t σ(-x)), x = input."""
     input, target = _floats_like(input, target)
+    weight = _entry_weight("weight", weight, input)
+    pos_weight = _entry_weight("pos_weight", pos_weight, input)
     _validate.probabilities("target", target)
     slope = activations.sigmoid(input) - target
+    if pos_weight is not None:
+        slope = slope - (pos_weight - 1) * target * activations.sigmoid(-input)
+    slope = slope if weight is None else slope * weight
     return _spread(dy, input.shape, input.dtype, reduction) * slope
 
 
@@ -510,6 +540,21 @@ def _floats_like(input, target):
     _validate.same_dtype(input=input, target=target)
     _validate.same_shape(input=input, target=target)
     return input, target
+
+
+def _entry_weight(name, weight, input):
+    """Return a weight of the entries, checked, or None."""
+    if weight is None:
+        return None
+    weight = _validate.floats(name, weight)
+    _validate.same_dtype(**{"input": input, name: weight})
+    try:
+        fits = np.broadcast_shapes(weight.shape, input.shape) == input.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} must broadcast to {input.shape}, got shape {weight.shape}")
+    return weight
 
 
 def _with_labels(input, target, weight=None, ignore_index=-100):

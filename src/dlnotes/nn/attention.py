@@ -55,8 +55,9 @@ class MultiheadAttention(Module):
 
     in_proj_weight: (3 embed_dim, embed_dim), the projections of query, key and value one below the
     other, drawn by Xavier's uniform rule; in_proj_bias: (3 embed_dim,) of 0; out_proj: a Linear.
-    `dropout` drops attention weights in training. Arguments as in torch, without add_bias_kv,
-    add_zero_attn, kdim and vdim.
+    Where keys or values have another number of features (kdim, vdim), q_proj_weight, k_proj_weight
+    and v_proj_weight, (embed_dim, features), take in_proj_weight's place. `dropout` drops attention
+    weights in training. Arguments as in torch, without add_bias_kv and add_zero_attn.
     """
 
     def __init__(
@@ -67,18 +68,27 @@ class MultiheadAttention(Module):
         bias: bool = True,
         batch_first: bool = False,
         *,
+        kdim: Int | None = None,
+        vdim: Int | None = None,
         dtype=np.float32,
     ):
         super().__init__()
         self.embed_dim = _validate.integer("embed_dim", embed_dim, low=1)
+        self.kdim = self.embed_dim if kdim is None else _validate.integer("kdim", kdim, low=1)
+        self.vdim = self.embed_dim if vdim is None else _validate.integer("vdim", vdim, low=1)
         self.num_heads = _validate.integer("num_heads", num_heads, low=1)
         if embed_dim % num_heads:
             raise ValueError(f"num_heads must divide embed_dim, got {num_heads} and {embed_dim}")
         self.head_dim = self.embed_dim // self.num_heads
         self.dropout = _validate.number("dropout", dropout, low=0, high=1)
         self.batch_first = batch_first
-        self.in_proj_weight = Parameter(np.empty((3 * self.embed_dim, self.embed_dim), dtype))
-        self.register_parameter("in_proj_bias", None)
+        features = {"q": self.embed_dim, "k": self.kdim, "v": self.vdim}
+        shapes = {f"{name}_proj_weight": (self.embed_dim, d) for name, d in features.items()}
+        joined = {"in_proj_weight": (3 * self.embed_dim, self.embed_dim)}
+        for name in (*joined, *shapes, "in_proj_bias"):
+            self.register_parameter(name, None)
+        for name, shape in (joined if self.kdim == self.vdim == embed_dim else shapes).items():
+            setattr(self, name, Parameter(np.empty(shape, dtype)))
         if bias:
             self.in_proj_bias = Parameter(np.empty(3 * self.embed_dim, dtype))
         self.out_proj = Linear(self.embed_dim, self.embed_dim, bias, dtype=dtype)
@@ -86,7 +96,9 @@ class MultiheadAttention(Module):
 
     def reset_parameters(self) -> None:
         """Draw the weights anew; the biases start at 0."""
-        init.xavier_uniform_(self.in_proj_weight)
+        for weight in (self.in_proj_weight, *self._separate()):
+            if weight is not None:
+                init.xavier_uniform_(weight)
         self.out_proj.reset_parameters()
         for bias in (self.in_proj_bias, self.out_proj.bias):
             if bias is not None:
@@ -107,9 +119,10 @@ class MultiheadAttention(Module):
         """Return (output, weights); weights is None unless need_weights.
 
         query: (l, n, e), key and value: (s, n, e), with batch_first (n, l, e) and (n, s, e), or
-        without n. key_padding_mask: (n, s), attn_mask: (l, s) or (n · heads, l, s); in both, True
-        means "do not look", and floats are added to the scores. Weights: (n, l, s), the mean over
-        the heads, or (n, heads, l, s) with average_attn_weights=False.
+        without n; kdim or vdim stands in place of e where given. key_padding_mask: (n, s),
+        attn_mask: (l, s) or (n · heads, l, s); in both, True means "do not look", and floats are
+        added to the scores. Weights: (n, l, s), the mean over the heads, or (n, heads, l, s) with
+        average_attn_weights=False.
         A query that may look at nothing gets the output of weights 0; torch gives NaN there if
         weights are asked for.
         With a `cache`, key and value are those of the new positions, and s counts all.
@@ -149,9 +162,10 @@ class MultiheadAttention(Module):
         else:
             query, key, value = (x.transpose(0, 1) for x in sequences)
         fits = query.shape[0] == key.shape[0] and key.shape[:2] == value.shape[:2]
-        if not fits or {x.shape[2] for x in (query, key, value)} != {self.embed_dim}:
+        features = (self.embed_dim, self.kdim, self.vdim)
+        if not fits or tuple(x.shape[2] for x in (query, key, value)) != features:
             raise ValueError(
-                f"query, key and value must have one batch and {self.embed_dim} features, key and "
+                f"query, key and value must have one batch and {features} features, key and "
                 f"value one length, got {', '.join(str(x.shape) for x in sequences)}"
             )
         return query, key, value
@@ -169,7 +183,12 @@ class MultiheadAttention(Module):
     def _project(self, x, which: int) -> Tensor:
         rows = slice(which * self.embed_dim, (which + 1) * self.embed_dim)
         bias = None if self.in_proj_bias is None else self.in_proj_bias[rows]
-        return F.linear(x, self.in_proj_weight[rows], bias)
+        joined = self.in_proj_weight
+        weight = self._separate()[which] if joined is None else joined[rows]
+        return F.linear(x, weight, bias)
+
+    def _separate(self) -> tuple[Parameter | None, ...]:
+        return self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
 
     def _split(self, x) -> Tensor:
         """Turn (n, length, embed_dim) into (n, heads, length, head_dim)."""

@@ -72,7 +72,9 @@ class _Conv(Module):
             text += f", output_padding={self.output_padding}"
         if self.groups != 1:
             text += f", groups={self.groups}"
-        return text if self.bias is not None else text + ", bias=False"
+        text = text if self.bias is not None else text + ", bias=False"
+        mode = getattr(self, "padding_mode", "zeros")
+        return text if mode == "zeros" else f"{text}, padding_mode={mode}"
 
 
 class _ForwardConv(_Conv):
@@ -86,17 +88,32 @@ class _ForwardConv(_Conv):
         dilation: Size = 1,
         groups: Int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
         *,
         dtype=np.float32,
     ):
         sizes = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
         super().__init__(*sizes, bias, dtype)
+        modes = ["zeros", "reflect", "replicate", "circular"]
+        self.padding_mode = _validate.one_of("padding_mode", padding_mode, modes)
 
     def forward(self, input) -> Tensor:
         """Return the convolution."""
         function = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[self.axes]
-        settings = (self.stride, self.padding, self.dilation, self.groups)
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            input, padding = F.pad(input, self._pads(), self.padding_mode), 0
+        settings = (self.stride, padding, self.dilation, self.groups)
         return function(input, self.weight, self.bias, *settings)
+
+    def _pads(self) -> list[int]:
+        """Return the padding as `F.pad` takes it, the last axis first."""
+        if self.padding == "same":
+            pairs = _windows.same_padding(self.kernel_size, self.dilation)
+        else:
+            each = (0,) * self.axes if self.padding == "valid" else self.padding
+            pairs = [(p, p) for p in each]
+        return [p for pair in reversed(pairs) for p in pair]
 
 
 class Conv1d(_ForwardConv):

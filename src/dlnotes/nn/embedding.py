@@ -3,6 +3,7 @@
 import numpy as np
 
 from dlnotes import _validate
+from dlnotes._validate import Number
 from dlnotes.autograd import Tensor
 from dlnotes.nn import functional as F
 from dlnotes.nn import init
@@ -42,8 +43,9 @@ class Embedding(_Table):
     """Rows of a table by their numbers: integers (…) → (…, embedding_dim).
 
     weight: (num_embeddings, embedding_dim), drawn from a standard normal by
-    `dlnotes.random.generator()`. The row `padding_idx` starts at 0 and gets no gradient. Arguments
-    as in torch, without max_norm and sparse gradients.
+    `dlnotes.random.generator()`. The row `padding_idx` starts at 0 and gets no gradient. With
+    max_norm, rows that are looked up and whose `norm_type`-norm is larger are cut down to it, in
+    place. Arguments as in torch, without sparse gradients.
     """
 
     def __init__(
@@ -51,37 +53,43 @@ class Embedding(_Table):
         num_embeddings: int,
         embedding_dim: int,
         padding_idx: int | None = None,
-        *,
+        max_norm: Number | None = None,
+        norm_type: Number = 2.0,
         scale_grad_by_freq: bool = False,
+        *,
         dtype=np.float32,
     ):
         super().__init__(num_embeddings, embedding_dim, padding_idx, dtype)
+        self.max_norm, self.norm_type = max_norm, norm_type
         self.scale_grad_by_freq = scale_grad_by_freq
 
     def forward(self, input) -> Tensor:
         """Return the rows that `input` names."""
-        return F.embedding(
-            *(input, self.weight, self.padding_idx), scale_grad_by_freq=self.scale_grad_by_freq
-        )
+        settings = (self.max_norm, self.norm_type, self.scale_grad_by_freq)
+        return F.embedding(input, self.weight, self.padding_idx, *settings)
 
     def extra_repr(self) -> str:
         """Return the sizes."""
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        norm = "" if self.max_norm is None else f", max_norm={self.max_norm}"
         scaled = ", scale_grad_by_freq=True" if self.scale_grad_by_freq else ""
-        return f"{self.num_embeddings}, {self.embedding_dim}{padding}{scaled}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}{norm}{scaled}"
 
 
 class EmbeddingBag(_Table):
     """Sum, mean or largest entries of the rows in each bag of numbers.
 
     input: (bags, length), or (n,) with offsets (bags,) → (bags, embedding_dim). The table is as in
-    Embedding; arguments as in torch, without max_norm, scale_grad_by_freq and sparse gradients.
+    Embedding, and so is max_norm; arguments as in torch, without scale_grad_by_freq and sparse
+    gradients.
     """
 
     def __init__(
         self,
         num_embeddings: int,
         embedding_dim: int,
+        max_norm: Number | None = None,
+        norm_type: Number = 2.0,
         *,
         mode: str = "mean",
         include_last_offset: bool = False,
@@ -89,6 +97,7 @@ class EmbeddingBag(_Table):
         dtype=np.float32,
     ):
         super().__init__(num_embeddings, embedding_dim, padding_idx, dtype)
+        self.max_norm, self.norm_type = max_norm, norm_type
         self.mode = _validate.one_of("mode", mode, ["sum", "mean", "max"])
         self.include_last_offset = include_last_offset
 
@@ -96,6 +105,8 @@ class EmbeddingBag(_Table):
         """Return one vector for each bag."""
         return F.embedding_bag(
             *(input, self.weight, offsets),
+            max_norm=self.max_norm,
+            norm_type=self.norm_type,
             mode=self.mode,
             per_sample_weights=per_sample_weights,
             include_last_offset=self.include_last_offset,
@@ -105,4 +116,5 @@ class EmbeddingBag(_Table):
     def extra_repr(self) -> str:
         """Return the sizes and the mode."""
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
-        return f"{self.num_embeddings}, {self.embedding_dim}{padding}, mode={self.mode!r}"
+        norm = "" if self.max_norm is None else f", max_norm={self.max_norm}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}{norm}, mode={self.mode!r}"

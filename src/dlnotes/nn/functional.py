@@ -1,8 +1,8 @@
 """The operations of the layers as functions on tensors: `import dlnotes.nn.functional as F`.
 
 Inputs are tensors (arrays are taken as constants); values, arguments and errors are those of the
-kernel of the same name in `dlnotes.kernels`; convolutions and poolings also take one sample without
-the batch axis, as in torch. Gradients flow to every tensor but the targets.
+kernel of the same name in `dlnotes.kernels`; convolutions, poolings and losses of classes also take
+one sample without the batch axis, as in torch. Gradients flow to every tensor but the targets.
 """
 
 import functools
@@ -36,6 +36,20 @@ def _one_sample_too(ndim: int):
     return decorate
 
 
+def _one_label_too(function):
+    """Let a loss of (n, classes) also take one sample, (classes,), and its target."""
+
+    @functools.wraps(function)
+    def with_batch(input, target, *arguments, **settings):
+        input = _tensor(input)
+        if input.ndim != 1:
+            return function(input, target, *arguments, **settings)
+        target = _constant("target", target)[None]
+        return function(input.reshape(1, -1), target, *arguments, **settings).reshape(())
+
+    return with_batch
+
+
 def linear(input, weight, bias=None) -> Tensor:
     """Return input Wᵀ + b; weight: (out, in), bias: (out,) or None."""
     return apply("linear", input, weight) if bias is None else apply("linear", input, weight, bias)
@@ -53,11 +67,24 @@ def one_hot(tensor, num_classes: int = -1) -> Tensor:
 
 
 def embedding(
-    input, weight, padding_idx: int | None = None, *, scale_grad_by_freq: bool = False
+    input,
+    weight,
+    padding_idx: int | None = None,
+    max_norm: Number | None = None,
+    norm_type: Number = 2.0,
+    scale_grad_by_freq: bool = False,
 ) -> Tensor:
-    """Return the rows of weight (rows, d) that the integers `input` name."""
+    """Return the rows of weight (rows, d) that the integers `input` name.
+
+    With max_norm, rows that are looked up and longer are first cut down to it, IN PLACE, as in
+    torch; the gradient does not see it.
+    """
+    input = _constant("input", input)
     settings = {"padding_idx": padding_idx, "scale_grad_by_freq": scale_grad_by_freq}
-    return apply("embedding", weight, input=_constant("input", input), **settings)
+    if max_norm is not None:
+        weight = _tensor(weight)
+        kernels.embedding_renorm(weight.data, input, max_norm, norm_type)
+    return apply("embedding", weight, input=input, **settings)
 
 
 def embedding_bag(
@@ -65,16 +92,25 @@ def embedding_bag(
     weight,
     offsets=None,
     *,
+    max_norm: Number | None = None,
+    norm_type: Number = 2.0,
     mode: str = "mean",
     per_sample_weights=None,
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Tensor:
-    """Return the sum, mean or largest entries of the rows in each bag of indices."""
+    """Return the sum, mean or largest entries of the rows in each bag of indices.
+
+    max_norm as in `embedding`.
+    """
+    input = _constant("input", input)
+    if max_norm is not None:
+        weight = _tensor(weight)
+        kernels.embedding_renorm(weight.data, input, max_norm, norm_type)
     inputs = (weight,) if per_sample_weights is None else (weight, per_sample_weights)
     return apply(
         *("embedding_bag", *inputs),
-        input=_constant("input", input),
+        input=input,
         offsets=_constant("offsets", offsets),
         mode=mode,
         include_last_offset=include_last_offset,
@@ -98,6 +134,16 @@ def dropout2d(input, p: Number = 0.5, training: bool = True, *, generator=None) 
     if input.ndim != 4:
         raise ValueError(f"input must have 4 axes (n, channels, h, w), got shape {input.shape}")
     return _dropout(input, (*input.shape[:2], 1, 1), p, training, generator)
+
+
+def pad(
+    input, pad: tuple[int, ...] | list[int], mode: str = "constant", value: Number | None = None
+) -> Tensor:
+    """Return the input with pad[0] entries in front of its last axis, pad[1] behind it, and so on.
+
+    mode: "constant" (of `value`, by default 0), "reflect", "replicate" or "circular".
+    """
+    return apply("pad", input, pad=pad, mode=mode, value=0.0 if value is None else value)
 
 
 def sigmoid(input) -> Tensor:
@@ -569,14 +615,19 @@ def l1_loss(input, target, reduction: str = "mean") -> Tensor:
     return _loss("l1_loss", input, target, reduction)
 
 
-def binary_cross_entropy(input, target, reduction: str = "mean") -> Tensor:
+def binary_cross_entropy(input, target, reduction: str = "mean", *, weight=None) -> Tensor:
     """Return the cross-entropy of probabilities and targets in [0, 1]."""
-    return _loss("binary_cross_entropy", input, target, reduction)
+    weight = _constant("weight", weight)
+    return _loss("binary_cross_entropy", input, target, reduction, weight=weight)
 
 
-def binary_cross_entropy_with_logits(input, target, reduction: str = "mean") -> Tensor:
+def binary_cross_entropy_with_logits(
+    input, target, reduction: str = "mean", *, weight=None, pos_weight=None
+) -> Tensor:
     """Return the cross-entropy of σ(input) and targets in [0, 1]."""
-    return _loss("binary_cross_entropy_with_logits", input, target, reduction)
+    weights = {"weight": weight, "pos_weight": pos_weight}
+    weights = {name: _constant(name, value) for name, value in weights.items()}
+    return _loss("binary_cross_entropy_with_logits", input, target, reduction, **weights)
 
 
 def smooth_l1_loss(input, target, reduction: str = "mean", beta: Number = 1.0) -> Tensor:
@@ -589,6 +640,7 @@ def huber_loss(input, target, reduction: str = "mean", delta: Number = 1.0) -> T
     return _loss("huber_loss", input, target, reduction, delta=delta)
 
 
+@_one_label_too
 def nll_loss(
     input, target, reduction: str = "mean", *, weight=None, ignore_index: int = -100
 ) -> Tensor:
@@ -597,6 +649,7 @@ def nll_loss(
     return _loss("nll_loss", input, target, reduction, **settings)
 
 
+@_one_label_too
 def cross_entropy(
     input,
     target,
@@ -612,6 +665,7 @@ def cross_entropy(
     return _loss("cross_entropy", input, target, reduction, **settings)
 
 
+@_one_label_too
 def multi_margin_loss(
     input, target, p: int = 1, margin: Number = 1.0, weight=None, reduction: str = "mean"
 ) -> Tensor:

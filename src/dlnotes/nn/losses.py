@@ -30,19 +30,31 @@ class L1Loss(_Loss):
 
 
 class BCELoss(_Loss):
-    """Binary cross-entropy of probabilities."""
+    """Binary cross-entropy of probabilities; `weight` broadcasts to them and is no parameter."""
+
+    def __init__(self, weight=None, *, reduction: str = "mean"):
+        super().__init__(reduction=reduction)
+        self.weight = weight
 
     def forward(self, input, target) -> Tensor:
         """Return the loss."""
-        return F.binary_cross_entropy(input, target, self.reduction)
+        return F.binary_cross_entropy(input, target, self.reduction, weight=self.weight)
 
 
 class BCEWithLogitsLoss(_Loss):
-    """Binary cross-entropy of logits."""
+    """Binary cross-entropy of logits; the weights broadcast to them and are no parameters.
+
+    weight multiplies the entries, pos_weight only the part of the positive targets.
+    """
+
+    def __init__(self, weight=None, *, reduction: str = "mean", pos_weight=None):
+        super().__init__(reduction=reduction)
+        self.weight, self.pos_weight = weight, pos_weight
 
     def forward(self, input, target) -> Tensor:
         """Return the loss."""
-        return F.binary_cross_entropy_with_logits(input, target, self.reduction)
+        weights = {"weight": self.weight, "pos_weight": self.pos_weight}
+        return F.binary_cross_entropy_with_logits(input, target, self.reduction, **weights)
 
 
 class SmoothL1Loss(_Loss):

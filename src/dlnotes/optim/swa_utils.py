@@ -1,13 +1,18 @@
 """Averages of the weights over training, as in torch.optim.swa_utils."""
 
 import copy
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from dlnotes import _validate
 from dlnotes._validate import Number
+from dlnotes.autograd import no_grad
 from dlnotes.nn.module import Module, Parameter
+from dlnotes.nn.norm import _BatchNorm
+from dlnotes.optim.lr_scheduler import LRScheduler, _each_group
+from dlnotes.optim.optimizer import Optimizer
 
 
 def get_ema_avg_fn(decay: Number = 0.999) -> Callable:
@@ -87,3 +92,68 @@ class AveragedModel(Module):
         if n_averaged is not None:
             self.n_averaged = int(n_averaged)
         return result
+
+
+def update_bn(loader: Iterable, model: Module) -> None:
+    """Make the batch norms' running statistics anew, those of one pass over the loader's batches.
+
+    Averaged weights have seen no batch, so the statistics of the training do not fit them. Each
+    batch, or its first part where it is a tuple or list, is run through the model in training mode;
+    the statistics are the plain mean over the batches. A model without batch norms is not run.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    modes = [(module, module.training) for module in model.modules()]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    model.train()
+    try:
+        with no_grad():
+            for batch in loader:
+                model(batch[0] if isinstance(batch, tuple | list) else batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, training in modes:
+            module.training = training
+
+
+class SWALR(LRScheduler):
+    """Take the rate to swa_lr within anneal_epochs, and keep it there while weights are averaged.
+
+    swa_lr: one number, or one for each parameter group. anneal_strategy: "cos", half a cosine, or
+    "linear". Each step moves the rate that it finds, so a schedule may have changed it before.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        swa_lr: Number | Sequence[Number],
+        anneal_epochs: int = 10,
+        anneal_strategy: str = "cos",
+        last_epoch: int = -1,
+    ):
+        self.swa_lrs = _each_group("swa_lr", swa_lr, optimizer)
+        self.anneal_epochs = _validate.integer("anneal_epochs", anneal_epochs, low=0)
+        self.anneal_strategy = _validate.one_of(
+            "anneal_strategy", anneal_strategy, ["cos", "linear"]
+        )
+        super().__init__(optimizer, last_epoch)
+
+    def _share(self, epoch: int) -> float:
+        """Return how much of the way to swa_lr is done at an epoch."""
+        part = min(1.0, max(0, epoch) / max(1, self.anneal_epochs))
+        return part if self.anneal_strategy == "linear" else (1 - math.cos(math.pi * part)) / 2
+
+    def get_lr(self) -> list[float]:
+        """Return the rate whose distance from swa_lr has shrunk as the strategy's did."""
+        epoch = self.last_epoch if self.anneal_epochs else max(1, self.last_epoch)
+        share, before = self._share(epoch), self._share(epoch - 1)
+        left = 0.0 if before == 1 else (1 - share) / (1 - before)
+        return [
+            target + (rate - target) * left
+            for rate, target in zip(self._rates(), self.swa_lrs, strict=True)
+        ]
