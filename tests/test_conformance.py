@@ -1,61 +1,160 @@
-"""torch's own test cases (the OpInfo samples) for the operations of `nn.functional`.
+"""torch's own test cases, for the functions, the modules and the optimisers of the library.
 
-The samples are what PyTorch tests itself with. Each must pass, value and gradients in float64, or
-be refused for a reason that stands below: a report says how many of each there were.
+They are what PyTorch tests itself with: the OpInfo samples, module_db and optim_db. All are run,
+none sampled, in float64: values, gradients, and what changes in place. Each must pass, or be
+refused for a reason that stands below; a report says how many of each there were.
 """
 
-import itertools
-import re
+import functools
+import importlib
+import operator
 import sys
 import types
 import unittest
 import warnings
 
+import conformance_helpers as conformance
 import core_helpers as h
 import numpy as np
-import pytest
 import torch
 
+from dlnotes import nn, optim
 from dlnotes.autograd import Tensor, tensor
 from dlnotes.nn import functional as F
 
-MOST = 60  # samples of one operation, spread evenly over all of them
+# ---- functions -------------------------------------------------------------------------------
 
-# torch's name: ours
-OPERATIONS = {
-    f"nn.functional.{name}": name
+# torch's name: ours; the sample's arguments follow one another as in torch.
+FUNCTIONS = {
+    f"nn.functional.{name}": getattr(F, name)
     for name in (
         "adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool1d", "avg_pool2d", "batch_norm",
-        "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "group_norm",
-        "instance_norm", "layer_norm", "local_response_norm", "max_pool1d", "max_pool2d",
-        "max_unpool2d", "rms_norm", "unfold",
+        "bilinear", "binary_cross_entropy", "binary_cross_entropy_with_logits", "conv1d", "conv2d",
+        "conv3d", "conv_transpose1d", "conv_transpose2d", "cosine_embedding_loss", "cross_entropy",
+        "dropout", "dropout2d", "elu", "gelu", "group_norm", "hinge_embedding_loss", "huber_loss",
+        "instance_norm", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear",
+        "local_response_norm", "margin_ranking_loss", "max_pool1d", "max_pool2d", "max_unpool2d",
+        "mse_loss", "multi_margin_loss", "nll_loss", "one_hot", "pad", "relu", "rms_norm",
+        "scaled_dot_product_attention", "silu", "smooth_l1_loss", "softplus",
+        "triplet_margin_loss", "unfold",
     )
+} | {
+    # torch's samples give the table first.
+    "nn.functional.embedding": lambda weight, input, **settings: F.embedding(
+        input, weight, **settings
+    ),
+    "nn.functional.embedding_bag": lambda weight, input, **settings: F.embedding_bag(
+        input, weight, **settings
+    ),
+    "softmax": F.softmax,
+    "log_softmax": F.log_softmax,
+    "sigmoid": F.sigmoid,
+    "tanh": F.tanh,
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "matmul": operator.matmul,
+    "neg": operator.neg,
+    "abs": operator.abs,
+    "square": lambda x: x**2,
+    "reciprocal": lambda x: x**-1,
+    "rsqrt": lambda x: x**-0.5,
+    "__radd__": lambda a, b: b + a,
+    "__rsub__": lambda a, b: b - a,
+    "__rmul__": lambda a, b: b * a,
+    "__rdiv__": lambda a, b: b / a,
+    "__rmatmul__": lambda a, b: b @ a,
+    "__getitem__": operator.getitem,
+    "amax": Tensor.max,
+    "T": lambda x: x.T,
+} | {
+    name: getattr(Tensor, name)
+    for name in ("exp", "log", "mean", "permute", "reshape", "sqrt", "sum", "transpose")
 }  # fmt: skip
 
-# What an error says: why we refuse what torch takes.
-NOT_COVERED = {
+# Functions of ours that torch has no samples of, or no such function: tested elsewhere.
+WITHOUT_SAMPLES = {
+    "attention_weights", "blocked_attention", "content_loss", "contrastive_loss", "fold",
+    "gaussian_kl", "gram_matrix", "hinge_loss", "logistic_loss", "lp_pool1d", "lp_pool2d", "maxout",
+    "perceptron_loss", "reparameterize", "roi_align", "roi_pool", "style_loss", "total_variation",
+    "zero_one_loss",
+}  # fmt: skip
+
+# Where the target of a loss stands. It gets no gradient from us, so torch's is not asked for.
+TARGET = {
+    name: 2 if name in ("margin_ranking_loss", "cosine_embedding_loss") else 1
+    for name in (
+        "binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_embedding_loss",
+        "cross_entropy", "hinge_embedding_loss", "huber_loss", "kl_div", "l1_loss",
+        "margin_ranking_loss", "mse_loss", "smooth_l1_loss",
+    )
+}  # fmt: skip
+# Whose targets are ±1: torch draws other numbers, so both sides get their signs.
+SIGNED = (
+    "cosine_embedding_loss", "hinge_embedding_loss", "margin_ranking_loss",
+    "CosineEmbeddingLoss", "HingeEmbeddingLoss", "MarginRankingLoss",
+)  # fmt: skip
+
+FUNCTION_REASONS = {
     r"eps must be at least 0, got -": "a negative eps can take the root of a negative number",
     r"momentum must be in 0 … 1, got -": "a negative momentum makes negative variances",
     r"x must have at least 2 axes, got shape \(0,\)": "batch norm without a channel axis",
     r"stride must be an int or 2 ints, got \(\)": "an empty stride: None says the same",
+    r"(add|sub|div): .* takes no keyword arguments": "+ - / have no alpha and no rounding_mode",
+    r"unexpected keyword argument 'dtype'": "the result has the dtype of the input",
+    r"array without axes|got shape \(\)": "an axis of a number that has none",
+    r"one label for each sample\), got \(1, 1\)": "one sample's label with an axis of its own",
+    r"must have the same leading axes": "queries and keys are not broadcast to each other",
+    r"input must have 4 axes .*, got shape \(5, 5, 5\)": "torch itself warns what 3 axes may mean",
+    r"random": "drawn at random (dropout): statistics are tested elsewhere",
 }
 
 
-def samples():
-    """Yield (our name, torch's function, sample)."""
-    # torch's test cases import this package for a base class of torch's tests only.
+def torchs_cases(module: str, name: str):
+    """Return a table of torch's test cases."""
+    # They import this package for a base class of torch's tests only.
     stand_in = types.ModuleType("expecttest")
     stand_in.TestCase = unittest.TestCase
     sys.modules.setdefault("expecttest", stand_in)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from torch.testing._internal.common_methods_invocations import op_db
+        return getattr(importlib.import_module(f"torch.testing._internal.{module}"), name)
 
-        for op in op_db:
-            if op.name in OPERATIONS:
-                every = list(op.sample_inputs("cpu", torch.float64, requires_grad=True))
-                for sample in itertools.islice(every, 0, None, -(-len(every) // MOST)):
-                    yield OPERATIONS[op.name], op.op, sample
+
+def function_samples():
+    """Yield (torch's name, torch's function, arguments, settings)."""
+    for op in torchs_cases("common_methods_invocations", "op_db"):
+        dtype = torch.float64 if op.name != "nn.functional.one_hot" else torch.int64
+        if op.name not in FUNCTIONS or dtype not in op.dtypes:
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            samples = op.sample_inputs("cpu", dtype, requires_grad=dtype == torch.float64)
+            for sample in samples:
+                yield op.name, op.op, [sample.input, *sample.args], dict(sample.kwargs)
+
+
+def prepared(name, arguments, settings):
+    """Return a loss's arguments with what gets no gradient from us as constants."""
+    name = name.removeprefix("nn.functional.")
+    if name in TARGET:
+        place = TARGET[name]
+        arguments = [*arguments[:place], constant(arguments[place], name), *arguments[place + 1 :]]
+        settings = {k: v.detach() if wants_gradient(v) else v for k, v in settings.items()}
+    return arguments, settings
+
+
+def constant(target, name):
+    """Return a target without gradient, as 1 and -1 where the loss takes no other."""
+    return 2 * (target.detach() > 0).double() - 1 if name in SIGNED else target.detach()
+
+
+def is_random(name, settings) -> bool:
+    drops = settings.get("dropout_p", 0)
+    if "dropout" in name and settings.get("training", True):
+        drops = settings.get("p", 0.5)
+    return 0 < drops < 1
 
 
 def ours(value):
@@ -66,94 +165,225 @@ def ours(value):
     return Tensor(value.numpy())
 
 
-def same(actual: np.ndarray, expected: torch.Tensor) -> bool:
-    expected = expected.detach().numpy()
+def same(actual, expected: torch.Tensor) -> bool:
+    actual, expected = np.asarray(actual), expected.detach().numpy()
     return actual.shape == expected.shape and np.allclose(
         actual, expected, rtol=1e-9, atol=1e-11, equal_nan=True
     )
 
 
-def requires_gradient(value) -> bool:
+def wants_gradient(value) -> bool:
     return isinstance(value, torch.Tensor) and value.requires_grad
 
 
 def copied(value):
-    return value.clone() if isinstance(value, torch.Tensor) else value
+    return value.clone() if isinstance(value, torch.Tensor) and not value.requires_grad else value
 
 
-def agrees(name, function, sample) -> bool:
+def agrees(function, torchs, arguments, settings) -> bool:
     """Run both sides, forward and backward; ValueError and TypeError are ours."""
-    arguments, settings = [sample.input, *sample.args], dict(sample.kwargs)
-    own, own_settings = map(ours, arguments), {k: ours(v) for k, v in settings.items()}
-    own = list(own)
+    own, own_settings = list(map(ours, arguments)), {k: ours(v) for k, v in settings.items()}
     # Running statistics are changed in place: give torch copies.
-    arguments[1:3] = [a if requires_gradient(a) else copied(a) for a in arguments[1:3]]
-    settings = {k: a if requires_gradient(a) else copied(a) for k, a in settings.items()}
-    y = getattr(F, name)(*own, **own_settings)
-    expected = function(*arguments, **settings)
+    arguments, settings = list(map(copied, arguments)), {k: copied(v) for k, v in settings.items()}
+    y = function(*own, **own_settings)
+    expected = torchs(*arguments, **settings)
     if isinstance(expected, tuple):
         if not np.array_equal(y[1].data, expected[1].numpy()):
             return False
         y, expected = y[0], expected[0]
-    if not same(y.data, expected):
+    pairs = list(zip((*arguments, *settings.values()), (*own, *own_settings.values()), strict=True))
+    changed = [(a, b) for a, b in pairs if isinstance(a, torch.Tensor) and not a.requires_grad]
+    if not same(y.data, expected) or not all(same(b.data, a) for a, b in changed):
         return False
-    dy = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0)).double()
-    pairs = [
-        (theirs, mine)
-        for theirs, mine in zip(
-            (*arguments, *settings.values()), (*own, *own_settings.values()), strict=True
-        )
-        if requires_gradient(theirs) and theirs.is_leaf
-    ]
-    y.backward(dy.numpy())
-    leaves = [theirs for theirs, _ in pairs]
-    gradients = torch.autograd.grad(expected, leaves, dy, allow_unused=True)
-    return all(
-        gradient is None or (mine.grad is not None and same(mine.grad, gradient))
-        for gradient, (_, mine) in zip(gradients, pairs, strict=True)
+    return not expected.requires_grad or same_gradients(
+        y, expected, [(b, a) for a, b in pairs if wants_gradient(a)]
     )
 
 
-def test_torchs_own_samples(capsys):
-    report = {name: {"passed": 0, "not covered": 0} for name in OPERATIONS.values()}
-    failed, reasons = [], {}
-    for name, function, sample in samples():
-        settings = f"{name} {tuple(sample.input.shape)} {sample.args} {sample.kwargs}"[:300]
-        with warnings.catch_warnings():
+def same_gradients(y, expected, leaves) -> bool:
+    """Send one random gradient back on both sides; `leaves` are pairs of ours and torch's."""
+    dy = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0)).double()
+    y.backward(dy.numpy())
+    gradients = torch.autograd.grad(expected, [b for _, b in leaves], dy, allow_unused=True)
+    return all(
+        gradient is None or (mine.grad is not None and same(mine.grad, gradient))
+        for gradient, (mine, _) in zip(gradients, leaves, strict=True)
+    )
+
+
+def test_functions(capsys):
+    report = conformance.Report("torch's samples of functions", FUNCTION_REASONS)
+    for name, torchs, arguments, settings in function_samples():
+        case = f"{[shown(a) for a in arguments]} { {k: shown(v) for k, v in settings.items()} }"
+        with warnings.catch_warnings(), h.shapes_unchecked():
             warnings.filterwarnings("ignore", "Using padding='same' with even kernel")
-            try:
-                with h.shapes_unchecked():
-                    right = agrees(name, function, sample)
-            except (ValueError, TypeError) as error:
-                known = [why for text, why in NOT_COVERED.items() if re.search(text, str(error))]
-                if not known:
-                    failed.append(f"{settings}: {error}")
-                    continue
-                report[name]["not covered"] += 1
-                reasons[known[0]] = reasons.get(known[0], 0) + 1
+            if is_random(name, settings):
+                report.excuse(name, case, "random")
                 continue
-        if right:
-            report[name]["passed"] += 1
-        else:
-            failed.append(settings)
-    with capsys.disabled():
-        passed = sum(row["passed"] for row in report.values())
-        print(f"\ntorch's samples: {passed} passed, {len(failed)} failed, not covered: {reasons}")
-    assert not failed, "\n".join(failed)
-    assert all(row["passed"] >= 3 for row in report.values()), report
-    assert set(reasons) == set(NOT_COVERED.values()), "a reason that no sample needs any more"
+            arguments, settings = prepared(name, arguments, settings)
+            run = functools.partial(agrees, FUNCTIONS[name], torchs, arguments, settings)
+            report.run(name, case, run)
+    report.check(capsys, at_least=3000)
+    assert set(FUNCTIONS) - {name for name, n in report.passed.items() if n >= 1} == set()
 
 
-@pytest.mark.parametrize("name", ["max_pool2d", "conv1d", "max_unpool2d"])
-def test_one_sample_without_the_batch_axis(name):
-    """As a batch of one, the axis taken away again."""
-    x = np.arange(24.0).reshape(2, 3, 4) % 7
-    if name == "conv1d":
-        arguments, x = (np.ones((3, 3, 2)),), x[0]
-    elif name == "max_unpool2d":
-        arguments = (np.arange(24).reshape(2, 3, 4) % 12 * 2, 2)
-    else:
-        arguments = (2,)
-    y = getattr(F, name)(x, *arguments)
-    indices = (arguments[0][None], 2) if name == "max_unpool2d" else arguments
-    np.testing.assert_array_equal(y.data, getattr(F, name)(x[None], *indices).data[0])
+def shown(value):
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else value
+
+
+def test_every_function_has_samples_or_is_known_to_have_none():
+    public = {
+        name
+        for name, value in vars(F).items()
+        if isinstance(value, types.FunctionType) and value.__module__ == F.__name__
+        and not name.startswith("_")
+    }  # fmt: skip
+    sampled = {name.removeprefix("nn.functional.") for name in FUNCTIONS}
+    assert public - sampled == WITHOUT_SAMPLES
+
+
+# ---- modules ---------------------------------------------------------------------------------
+
+MODULE_REASONS = {
+    r"MultiheadAttention: .*'add_(bias_kv|zero_attn)'": "no key of its own for nothing to look at",
+    r"KLDivLoss: target must hold probabilities": "torch draws targets that are no probabilities",
+    r"got shape \(\)": "an axis of a number that has none",
+}
+# Modules of ours that torch's table lacks, or that torch lacks: tested elsewhere.
+WITHOUT_CASES = {
+    "ContrastiveLoss", "Dropout", "Dropout2d", "EmbeddingBag", "Flatten", "Fold", "Identity",
+    "KeyValueCache", "MaxUnpool2d", "Maxout", "Module", "ModuleList", "Parameter",
+    "PositionalEncoding", "Sequential", "TransformerDecoder", "TripletMarginLoss", "Unfold",
+}  # fmt: skip
+
+
+def module_cases():
+    """Yield (name, torch's class, constructor's input, forward's input, training)."""
+    for info in torchs_cases("common_modules", "module_db"):
+        name = info.module_cls.__name__
+        if name not in nn.__all__:
+            continue
+        for training in [True, False] if info.train_and_eval_differ else [True]:
+            torch.manual_seed(0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                cases = info.module_inputs_func(
+                    info, device="cpu", dtype=torch.float64, requires_grad=True, training=training
+                )
+            for case in cases:
+                yield name, info.module_cls, case.constructor_input, case.forward_input, training
+
+
+def our_setting(value):
+    """Return a constructor's argument as our class takes it."""
+    if isinstance(value, torch.nn.TransformerEncoderLayer):
+        attention = value.self_attn
+        return nn.TransformerEncoderLayer(
+            *(attention.embed_dim, attention.num_heads, value.linear1.out_features, 0.0),
+            activation=our_setting(value.activation),
+            batch_first=attention.batch_first,
+            norm_first=value.norm_first,
+            bias=value.linear1.bias is not None,
+        )
+    if isinstance(value, torch.Tensor):
+        return value.detach().numpy()
+    return getattr(F, value.__name__) if callable(value) else value
+
+
+def module_agrees(name, cls, made, given, training) -> bool:
+    settings = {key: our_setting(value) for key, value in made.kwargs.items()}
+    for key in ("add_bias_kv", "add_zero_attn"):
+        if settings.get(key) is False:
+            del settings[key]
+    mine = getattr(nn, name)(*map(our_setting, made.args), **settings).double().train(training)
+    theirs = cls(*made.args, **made.kwargs).double().train(training)
+    is_loss = name.endswith("Loss")
+    if not is_loss:  # whose weights are buffers in torch
+        assert list(mine.state_dict()) == list(theirs.state_dict())
+        mine.load_state_dict(theirs.state_dict())
+    arguments, settings = list(given.args), dict(given.kwargs)
+    if is_loss:
+        arguments[-1] = constant(arguments[-1], name)
+    own = list(map(ours, arguments)), {key: ours(value) for key, value in settings.items()}
+    y = mine(*own[0], **own[1])
+    expected = theirs(*arguments, **settings)
+    if isinstance(expected, tuple):
+        if (y[1] is None) != (expected[1] is None):
+            return False
+        if y[1] is not None and not same(y[1].data, expected[1]):
+            return False
+        y, expected = y[0], expected[0]
+    state = mine.state_dict()
+    if not same(y.data, expected):
+        return False
+    if not is_loss and not all(same(state[k], v) for k, v in theirs.state_dict().items()):
+        return False
+    inputs = zip((*own[0], *own[1].values()), (*arguments, *settings.values()), strict=True)
+    leaves = [(a, b) for a, b in inputs if wants_gradient(b)]
+    leaves += zip(mine.parameters(), theirs.parameters(), strict=True)
+    return same_gradients(y, expected, leaves)
+
+
+def test_modules(capsys):
+    report = conformance.Report("torch's cases of modules", MODULE_REASONS)
+    for name, cls, made, given, training in module_cases():
+        case = f"{made.args} {made.kwargs} {[shown(a) for a in given.args]} training={training}"
+        case += f" { {k: shown(v) for k, v in given.kwargs.items()} }"
+        with h.shapes_unchecked(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch's advice
+            run = functools.partial(module_agrees, name, cls, made, given, training)
+            report.run(name, case, run)
+    report.check(capsys, at_least=600)
+    covered = {name for name, n in report.passed.items() if n}
+    assert {n for n in nn.__all__ if isinstance(getattr(nn, n), type)} - covered == WITHOUT_CASES
+
+
+# ---- optimisers ------------------------------------------------------------------------------
+
+OPTIMISER_REASONS = {
+    r"lr must be a number, got Tensor": "a learning rate is a number, no tensor",
+}
+
+
+def optimiser_cases():
+    """Yield (torch's class, settings)."""
+    for info in torchs_cases("common_optimizers", "optim_db"):
+        if info.optim_cls.__name__ in optim.__all__:
+            for case in info.optim_inputs_func(device="cpu", dtype=torch.float64):
+                yield info.optim_cls, case.kwargs
+
+
+def optimiser_agrees(cls, settings) -> bool:
+    """Take twenty steps on both sides, in two parameter groups, one parameter without gradient."""
+    rng = np.random.default_rng(0)
+    starts = [rng.standard_normal(shape) for shape in ((3, 4), (5,), (), (2,))]
+    mine = [nn.Parameter(a.copy()) for a in starts]
+    theirs = [torch.nn.Parameter(torch.tensor(a)) for a in starts]
+    made = [
+        make([{"params": p[:2]}, {"params": p[2:], "lr": 0.05}], **settings)
+        for make, p in ((getattr(optim, cls.__name__), mine), (cls, theirs))
+    ]
+    for _ in range(20):
+        for a, b in zip(mine[:3], theirs[:3], strict=True):
+            a.grad = np.asarray(rng.standard_normal(a.shape))
+            b.grad = torch.tensor(a.grad)
+        for optimiser in made:
+            optimiser.step()
+        if not all(same(a.data, b) for a, b in zip(mine, theirs, strict=True)):
+            return False
+    states = [optimiser.state_dict()["state"] for optimiser in made]
+    return all(
+        same(states[0][number][key], torch.as_tensor(value))
+        for number, values in states[1].items()
+        for key, value in values.items()
+        if value is not None
+    )
+
+
+def test_optimisers(capsys):
+    report = conformance.Report("torch's cases of optimisers", OPTIMISER_REASONS)
+    for cls, settings in optimiser_cases():
+        with h.shapes_unchecked():
+            run = functools.partial(optimiser_agrees, cls, settings)
+            report.run(cls.__name__, str(settings), run)
+    report.check(capsys, at_least=38)

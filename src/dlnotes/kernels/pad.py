@@ -66,8 +66,9 @@ def _source(size, front, behind, mode):
     if mode == "reflect":
         last = size - 1
         return last - np.abs(last - np.abs(places)), inside
-    if mode == "circular":
-        return places % size, inside
+    if mode == "circular":  # goes round what is left where entries are cut off
+        first, left = max(0, -front), size + min(0, front) + min(0, behind)
+        return (places - first) % left + first, inside
     return np.clip(places, 0, size - 1), inside
 
 
@@ -83,8 +84,9 @@ def _check(x, pad, mode, value):
         size = x.shape[-axis]
         if min(*pair, sum(pair)) < -size:
             raise ValueError(f"pad must not cut more off than the {size} entries, got {pair}")
-        # A mirror does not repeat the edge; the other end has no more than all entries.
-        most = {"reflect": size - 1, "circular": size, "replicate": size and np.inf}.get(mode)
+        # A mirror does not repeat the edge; once round is no more than all entries.
+        left = size + sum(min(0, p) for p in pair)
+        most = {"reflect": size - 1, "circular": left, "replicate": size and np.inf}.get(mode)
         if most is not None and max(pair) > max(0, most):
             raise ValueError(f"pad must be at most {most} for mode={mode!r} here, got {pair}")
         if pair != (0, 0):

@@ -38,7 +38,7 @@ class _RunningNorm(_Norm):
 
     axes: tuple[int, ...] = ()
 
-    def __init__(self, num_features, eps, momentum, affine, track_running_stats, dtype):
+    def __init__(self, num_features, eps, momentum, affine, track_running_stats, bias, dtype):
         super().__init__()
         self.num_features = _validate.integer("num_features", num_features, low=1)
         self.eps = _validate.number("eps", eps, low=0)
@@ -52,7 +52,7 @@ class _RunningNorm(_Norm):
             self.running_mean = Tensor(np.zeros(self.num_features, dtype))
             self.running_var = Tensor(np.ones(self.num_features, dtype))
             self.num_batches_tracked = Tensor(np.zeros((), np.int64))
-        self._add_affine(self.num_features, affine, affine, dtype)
+        self._add_affine(self.num_features, affine, affine and bias, dtype)
 
     def reset_running_stats(self) -> None:
         """Start the running statistics anew: mean 0, variance 1, no batches."""
@@ -90,9 +90,10 @@ class _BatchNorm(_RunningNorm):
         affine: bool = True,
         track_running_stats: bool = True,
         *,
+        bias: bool = True,
         dtype=np.float32,
     ):
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, bias, dtype)
 
     def forward(self, input) -> Tensor:
         """Return the normalised input; in training, update the running statistics."""
@@ -130,9 +131,9 @@ class BatchNorm2d(_BatchNorm):
 
 
 class InstanceNorm2d(_RunningNorm):
-    """Normalise each channel of each sample of (n, c, h, w)."""
+    """Normalise each channel of each sample of (n, c, h, w), or of one sample (c, h, w)."""
 
-    axes = (4,)
+    axes = (3, 4)
 
     def __init__(
         self,
@@ -142,14 +143,18 @@ class InstanceNorm2d(_RunningNorm):
         affine: bool = False,
         track_running_stats: bool = False,
         *,
+        bias: bool = True,
         dtype=np.float32,
     ):
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, bias, dtype)
 
     def forward(self, input) -> Tensor:
         """Return the normalised input."""
+        input = self._check_input(input)
+        if input.ndim == 3:
+            return self.forward(input.reshape(1, *input.shape))[0]
         return F.instance_norm(
-            self._check_input(input),
+            input,
             self.running_mean,
             self.running_var,
             self.weight,
@@ -170,6 +175,7 @@ class GroupNorm(_Norm):
         eps: Number = 1e-5,
         affine: bool = True,
         *,
+        bias: bool = True,
         dtype=np.float32,
     ):
         super().__init__()
@@ -180,7 +186,7 @@ class GroupNorm(_Norm):
                 f"num_groups must divide num_channels, got {num_groups} and {num_channels}"
             )
         self.eps, self.affine = _validate.number("eps", eps, low=0), affine
-        self._add_affine(self.num_channels, affine, affine, dtype)
+        self._add_affine(self.num_channels, affine, affine and bias, dtype)
 
     def forward(self, input) -> Tensor:
         """Return the normalised input."""
