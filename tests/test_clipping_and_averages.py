@@ -153,6 +153,42 @@ def test_the_copy_is_of_its_own():
     np.testing.assert_array_equal(averaged.module.weight.data, before)
 
 
+def test_update_bn_equals_torchs():
+    rng = np.random.default_rng(0)
+    batches = [rng.standard_normal((n, 2, 5, 4)).astype(np.float32) for n in (4, 3, 6)]
+    mine, theirs = (
+        engine.Sequential(
+            engine.BatchNorm2d(2),
+            engine.Conv2d(2, 3, 3),
+            engine.InstanceNorm2d(3, track_running_stats=True),
+            engine.Flatten(),
+            engine.BatchNorm1d(18),
+        ).eval()
+        for engine in (nn, torch.nn)
+    )
+    mine.load_state_dict(theirs.state_dict())
+    for model, batch in ((mine, batches[0]), (theirs, torch.tensor(batches[0]))):
+        model.train()(batch + 5)  # statistics that must be forgotten
+        model.eval()[0].train()
+    swa_utils.update_bn([(x, "label") for x in batches], mine)
+    torch_batches = [(torch.tensor(x), "label") for x in batches]
+    torch.optim.swa_utils.update_bn(torch_batches, theirs)
+    for key, value in theirs.state_dict().items():
+        np.testing.assert_allclose(mine.state_dict()[key], value, rtol=1e-5, atol=1e-6)
+    assert mine[0].momentum == mine[4].momentum == 0.1
+    assert [m.training for m in mine] == [True, False, False, False, False]
+
+
+def test_update_bn_puts_things_back_when_a_batch_fails():
+    model = nn.Sequential(nn.BatchNorm1d(2)).eval()
+    with h.shapes_unchecked(), pytest.raises(ValueError, match="running_mean must have"):
+        swa_utils.update_bn([np.ones((3, 3), np.float32)], model)
+    assert model[0].momentum == 0.1
+    assert not model.training
+    assert not model[0].training
+    swa_utils.update_bn(iter([None]), nn.Linear(2, 1))  # nothing to do: the batch is not looked at
+
+
 def test_averaging_refuses_bad_input():
     averaged = swa_utils.AveragedModel(nn.Linear(2, 1))
     with h.shapes_unchecked():

@@ -184,6 +184,14 @@ def test_embedding_layers_equal_torchs():
         (expected * expected).sum().backward()
         h.assert_close(y.detach().numpy(), expected, np.float32)
         h.assert_close(layer.weight.grad, theirs.weight.grad, np.float32, 10)
+    for kind in ("Embedding", "EmbeddingBag"):
+        layer, theirs = (getattr(m, kind)(6, 3, max_norm=0.5) for m in (nn, torch.nn))
+        assert repr(layer) == repr(theirs)
+        layer.load_state_dict(theirs.state_dict())
+        h.assert_close(
+            layer(input).detach().numpy(), theirs(torch.tensor(input)), np.float32, factor=2
+        )
+        h.assert_close(layer.weight.data, theirs.weight, np.float32)
     bag, theirs = nn.EmbeddingBag(6, 3, mode="max"), torch.nn.EmbeddingBag(6, 3, mode="max")
     assert repr(bag) == repr(theirs)
     bag.load_state_dict(theirs.state_dict())
@@ -192,6 +200,36 @@ def test_embedding_layers_equal_torchs():
     h.assert_close(
         y.detach().numpy(), theirs(torch.tensor(input[0]), torch.tensor(offsets)), np.float32
     )
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    h.shapes(1, 2, 0, 4),
+    st.integers(0, 4),
+    st.sampled_from([0.0, 0.5, 2.0]),
+    st.sampled_from([1.0, 2.0, 3.0]),
+    h.dtypes,
+    h.scales,
+    h.seeds,
+)
+def test_rows_are_cut_down_to_the_largest_norm(shape, d, max_norm, norm_type, dtype, scale, seed):
+    numbers = np.random.default_rng(seed).integers(0, 6, shape)
+    table = h.draw(seed, (6, d), dtype, scale)
+    mine, theirs = nn.Parameter(table.copy()), torch.nn.Parameter(torch.tensor(table))
+    settings = {"max_norm": max_norm, "norm_type": norm_type}
+    y = ours.embedding(numbers, mine, **settings)
+    expected = F.embedding(torch.tensor(numbers), theirs, **settings)
+    h.assert_close(mine.data, theirs, dtype, scale, factor=2)
+    h.assert_close(y.data, expected, dtype, scale, factor=2)
+    y.sum().backward()
+    expected.sum().backward()
+    h.assert_close(mine.grad, theirs.grad, dtype, 10)
+    if len(shape) == 2 and shape[1]:  # torch has no bags of no indices
+        mine, theirs = nn.Parameter(table.copy()), torch.nn.Parameter(torch.tensor(table))
+        y = ours.embedding_bag(numbers, mine, mode="sum", **settings)
+        expected = F.embedding_bag(torch.tensor(numbers), theirs, mode="sum", **settings)
+        h.assert_close(mine.data, theirs, dtype, scale, factor=2)
+        h.assert_close(y.data, expected, dtype, scale, factor=4)
 
 
 def test_a_pretrained_table():
@@ -448,6 +486,16 @@ empty = nn.Parameter(np.empty((2, 3)))
             lambda: kernels.embedding_bag(np.array([[0]]), table, mode="median"),
             ValueError,
             "mode must be one of",
+        ),
+        (
+            lambda: kernels.embedding_renorm(table, np.array([0]), -1),
+            ValueError,
+            "max_norm must be",
+        ),
+        (
+            lambda: kernels.embedding_renorm(table, np.array([0]), 1, 0.5),
+            ValueError,
+            "norm_type must be at least 1",
         ),
         (lambda: nn.Embedding(0, 3), ValueError, "num_embeddings must be at least 1"),
         (lambda: nn.Embedding(3, 3, 5), ValueError, "padding_idx must be in -3 … 2"),

@@ -92,6 +92,7 @@ CALLS = {
     "rms_norm": {"x": normal(3, 4, 5), "normalized_shape": (4, 5), "weight": normal(4, 5)},
     "local_response_norm": {"x": normal(3, 6, 5), "size": 3},
     "dropout": {"x": normal(3, 4), "keep": RNG.random((3, 4)) < 0.5, "p": 0.5},
+    "pad": {"x": normal(3, 2, 5), "pad": (2, 1), "mode": "reflect"},
     **{name: {"x": normal(3, 2, 5), "weight": normal(4, 5), "bias": normal(4)}
        for name in ("linear", "linear_loops")},
     "bilinear": {"x1": normal(3, 5), "x2": normal(3, 4), "weight": normal(2, 5, 4),
@@ -104,9 +105,11 @@ CALLS = {
        for name in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")},
     "kl_div": {"input": normal(3, 4), "target": positive(3, 4), "reduction": "none"},
     "binary_cross_entropy": {"input": positive(3, 4), "target": positive(3, 4),
-                             "reduction": "none"},
-    "binary_cross_entropy_with_logits": {"input": normal(3, 4), "target": positive(3, 4),
-                                         "reduction": "none"},
+                             "reduction": "none", "weight": positive(4)},
+    "binary_cross_entropy_with_logits": {
+        "input": normal(3, 4), "target": positive(3, 4), "reduction": "none",
+        "weight": positive(4), "pos_weight": positive(4),
+    },
     **{name: {"input": normal(3, 4, 2), "target": labels((3, 2), 4), "reduction": "none"}
        for name in ("nll_loss", "cross_entropy")},
     "multi_margin_loss": {"input": normal(3, 4), "target": labels(3, 4), "reduction": "none"},
@@ -151,6 +154,7 @@ EXCUSED = {
     "one_hot": "takes and gives integers only",
     "anchor_boxes": "takes no arrays",
     "sinusoidal_positions": "takes no arrays",
+    "embedding_renorm": "works in place, as its docstring says; tested with the embeddings",
     **dict.fromkeys(
         ("sgd_step", "adagrad_step", "rmsprop_step", "adadelta_step", "adam_step"),
         "update rules work in place, as their docstrings say; tested with the optimisers",
@@ -165,7 +169,7 @@ PER_SAMPLE = {
          "conv_transpose1d", "conv_transpose2d", "unfold", "fold", "max_pool1d", "avg_pool1d",
          "max_pool2d", "avg_pool2d", "lp_pool1d", "lp_pool2d", "adaptive_avg_pool1d",
          "adaptive_avg_pool2d", "batch_norm", "instance_norm", "group_norm", "layer_norm",
-         "rms_norm", "local_response_norm", "linear", "linear_loops", "gram_matrix"),
+         "rms_norm", "local_response_norm", "linear", "linear_loops", "gram_matrix", "pad"),
         ("x",),
     ),
     "max_unpool2d": ("x", "indices"),

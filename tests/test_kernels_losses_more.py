@@ -66,6 +66,43 @@ def test_huber(name, key, shape, dtype, scale, layout, reduction, width, seed):
     )
 
 
+# ---- two classes, weighted --------------------------------------------------------------------
+
+
+def spanned(seed, shape, dtype, layout):
+    """Return weights of a shape that broadcasts to `shape`: axes left out, axes of length 1."""
+    rng = np.random.default_rng(seed)
+    kept = [n if rng.random() < 0.6 else 1 for n in shape[rng.integers(0, len(shape) + 1) :]]
+    return h.laid_out(np.asarray(rng.uniform(0, 3, kept), dtype), layout)
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("binary_cross_entropy", ["weight"]),
+        ("binary_cross_entropy_with_logits", ["weight"]),
+        ("binary_cross_entropy_with_logits", ["pos_weight"]),
+        ("binary_cross_entropy_with_logits", ["weight", "pos_weight"]),
+    ],
+)
+@settings(deadline=None, max_examples=25)
+@given(h.shapes(), h.dtypes, h.scales, h.layouts, reductions, h.seeds)
+def test_weights_of_entries(name, names, shape, dtype, scale, layout, reduction, seed):
+    scale = 1.0 if name == "binary_cross_entropy" else scale
+    input = h.draw(seed, shape, dtype, scale, layout)
+    weights = {n: spanned(seed + i, input.shape, dtype, layout) for i, n in enumerate(names)}
+    target = np.random.default_rng(seed).uniform(-0.2, 1.2, input.shape).clip(0, 1).astype(dtype)
+    if name == "binary_cross_entropy":
+        input = np.asarray(0.001 + 0.998 * kernels.sigmoid(input), dtype)
+        scale = 100
+    torchs = {n: torch_of(w) for n, w in weights.items()}
+    check_against(
+        lambda a, b: getattr(F, name)(a, b, reduction=reduction, **torchs),
+        *(name, [input], [target], reduction, seed, 10 * scale),
+        **weights,
+    )
+
+
 def test_smooth_l1_with_beta_0_is_the_absolute_error():
     x, t = h.draw(0, (4,), np.float64), h.draw(1, (4,), np.float64)
     assert kernels.smooth_l1_loss(x, t, beta=0) == kernels.l1_loss(x, t)
@@ -95,7 +132,7 @@ def labelled(draw, max_rest=2):
 
 
 def torch_settings(keywords):
-    return {k: torch.tensor(v) if k == "weight" else v for k, v in keywords.items()}
+    return {k: torch.tensor(v) if "weight" in k else v for k, v in keywords.items()}
 
 
 @pytest.mark.parametrize("name", ["nll_loss", "cross_entropy"])
@@ -324,6 +361,8 @@ CASES = {
     "cross_entropy soft": ([x], [soft], {"weight": weight, "label_smoothing": 0.2}),
     "multi_margin_loss": ([x], [labels], {"weight": weight, "margin": 0.6}),
     "multi_margin_loss squared": ([x], [labels], {"p": 2}),
+    "binary_cross_entropy": ([soft], [soft[::-1]], {"weight": soft + 1}),
+    "binary_cross_entropy_with_logits": ([x], [soft], {"weight": weight, "pos_weight": soft + 1}),
     "kl_div": ([x], [log_soft], {"log_target": True}),
     "gaussian_kl": ([x, x2], [], {}),
     "margin_ranking_loss": ([x[0], x2[0]], [pairs[:3]], {"margin": 0.2}),
@@ -351,6 +390,12 @@ def test_gradcheck(case, reduction):
 MODULES = {
     "SmoothL1Loss": ("smooth_l1_loss", {"beta": 0.5}, [x, x2]),
     "HuberLoss": ("huber_loss", {"delta": 0.5}, [x, x2]),
+    "BCELoss": ("binary_cross_entropy", {"weight": weight}, [soft, np.round(soft)]),
+    "BCEWithLogitsLoss": (
+        "binary_cross_entropy_with_logits",
+        {"weight": soft + 1, "pos_weight": weight},
+        [x, soft],
+    ),
     "KLDivLoss": ("kl_div", {"log_target": True}, [x, log_soft]),
     "NLLLoss": ("nll_loss", {"weight": weight, "ignore_index": 2}, [x, labels]),
     "CrossEntropyLoss": (
@@ -397,6 +442,23 @@ def test_modules_and_functions_equal_torchs(name, reduction):
     defaults = {k: v.default for k, v in inspect.signature(getattr(nn, name)).parameters.items()}
     in_torch = inspect.signature(getattr(torch.nn, name)).parameters
     assert {k: in_torch[k].default for k in defaults} == defaults
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", ["nll_loss", "cross_entropy", "multi_margin_loss"])
+def test_one_sample_without_the_batch_axis(name, reduction):
+    targets = [np.array(2)] if name != "cross_entropy" else [np.array(2), soft[0]]
+    for target in targets:
+        mine, theirs = Tensor(x[0], requires_grad=True), torch_of(x[0], True)
+        settings = {"reduction": reduction, "weight": weight}
+        loss = getattr(ours, name)(mine, target, **settings)
+        settings["weight"] = torch_of(weight)
+        expected = getattr(F, name)(theirs, torch_of(target), **settings)
+        assert loss.shape == ()
+        loss.backward()
+        expected.backward()
+        h.assert_close(loss.data, expected, np.float64, 10)
+        h.assert_close(mine.grad, theirs.grad, np.float64, 10)
 
 
 def test_contrastive_and_gaussian_kl_on_tensors():
@@ -452,6 +514,18 @@ def test_bad_weights_and_labels():
     refused(name, ValueError, r"weight must have shape", x, soft, weight=weight[:2])
     refused("multi_margin_loss", ValueError, "p must be 1 or 2, got 3", x, labels, p=3)
     refused("multi_margin_loss", ValueError, "input must have 2 axes", x[0], labels[:1])
+
+
+def test_bad_weights_of_entries():
+    for name in ("binary_cross_entropy", "binary_cross_entropy_with_logits"):
+        for wrong in (weight[:2], np.ones((2, 4, 3))):
+            refused(
+                name, ValueError, r"weight must broadcast to \(4, 3\)", soft, soft, weight=wrong
+            )
+        refused(name, TypeError, "weight must be a NumPy array", soft, soft, weight=[1.0])
+        half = weight.astype(np.float32)
+        refused(name, TypeError, "weight is float32", soft, soft, weight=half)
+    refused(name, ValueError, "pos_weight must broadcast", x, soft, pos_weight=weight[:2])
 
 
 def test_bad_margins_and_widths():

@@ -91,6 +91,43 @@ def test_equal_to_torch_epoch_by_epoch(name, data):
         step_both(pair)
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    st.one_of(rate, st.tuples(rate, rate)),
+    st.integers(0, 12),
+    st.sampled_from(["cos", "linear"]),
+    st.sampled_from([None, 3]),
+)
+def test_swalr(swa_lr, epochs, strategy, changed_at):
+    pair = [
+        module.SWALR(o, list(swa_lr) if isinstance(swa_lr, tuple) else swa_lr, epochs, strategy)
+        for module, o in zip((optim.swa_utils, torch.optim.swa_utils), optimizers(), strict=True)
+    ]
+    for epoch in range(20):
+        assert_equal(pair, rtol=1e-9)
+        if epoch == changed_at:  # another schedule has set the rate
+            for scheduler in pair:
+                scheduler.optimizer.param_groups[0]["lr"] = 0.03
+        step_both(pair)
+
+
+def test_swalr_goes_on_from_a_state_dict():
+    def schedule():
+        return optim.swa_utils.SWALR(optimizers()[0], 0.01, 6)
+
+    straight, broken = schedule(), schedule()
+    for _ in range(3):
+        straight.step(), broken.step()
+    resumed = schedule()
+    resumed.load_state_dict(broken.state_dict())
+    resumed.optimizer.load_state_dict(broken.optimizer.state_dict())
+    for _ in range(5):
+        straight.step(), resumed.step()
+        np.testing.assert_array_equal(resumed.get_last_lr(), straight.get_last_lr())
+    with h.shapes_unchecked(), pytest.raises(ValueError, match="anneal_strategy must be one of"):
+        optim.swa_utils.SWALR(optimizers()[0], 0.01, 6, "exp")
+
+
 @pytest.mark.parametrize("name", ["LambdaLR", "MultiplicativeLR"])
 def test_functions_of_the_epoch(name):
     for functions in (lambda e: 0.9**e, [lambda e: 1 / (1 + e), lambda e: 0.5]):

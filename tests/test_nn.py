@@ -319,7 +319,9 @@ def test_functional_defaults_are_those_of_the_kernels():
         if name.startswith("dropout") or name == "scaled_dot_product_attention":
             continue  # they draw the mask of what is dropped
         kernel = inspect.signature(getattr(dlnotes.kernels, name)).parameters
-        here = inspect.signature(function).parameters
+        here = dict(inspect.signature(function).parameters)
+        if name.startswith("embedding"):  # rows are cut down before the kernel runs
+            del here["max_norm"], here["norm_type"]
         assert [p.default for p in here.values()] == [p.default for p in kernel.values()], name
 
 

@@ -106,6 +106,16 @@ def test_attention_of_length_1_and_float_masks(bias, n):
     hold_together(ours, theirs, inputs, masks, np.float64, call=lambda y: y[0])
 
 
+@pytest.mark.parametrize("sizes", [{"kdim": 3}, {"vdim": 5, "bias": False}, {"kdim": 2, "vdim": 3}])
+def test_keys_and_values_of_other_sizes(sizes):
+    ours, theirs = pair("MultiheadAttention", E, HEADS, **sizes)
+    features = (E, sizes.get("kdim", E), sizes.get("vdim", E))
+    inputs = [h.draw(i, (S if i else L, N, d), np.float64) for i, d in enumerate(features)]
+    hold_together(ours, theirs, inputs, {}, np.float64, call=lambda y: y[0])
+    with pytest.raises(ValueError, match=f"{features[1]} and {features[2]} features"):
+        ours(inputs[0], inputs[0], inputs[0])
+
+
 @pytest.mark.parametrize("need_weights", [True, False])
 def test_attention_without_the_batch_axis(need_weights):
     ours, theirs = pair("MultiheadAttention", E, HEADS)
@@ -330,7 +340,7 @@ def test_bad_input():
         layer(x[None], x, x)
     with pytest.raises(ValueError, match="the same number of axes"):
         layer(x[0], x, x)
-    with pytest.raises(ValueError, match="8 features"):
+    with pytest.raises(ValueError, match="8, 8 and 8 features"):
         layer(x[..., :4], x, x)
     with pytest.raises(ValueError, match="one batch"):
         layer(x[:, :1], x, x)

@@ -19,8 +19,14 @@ LAYERS = {
         ((4, 6, 3), {"padding": 1, "stride": 2, "bias": False}, IMAGES),
         ((4, 6, (3, 2), (2, 1), (1, 0), 2, 2), {}, IMAGES),
         ((4, 2, 3), {"padding": "same", "dilation": 2}, IMAGES),
+        ((4, 2, 3), {"padding": (2, 1), "padding_mode": "reflect", "stride": 2}, IMAGES),
+        ((4, 2, (2, 3)), {"padding": "same", "padding_mode": "replicate"}, IMAGES),
+        ((4, 2, 3), {"padding": "valid", "padding_mode": "circular"}, IMAGES),
     ],
-    "Conv3d": [((4, 2, (1, 2, 3)), {"padding": 1}, VOLUMES)],
+    "Conv3d": [
+        ((4, 2, (1, 2, 3)), {"padding": 1}, VOLUMES),
+        ((4, 2, 3), {"padding": (1, 2, 1), "padding_mode": "circular"}, VOLUMES),
+    ],
     "ConvTranspose1d": [((4, 6, 3), {"stride": 2, "output_padding": 1}, SEQUENCES)],
     "ConvTranspose2d": [
         ((4, 6, 3, 2, 1, 1, 2), {}, IMAGES),
@@ -45,6 +51,7 @@ LAYERS = {
     "InstanceNorm2d": [
         ((4,), {}, IMAGES),
         ((4,), {"affine": True, "track_running_stats": True}, IMAGES),
+        ((4,), {"affine": True, "track_running_stats": True}, IMAGES[1:]),
     ],
     "GroupNorm": [((2, 4), {}, IMAGES), ((4, 4), {"affine": False}, SEQUENCES)],
     "LayerNorm": [((8,), {}, IMAGES), (((6, 8), 1e-3), {"bias": False}, IMAGES)],

@@ -15,13 +15,13 @@ Pads = tuple[int, ...] | list[int]
 
 
 def pad(
-    x: Float[np.ndarray, "*shape"], pad: Pads, mode: str = "constant", value: Number = 0.0
+    x: Float[np.ndarray, "*shape"], pad: Pads, mode: str = "constant", value: Number | None = None
 ) -> Float[np.ndarray, "*padded"]:
     """Return x with pad[0] entries in front of its last axis and pad[1] behind it, and so on.
 
     pad[2] and pad[3] are for the last axis but one, as in torch; negative numbers cut off. What is
-    added is `value` ("constant"), the entries mirrored at the edge, which is not repeated
-    ("reflect"), the edge itself ("replicate"), or what lies at the other end ("circular").
+    added is `value` ("constant"; None is 0), the entries mirrored at the edge, which is not
+    repeated ("reflect"), the edge itself ("replicate"), or what lies at the other end ("circular").
     """
     x, pairs, value = _check(x, pad, mode, value)
     y = x.copy()
@@ -39,7 +39,7 @@ def pad_backward(
     x: Float[np.ndarray, "*shape"],
     pad: Pads,
     mode: str = "constant",
-    value: Number = 0.0,
+    value: Number | None = None,
 ) -> Float[np.ndarray, "*shape"]:
     """Return dx: each entry of dy is added to the entry of x that it was taken from."""
     x, pairs, _ = _check(x, pad, mode, value)
@@ -91,4 +91,4 @@ def _check(x, pad, mode, value):
             raise ValueError(f"pad must be at most {most} for mode={mode!r} here, got {pair}")
         if pair != (0, 0):
             pairs.append((x.ndim - axis, pair))
-    return x, pairs, x.dtype.type(_validate.number("value", value))
+    return x, pairs, x.dtype.type(_validate.number("value", 0.0 if value is None else value))

@@ -165,8 +165,9 @@ class MultiheadAttention(Module):
         features = (self.embed_dim, self.kdim, self.vdim)
         if not fits or tuple(x.shape[2] for x in (query, key, value)) != features:
             raise ValueError(
-                f"query, key and value must have one batch and {features} features, key and "
-                f"value one length, got {', '.join(str(x.shape) for x in sequences)}"
+                f"query, key and value must have one batch and {self.embed_dim}, {self.kdim} and "
+                f"{self.vdim} features, key and value one length, got "
+                f"{', '.join(str(x.shape) for x in sequences)}"
             )
         return query, key, value
 

@@ -143,7 +143,7 @@ def pad(
 
     mode: "constant" (of `value`, by default 0), "reflect", "replicate" or "circular".
     """
-    return apply("pad", input, pad=pad, mode=mode, value=0.0 if value is None else value)
+    return apply("pad", input, pad=pad, mode=mode, value=value)
 
 
 def sigmoid(input) -> Tensor:
