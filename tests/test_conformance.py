@@ -18,7 +18,7 @@ import core_helpers as h
 import numpy as np
 import torch
 
-from dlnotes import nn, optim
+from dlnotes import autograd, nn, optim
 from dlnotes.autograd import Tensor, tensor
 from dlnotes.nn import functional as F
 
@@ -68,9 +68,23 @@ FUNCTIONS = {
     "__getitem__": operator.getitem,
     "amax": Tensor.max,
     "T": lambda x: x.T,
+    "cat": autograd.cat,
+    "stack": autograd.stack,
+    "where": lambda input, condition, other: autograd.where(condition, input, other),
+    "nn.functional.relu6": lambda x: x.clamp(0, 6),
+    "nn.functional.hardtanh": lambda x, min_val=-1, max_val=1: x.clamp(min_val, max_val),
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "split": Tensor.split,
+    "split_with_sizes": Tensor.split,
 } | {
     name: getattr(Tensor, name)
-    for name in ("exp", "log", "mean", "permute", "reshape", "sqrt", "sum", "transpose")
+    for name in (
+        "chunk", "exp", "flatten", "log", "masked_fill", "mean", "permute", "reshape",
+        "sqrt", "squeeze", "sum", "transpose", "unsqueeze", "view",
+    )
 }  # fmt: skip
 
 # Functions of ours that torch has no samples of, or no such function: tested elsewhere.
@@ -107,6 +121,7 @@ FUNCTION_REASONS = {
     r"one label for each sample\), got \(1, 1\)": "one sample's label with an axis of its own",
     r"must have the same leading axes": "queries and keys are not broadcast to each other",
     r"input must have 4 axes .*, got shape \(5, 5, 5\)": "torch itself warns what 3 axes may mean",
+    r"cat: dim must be in -1 … 0": "an empty vector beside matrices, which torch skips",
     r"random": "drawn at random (dropout): statistics are tested elsewhere",
 }
 
@@ -158,11 +173,23 @@ def is_random(name, settings) -> bool:
 
 
 def ours(value):
-    if not isinstance(value, torch.Tensor):
-        return value
-    if value.is_floating_point():
-        return tensor(value.detach().numpy(), requires_grad=value.requires_grad)
-    return Tensor(value.numpy())
+    """Return the same value with tensors of ours."""
+    if isinstance(value, torch.Tensor):
+        array = value.detach().numpy()
+        floats = value.is_floating_point()
+        return tensor(array, requires_grad=value.requires_grad) if floats else Tensor(array)
+    if type(value) in (list, tuple):
+        return type(value)(map(ours, value))
+    return value
+
+
+def flat(*values):
+    """Yield the tensors, of ours or of torch, among values and lists of them."""
+    for value in values:
+        if isinstance(value, Tensor | torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from flat(*value)
 
 
 def same(actual, expected: torch.Tensor) -> bool:
@@ -185,26 +212,29 @@ def agrees(function, torchs, arguments, settings) -> bool:
     own, own_settings = list(map(ours, arguments)), {k: ours(v) for k, v in settings.items()}
     # Running statistics are changed in place: give torch copies.
     arguments, settings = list(map(copied, arguments)), {k: copied(v) for k, v in settings.items()}
-    y = function(*own, **own_settings)
-    expected = torchs(*arguments, **settings)
-    if isinstance(expected, tuple):
-        if not np.array_equal(y[1].data, expected[1].numpy()):
-            return False
-        y, expected = y[0], expected[0]
-    pairs = list(zip((*arguments, *settings.values()), (*own, *own_settings.values()), strict=True))
-    changed = [(a, b) for a, b in pairs if isinstance(a, torch.Tensor) and not a.requires_grad]
-    if not same(y.data, expected) or not all(same(b.data, a) for a, b in changed):
+    results = list(flat(function(*own, **own_settings)))
+    expected = list(flat(torchs(*arguments, **settings)))
+    if not all(same(y.data, e) for y, e in zip(results, expected, strict=True)):
         return False
-    return not expected.requires_grad or same_gradients(
-        y, expected, [(b, a) for a, b in pairs if wants_gradient(a)]
+    mine, theirs = flat(*own, *own_settings.values()), flat(*arguments, *settings.values())
+    pairs = list(zip(mine, theirs, strict=True))
+    if not all(same(a.data, b) for a, b in pairs if not b.requires_grad):
+        return False
+    return same_gradients(results, expected, [(a, b) for a, b in pairs if b.requires_grad])
+
+
+def same_gradients(results, expected, leaves) -> bool:
+    """Send random gradients back on both sides; `leaves` are pairs of ours and torch's."""
+    random = torch.Generator().manual_seed(0)
+    outputs = [(y, e) for y, e in zip(results, expected, strict=True) if e.requires_grad]
+    if not outputs:
+        return True
+    upstream = [torch.randn(e.shape, generator=random).double() for _, e in outputs]
+    for (y, _), dy in zip(outputs, upstream, strict=True):
+        y.backward(dy.numpy())
+    gradients = torch.autograd.grad(
+        [e for _, e in outputs], [b for _, b in leaves], upstream, allow_unused=True
     )
-
-
-def same_gradients(y, expected, leaves) -> bool:
-    """Send one random gradient back on both sides; `leaves` are pairs of ours and torch's."""
-    dy = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0)).double()
-    y.backward(dy.numpy())
-    gradients = torch.autograd.grad(expected, [b for _, b in leaves], dy, allow_unused=True)
     return all(
         gradient is None or (mine.grad is not None and same(mine.grad, gradient))
         for gradient, (mine, _) in zip(gradients, leaves, strict=True)
@@ -223,7 +253,7 @@ def test_functions(capsys):
             arguments, settings = prepared(name, arguments, settings)
             run = functools.partial(agrees, FUNCTIONS[name], torchs, arguments, settings)
             report.run(name, case, run)
-    report.check(capsys, at_least=3000)
+    report.check(capsys, at_least=3700)
     assert set(FUNCTIONS) - {name for name, n in report.passed.items() if n >= 1} == set()
 
 
@@ -305,23 +335,18 @@ def module_agrees(name, cls, made, given, training) -> bool:
     if is_loss:
         arguments[-1] = constant(arguments[-1], name)
     own = list(map(ours, arguments)), {key: ours(value) for key, value in settings.items()}
-    y = mine(*own[0], **own[1])
-    expected = theirs(*arguments, **settings)
-    if isinstance(expected, tuple):
-        if (y[1] is None) != (expected[1] is None):
-            return False
-        if y[1] is not None and not same(y[1].data, expected[1]):
-            return False
-        y, expected = y[0], expected[0]
-    state = mine.state_dict()
-    if not same(y.data, expected):
+    results = list(flat(mine(*own[0], **own[1])))
+    expected = list(flat(theirs(*arguments, **settings)))
+    state = {} if is_loss else theirs.state_dict()
+    after = mine.state_dict()
+    if not all(same(after[key], value) for key, value in state.items()):
         return False
-    if not is_loss and not all(same(state[k], v) for k, v in theirs.state_dict().items()):
+    if not all(same(y.data, e) for y, e in zip(results, expected, strict=True)):
         return False
-    inputs = zip((*own[0], *own[1].values()), (*arguments, *settings.values()), strict=True)
-    leaves = [(a, b) for a, b in inputs if wants_gradient(b)]
+    inputs = zip(flat(*own[0], *own[1].values()), flat(*arguments, *settings.values()), strict=True)
+    leaves = [(a, b) for a, b in inputs if b.requires_grad]
     leaves += zip(mine.parameters(), theirs.parameters(), strict=True)
-    return same_gradients(y, expected, leaves)
+    return same_gradients(results, expected, leaves)
 
 
 def test_modules(capsys):
@@ -333,7 +358,7 @@ def test_modules(capsys):
             warnings.simplefilter("ignore", UserWarning)  # torch's advice
             run = functools.partial(module_agrees, name, cls, made, given, training)
             report.run(name, case, run)
-    report.check(capsys, at_least=600)
+    report.check(capsys, at_least=670)
     covered = {name for name, n in report.passed.items() if n}
     assert {n for n in nn.__all__ if isinstance(getattr(nn, n), type)} - covered == WITHOUT_CASES
 
