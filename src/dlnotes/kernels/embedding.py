@@ -37,7 +37,7 @@ def scatter_add(
 ) -> Float[np.ndarray, "size d"]:
     """Return (size, d) zeros to which row values[i] is added at row indices[i], for every i.
 
-    One pass over the values, about six times as fast as `np.add.at`.
+    One pass over the values, several times as fast as `np.add.at`.
     """
     values, indices, size = _scatter_arguments(values, indices, size)
     n = len(indices)

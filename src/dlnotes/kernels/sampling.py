@@ -9,7 +9,7 @@ Table = tuple[Float[np.ndarray, "n"], Integer[np.ndarray, "n"]]
 
 
 def alias_table(probabilities: Float[np.ndarray, "n"]) -> Table:
-    """Return (keep, alias), float64 and int64 of shape (n,), for `alias_sample`.
+    """Return (keep, alias), floats and int64 of shape (n,), for `alias_sample`.
 
     Cut into n columns of equal width 1/n, the probabilities fill each column with at most two
     outcomes: column i holds outcome i up to the share keep[i], and alias[i] above it, so that
@@ -31,9 +31,9 @@ def alias_table(probabilities: Float[np.ndarray, "n"]) -> Table:
         if filled[long] < 1:
             low.append(high.pop())
     # Those left over differ from a full column by rounding alone.
-    filled = np.array(filled)
-    filled[low + high] = 1
-    return filled, np.array(alias, np.int64)
+    for i in low + high:
+        filled[i] = 1
+    return np.array(filled, p.dtype), np.array(alias, np.int64)
 
 
 def alias_sample(

@@ -100,9 +100,7 @@ def negative_sampling_loss_backward(
 # ---- hierarchical softmax --------------------------------------------------------------------
 
 
-def huffman_codes(
-    counts: Integer[np.ndarray, "words"] | Float[np.ndarray, "words"],
-) -> tuple[Paths, Paths]:
+def huffman_codes(counts: Integer[np.ndarray, "words"]) -> tuple[Paths, Paths]:
     """Return (codes, points): the way from the root of Huffman's tree to each word.
 
     `counts` (words,), at least 0, say how often each word occurs: no other binary tree has a
@@ -111,16 +109,18 @@ def huffman_codes(
     more frequent side. int64 and int8, both of shape (words, longest way); beyond the end of a way
     codes is -1 and points 0, so that `codes >= 0` is the mask. O(words · log words).
     """
-    counts = _counts(counts)
+    counts = _indices("counts", counts, None)
+    if counts.ndim != 1 or not len(counts):
+        raise ValueError(f"counts must have shape (words,), one word or more, got {counts.shape}")
     words = len(counts)
     parent, branch = np.zeros(2 * words - 1, np.int64), np.zeros(2 * words - 1, np.int8)
     heap = [(count, node) for node, count in enumerate(counts.tolist())]
     heapq.heapify(heap)
     for fork in range(words, 2 * words - 1):  # forks are numbered after the words
-        rare, (frequent_count, frequent) = heapq.heappop(heap), heapq.heappop(heap)
-        parent[rare[1]] = parent[frequent] = fork
+        (least, rare), (less, frequent) = heapq.heappop(heap), heapq.heappop(heap)
+        parent[rare] = parent[frequent] = fork
         branch[frequent] = 1
-        heapq.heappush(heap, (rare[0] + frequent_count, fork))
+        heapq.heappush(heap, (least + less, fork))
     root = 2 * words - 2
     node, climbed = np.arange(words), []
     while (node != root).any():  # all words climb together; those at the root wait there
@@ -425,17 +425,6 @@ def _tree(codes, points, weight):
         raise ValueError(f"codes must hold 0, 1 and -1 in 2 axes, got shape {codes.shape}")
     points = _indices("points", points, len(weight))
     return codes, _validate.has_shape("points", points, codes.shape, "the shape of codes")
-
-
-def _counts(counts):
-    if not isinstance(counts, np.ndarray) or counts.dtype.kind not in "iuf":
-        raise TypeError(f"counts must be a NumPy array of numbers, got {type(counts).__name__}")
-    if counts.ndim != 1 or not len(counts):
-        raise ValueError(f"counts must have shape (words,), one word or more, got {counts.shape}")
-    _validate.finite("counts", counts)
-    if counts.min() < 0:
-        raise ValueError(f"counts must be at least 0, got {counts.min()}")
-    return counts
 
 
 def _check_step(input_weight, output_weight):
