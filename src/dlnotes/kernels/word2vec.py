@@ -33,6 +33,7 @@ from dlnotes.kernels.losses import Loss, Upstream, _reduce, _spread
 
 Hidden = Float[np.ndarray, "n d"]
 Table = Float[np.ndarray, "rows d"]
+Inputs = Float[np.ndarray, "vocabulary d"]
 Words = Integer[np.ndarray, "n"]
 Noise = Integer[np.ndarray, "n k"]
 Paths = Integer[np.ndarray, "words depth"]
@@ -200,7 +201,8 @@ def hierarchical_softmax_log_probs(
     log_p = np.zeros((len(hidden), len(codes)), hidden.dtype)
     scores = hidden @ weight.T
     for code, point in zip(codes.T, points.T, strict=True):
-        log_p -= np.where(code >= 0, _softplus(scores[:, point] * _signs(code, hidden.dtype)), 0)
+        costs = _softplus(-_signs(code, hidden.dtype) * scores[:, point])
+        log_p -= np.where(code >= 0, costs, 0)
     return log_p
 
 
@@ -208,7 +210,7 @@ def hierarchical_softmax_log_probs(
 
 
 def skip_gram_negative_sampling_step(
-    input_weight: Table,
+    input_weight: Inputs,
     output_weight: Table,
     center: Words,
     context: Words,
@@ -226,12 +228,12 @@ def skip_gram_negative_sampling_step(
     Cost: O(n k d), whatever the size of the tables.
     """
     hidden, starts = _center_rows(input_weight, output_weight, center)
-    questions = _sampled(context, noise, hidden, output_weight, remove_accidental_hits)
+    questions = _sampled(context, noise, hidden, output_weight, remove_accidental_hits, "context")
     return _step(input_weight, output_weight, center, starts, hidden, *questions, lr)
 
 
 def skip_gram_hierarchical_softmax_step(
-    input_weight: Table,
+    input_weight: Inputs,
     output_weight: Table,
     center: Words,
     context: Words,
@@ -242,12 +244,12 @@ def skip_gram_hierarchical_softmax_step(
 ) -> np.floating:
     """Do as `skip_gram_negative_sampling_step`, for the loss of hierarchical softmax."""
     hidden, starts = _center_rows(input_weight, output_weight, center)
-    questions = _way(context, codes, points, hidden, output_weight)
+    questions = _way(context, codes, points, hidden, output_weight, "context")
     return _step(input_weight, output_weight, center, starts, hidden, *questions, lr)
 
 
 def cbow_negative_sampling_step(
-    input_weight: Table,
+    input_weight: Inputs,
     output_weight: Table,
     contexts: Integer[np.ndarray, "m"],
     offsets: Words,
@@ -266,13 +268,13 @@ def cbow_negative_sampling_step(
     Benton and Stratos, 2021, arXiv:2012.15332). The rest as `skip_gram_negative_sampling_step`.
     """
     hidden, starts = _context_means(input_weight, output_weight, contexts, offsets)
-    questions = _sampled(center, noise, hidden, output_weight, remove_accidental_hits)
+    questions = _sampled(center, noise, hidden, output_weight, remove_accidental_hits, "center")
     settings = (*questions, lr, divide_gradient)
     return _step(input_weight, output_weight, contexts, starts, hidden, *settings)
 
 
 def cbow_hierarchical_softmax_step(
-    input_weight: Table,
+    input_weight: Inputs,
     output_weight: Table,
     contexts: Integer[np.ndarray, "m"],
     offsets: Words,
@@ -285,7 +287,7 @@ def cbow_hierarchical_softmax_step(
 ) -> np.floating:
     """Do as `cbow_negative_sampling_step`, for the loss of hierarchical softmax."""
     hidden, starts = _context_means(input_weight, output_weight, contexts, offsets)
-    questions = _way(center, codes, points, hidden, output_weight)
+    questions = _way(center, codes, points, hidden, output_weight, "center")
     settings = (*questions, lr, divide_gradient)
     return _step(input_weight, output_weight, contexts, starts, hidden, *settings)
 
@@ -394,11 +396,11 @@ def _tables(hidden, weight):
     return hidden, weight
 
 
-def _sampled(target, noise, samples, weight, remove_accidental_hits):
+def _sampled(target, noise, samples, weight, remove_accidental_hits, name="target"):
     """Return the rows asked for, (n, 1 + k), and their signs; `samples` has length n."""
-    target = _indices("target", target, len(weight))
+    target = _indices(name, target, len(weight))
     noise = _indices("noise", noise, len(weight))
-    _validate.has_shape("target", target, (len(samples),), "one word for each sample")
+    _validate.has_shape(name, target, (len(samples),), "one word for each sample")
     if noise.ndim != 2 or len(noise) != len(samples):
         raise ValueError(f"noise must have shape ({len(samples)}, k), got {noise.shape}")
     rows = np.concatenate([target[:, None], noise], axis=1)
@@ -409,11 +411,11 @@ def _sampled(target, noise, samples, weight, remove_accidental_hits):
     return rows, signs
 
 
-def _way(target, codes, points, samples, weight):
+def _way(target, codes, points, samples, weight, name="target"):
     """Return the forks on the way to each target and the signs of the branches taken."""
     codes, points = _tree(codes, points, weight)
-    target = _indices("target", target, len(codes))
-    _validate.has_shape("target", target, (len(samples),), "one word for each sample")
+    target = _indices(name, target, len(codes))
+    _validate.has_shape(name, target, (len(samples),), "one word for each sample")
     return points[target], _signs(codes[target], weight.dtype)
 
 
