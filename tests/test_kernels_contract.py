@@ -43,6 +43,8 @@ def regions(n):
     return np.concatenate([RNG.integers(0, 3, (n, 1)), boxes(n)], axis=1)
 
 
+TREE = kernels.huffman_codes(np.array([9, 1, 5, 2, 2, 1]))
+
 # Kernel: the arguments of one call. Floats are cast to the dtype under test.
 CALLS = {
     **{name: {"x": normal(3, 6, 5)} for name in (
@@ -101,6 +103,18 @@ CALLS = {
     "embedding_bag": {"input": labels((3, 4), 6), "weight": normal(6, 5)},
     "scatter_add": {"values": normal(9, 4), "indices": labels(9, 5), "size": 5},
     "scatter_add_loops": {"values": normal(9, 4), "indices": labels(9, 5), "size": 5},
+    **{name: {"hidden": normal(3, 4), "weight": normal(6, 4), "target": labels(3, 6),
+              "noise": labels((3, 2), 6), "reduction": "none"}
+       for name in ("negative_sampling_loss", "negative_sampling_loss_loops")},
+    **{name: {"hidden": normal(3, 4), "weight": normal(5, 4), "target": labels(3, 6),
+              "codes": TREE[0], "points": TREE[1], "reduction": "none"}
+       for name in ("hierarchical_softmax_loss", "hierarchical_softmax_loss_loops")},
+    "hierarchical_softmax_log_probs": {"hidden": normal(3, 4), "weight": normal(5, 4),
+                                       "codes": TREE[0], "points": TREE[1]},
+    "glove_loss": {"center": normal(3, 4), "context": normal(3, 4), "center_bias": normal(3),
+                   "context_bias": normal(3), "counts": 90 * positive(3), "reduction": "none"},
+    "glove_weight": {"counts": 90 * positive(3)},
+    "alias_table": {"probabilities": positive(5)},
     **{name: {"input": normal(3, 4), "target": normal(3, 4), "reduction": "none"}
        for name in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")},
     "kl_div": {"input": normal(3, 4), "target": positive(3, 4), "reduction": "none"},
@@ -155,9 +169,19 @@ EXCUSED = {
     "anchor_boxes": "takes no arrays",
     "sinusoidal_positions": "takes no arrays",
     "embedding_renorm": "works in place, as its docstring says; tested with the embeddings",
+    "huffman_codes": "takes and gives integers only",
+    "alias_sample": "gives integers, drawn at random",
     **dict.fromkeys(
         ("sgd_step", "adagrad_step", "rmsprop_step", "adadelta_step", "adam_step"),
         "update rules work in place, as their docstrings say; tested with the optimisers",
+    ),
+    **dict.fromkeys(
+        (
+            f"{model}_{loss}_step"
+            for model in ("skip_gram", "cbow")
+            for loss in ("negative_sampling", "hierarchical_softmax")
+        ),
+        "steps work in place, as their docstrings say; tested with the losses of words",
     ),
 }
 
@@ -196,6 +220,15 @@ PER_SAMPLE = {
     ),
     "triplet_margin_loss": ("anchor", "positive", "negative"),
     "reparameterize": ("mean", "log_var", "noise"),
+    **dict.fromkeys(
+        ("negative_sampling_loss", "negative_sampling_loss_loops"), ("hidden", "target", "noise")
+    ),
+    **dict.fromkeys(
+        ("hierarchical_softmax_loss", "hierarchical_softmax_loss_loops"), ("hidden", "target")
+    ),
+    "hierarchical_softmax_log_probs": ("hidden",),
+    "glove_loss": ("center", "context", "center_bias", "context_bias", "counts"),
+    "glove_weight": ("counts",),
     "box_area": ("boxes",),
     "box_convert": ("boxes",),
     "clip_boxes_to_image": ("boxes",),
@@ -211,7 +244,7 @@ LABELS = {
 }  # fmt: skip
 REFUSES_NAN = (
     "binary_cross_entropy", "box_area", "box_convert", "clip_boxes_to_image", "encode_boxes",
-    "decode_boxes",
+    "decode_boxes", "glove_weight",
 )  # fmt: skip
 FROM_OUTPUT = ("sigmoid", "tanh", "softmax", "log_softmax")  # backward(dy, y), not (dy, x)
 

@@ -442,3 +442,132 @@ GOOD = np.array([0, 1, 1])
 def test_bad_input_names_the_argument(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+# --- Word vectors -----------------------------------------------------------------------------
+
+
+def cosines_loops(vectors, query):
+    lengths = [np.linalg.norm(v) * np.linalg.norm(query) for v in vectors]
+    return np.array([v @ query / n if n else 0.0 for v, n in zip(vectors, lengths, strict=True)])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 4), st.data(), st.integers(0, 999))
+def test_nearest_neighbours(v, d, q, drawn, seed):
+    rng = np.random.default_rng(seed)
+    vectors = rng.integers(-2, 3, (v, d)).astype(np.float32)  # zeros and equal rows among them
+    queries = rng.standard_normal((q, d))
+    barred = rng.integers(0, v, (q, drawn.draw(st.integers(0, 3))))
+    k = drawn.draw(st.integers(1, v))
+    best, cosines = metrics.nearest_neighbours(vectors, queries, k, exclude=barred)
+    assert (best.shape, best.dtype, cosines.dtype) == ((q, k), np.int64, np.float64)
+    for i in range(q):
+        expected = cosines_loops(vectors.astype(float), queries[i])
+        expected[barred[i]] = -np.inf
+        np.testing.assert_allclose(cosines[i], np.sort(expected)[::-1][:k], atol=1e-12)
+        np.testing.assert_allclose(expected[best[i]], cosines[i], atol=1e-12)
+        assert len(set(best[i])) == k
+        one = metrics.nearest_neighbours(vectors, queries[i], k, exclude=barred[i])
+        np.testing.assert_array_equal(one[0], best[i])
+        np.testing.assert_allclose(one[1], cosines[i], atol=1e-12)
+
+
+def test_nearest_neighbours_of_equal_rank_stay_in_order():
+    vectors = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0], [0.0, 0.0]])
+    best, cosines = metrics.nearest_neighbours(vectors, [3.0, 0.0], 4)
+    np.testing.assert_array_equal(best, [1, 2, 0, 3])
+    np.testing.assert_array_equal(cosines, [1, 1, 0, 0])
+    sk_cosines = sk.pairwise.cosine_similarity([[3.0, 0.0]], vectors)[0]
+    np.testing.assert_allclose(cosines, sk_cosines[best])
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(4, 12), st.integers(1, 4), st.integers(1, 300), st.integers(0, 999))
+def test_analogy_accuracy(v, d, n, seed):
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((v, d))
+    questions = np.array([rng.permutation(v)[:4] for _ in range(n)])
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    right = 0
+    for a, b, c, wanted in questions:
+        similar = cosines_loops(unit, unit[b] - unit[a] + unit[c])
+        similar[[a, b, c]] = -np.inf
+        right += similar.argmax() == wanted
+    assert metrics.analogy_accuracy(vectors, questions) == right / n
+
+
+def test_an_analogy_that_needs_its_own_words_left_out():
+    # b - a + c lies nearest to b itself; d is the best of the others.
+    vectors = np.array([[1.0, 0.0], [1.0, 0.2], [1.0, 0.1], [0.9, 0.5], [-1.0, 0.0]])
+    assert metrics.analogy_accuracy(vectors, [[0, 1, 2, 3], [0, 1, 2, 4]]) == 0.5
+
+
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 999))
+def test_weat_effect_size(n, m, seed):
+    rng = np.random.default_rng(seed)
+    x, y, a, b = (rng.standard_normal((count, 5)) for count in (n, n, m, m + 1))
+
+    def association(word):
+        return cosines_loops(a, word).mean() - cosines_loops(b, word).mean()
+
+    s, t = ([association(word) for word in words] for words in (x, y))
+    expected = (np.mean(s) - np.mean(t)) / np.std(s + t)
+    effect = metrics.weat_effect_size(x, y, a, b)
+    assert effect == pytest.approx(expected, rel=1e-9)
+    assert abs(effect) <= 2 + 1e-9
+    assert metrics.weat_effect_size(y, x, a, b) == pytest.approx(-effect, rel=1e-9)
+    assert metrics.weat_effect_size(x, y, b, a) == pytest.approx(-effect, rel=1e-9)
+    # Lengths do not count.
+    assert metrics.weat_effect_size(3 * x, y, a / 7, b) == pytest.approx(effect, rel=1e-9)
+
+
+def test_weat_of_two_poles_and_of_no_difference():
+    up, right = np.array([[0.0, 1.0]]), np.array([[2.0, 0.0]])
+    assert metrics.weat_effect_size(up, right, up, right) == pytest.approx(2)
+    assert math.isnan(metrics.weat_effect_size(up, up, up, right))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: metrics.nearest_neighbours(np.ones((3, 2)), np.ones((1, 3))),
+            ValueError,
+            r"queries must have vectors of 2, got \(1, 3\)",
+        ),
+        (
+            lambda: metrics.nearest_neighbours(np.ones((3, 2)), np.ones(2), 4),
+            ValueError,
+            "k must be in 1 … 3, got 4",
+        ),
+        (
+            lambda: metrics.nearest_neighbours(np.ones((3, 2)), np.ones(2), 1, exclude=[3]),
+            ValueError,
+            "exclude must be in 0 … 2",
+        ),
+        (
+            lambda: metrics.nearest_neighbours(np.ones((3, 2)), np.ones((2, 2)), 1, exclude=[[0]]),
+            ValueError,
+            "exclude must have one row for each query, got 1",
+        ),
+        (
+            lambda: metrics.analogy_accuracy(np.ones((3, 2)), [[0, 1, 2]]),
+            ValueError,
+            r"questions must have shape \(n, 4\)",
+        ),
+        (
+            lambda: metrics.analogy_accuracy(np.ones((3, 2)), [[0.0, 1, 2, 3]]),
+            TypeError,
+            "questions must be integers in rows",
+        ),
+        (
+            lambda: metrics.weat_effect_size(*[np.ones((1, d)) for d in (2, 2, 2, 3)]),
+            ValueError,
+            "must have vectors of one length",
+        ),
+    ],
+)
+def test_word_metrics_refuse(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

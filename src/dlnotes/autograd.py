@@ -698,6 +698,11 @@ for _op in [
 ]:
     register(_op, getattr(kernels, _op), _from_inputs(getattr(kernels, f"{_op}_backward")))
 
+# Words: hidden vectors and output table; the pairs' two vectors and two biases.
+for _op in ["negative_sampling_loss", "hierarchical_softmax_loss", "glove_loss"]:
+    _backward = getattr(kernels, f"{_op}_backward")
+    register(_op, getattr(kernels, _op), _from_all_inputs(_backward))
+
 register(
     "reparameterize", kernels.reparameterize, _from_all_inputs(kernels.reparameterize_backward)
 )

@@ -17,6 +17,7 @@ from dlnotes import _validate, kernels
 
 __all__ = [
     "accuracy",
+    "analogy_accuracy",
     "average_precision",
     "bleu",
     "brier_score",
@@ -32,6 +33,7 @@ __all__ = [
     "mean_absolute_error",
     "mean_average_precision",
     "mean_squared_error",
+    "nearest_neighbours",
     "perplexity",
     "precision",
     "r2_score",
@@ -41,6 +43,7 @@ __all__ = [
     "root_mean_squared_error",
     "sample_precision_recall",
     "true_accept_rate",
+    "weat_effect_size",
 ]
 
 Values = np.ndarray | Sequence
@@ -490,6 +493,100 @@ def _check_sentences(candidates: Sequence, references: Sequence) -> None:
             )
         if not len(options):
             raise ValueError(f"references must have one or more for each sentence, none at {i}")
+
+
+# --- Word vectors -----------------------------------------------------------------------------
+
+
+def nearest_neighbours(
+    vectors: Values, queries: Values, k: int = 10, *, exclude: Values | None = None
+) -> tuple[Int64[np.ndarray, "*q k"], Float64[np.ndarray, "*q k"]]:
+    """Return the k rows of `vectors` most similar to each query, best first, and their cosines.
+
+    `vectors` (v, d), `queries` (q, d), or (d,) for one; results (q, k) or (k,). `exclude` (q, e) or
+    (e,) names rows that do not count, such as the query itself; they come last if k reaches them,
+    with cosine -∞. Equal ones stay in the order of the rows; a row of zeros has cosine 0 to all.
+    O(q v d).
+    """
+    vectors, queries = _unit("vectors", vectors), _array("queries", queries)
+    if queries.ndim not in (1, 2) or queries.shape[-1] != vectors.shape[1]:
+        raise ValueError(f"queries must have vectors of {vectors.shape[1]}, got {queries.shape}")
+    k = _validate.integer("k", k, low=1, high=len(vectors))
+    rows = _unit("queries", np.atleast_2d(queries))
+    barred = np.zeros((len(rows), 0), np.int64)
+    if exclude is not None:
+        barred = _rows("exclude", np.atleast_2d(exclude), len(vectors))
+        if len(barred) != len(rows):
+            raise ValueError(f"exclude must have one row for each query, got {len(barred)}")
+    cosines = _cosines(vectors, rows, barred)
+    best = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+    cosines = np.take_along_axis(cosines, best, axis=1)
+    return (best[0], cosines[0]) if queries.ndim == 1 else (best, cosines)
+
+
+def analogy_accuracy(vectors: Values, questions: Values) -> float:
+    """Return the share of questions a : b = c : d whose d is the word most like b - a + c.
+
+    `vectors` (v, d), `questions` (n, 4) of row numbers. The vectors are scaled to length 1 first,
+    and a, b and c are no answers (3CosAdd; Mikolov, Yih and Zweig, 2013; Levy and Goldberg, 2014).
+    O(n v d).
+    """
+    vectors = _unit("vectors", vectors)
+    questions = _rows("questions", questions, len(vectors))
+    if questions.shape[1] != 4 or not len(questions):
+        raise ValueError(f"questions must have shape (n, 4), n at least 1, got {questions.shape}")
+    right = 0
+    for start in range(0, len(questions), 256):  # a table of 256 × v cosines at once
+        a, b, c, d = questions[start : start + 256].T
+        wanted = _unit("vectors", vectors[b] - vectors[a] + vectors[c])
+        right += np.sum(_cosines(vectors, wanted, np.stack([a, b, c], 1)).argmax(axis=1) == d)
+    return float(right / len(questions))
+
+
+def weat_effect_size(
+    targets1: Values, targets2: Values, attributes1: Values, attributes2: Values
+) -> float:
+    """Return how much more like attributes1 than attributes2 the first targets are, in std's.
+
+    Each (n, d) vectors of words. s(w) is w's mean cosine to attributes1 less that to attributes2;
+    the effect is the difference between the targets' means of s, divided by the standard deviation
+    of s over both (Caliskan, Bryson and Narayanan, 2017), with n in its denominator: for targets
+    of equal number it lies in -2 … 2. NaN where s is the same for all.
+    """
+    names = ("targets1", "targets2", "attributes1", "attributes2")
+    given = (targets1, targets2, attributes1, attributes2)
+    x, y, a, b = (_unit(name, vectors) for name, vectors in zip(names, given, strict=True))
+    if len({vectors.shape[1] for vectors in (x, y, a, b)}) > 1:
+        raise ValueError(f"{', '.join(names)} must have vectors of one length")
+    x, y = ((words @ a.T).mean(axis=1) - (words @ b.T).mean(axis=1) for words in (x, y))
+    spread = np.concatenate([x, y]).std()
+    return float((x.mean() - y.mean()) / spread) if spread else float("nan")
+
+
+def _unit(name: str, vectors: Values) -> np.ndarray:
+    """Return float64 rows of length 1; rows of zeros stay."""
+    vectors = _array(name, vectors).astype(np.float64)
+    if vectors.ndim != 2:
+        raise ValueError(f"{name} must have shape (n, d), got {vectors.shape}")
+    length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
+    return np.divide(vectors, length, out=vectors, where=length > 0)
+
+
+def _cosines(vectors: np.ndarray, queries: np.ndarray, exclude: np.ndarray) -> np.ndarray:
+    """Return (q, v) products, -∞ at the rows that are excluded for a query."""
+    cosines = queries @ vectors.T
+    np.put_along_axis(cosines, exclude, -np.inf, axis=1)
+    return cosines
+
+
+def _rows(name: str, numbers: Values, count: int) -> np.ndarray:
+    """Return (n, k) row numbers, each in 0 … count - 1."""
+    numbers = np.asarray(numbers)
+    if numbers.dtype.kind not in "iu" or numbers.ndim != 2:
+        raise TypeError(f"{name} must be integers in rows, got {numbers.dtype} {numbers.shape}")
+    if numbers.size and (numbers.min() < 0 or numbers.max() >= count):
+        raise ValueError(f"{name} must be in 0 … {count - 1}")
+    return numbers.astype(np.int64)
 
 
 # --- Detection --------------------------------------------------------------------------------

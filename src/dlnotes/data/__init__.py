@@ -47,9 +47,18 @@ from dlnotes.data._records import (
     WeightsDataset,
 )
 from dlnotes.data._scale import at_scale, images_to_float
+from dlnotes.data._words import (
+    AliasSampler,
+    cbow_windows,
+    cooccurrences,
+    keep_probability,
+    noise_distribution,
+    skip_gram_pairs,
+)
 from dlnotes.data.transforms import Transformed
 
 __all__ = [
+    "AliasSampler",
     "AnalogyDataset",
     "Available",
     "CorruptFileError",
@@ -82,10 +91,15 @@ __all__ = [
     "at_scale",
     "available",
     "cache_folder",
+    "cbow_windows",
+    "cooccurrences",
     "images_to_float",
+    "keep_probability",
     "load",
+    "noise_distribution",
     "path",
     "random_split",
+    "skip_gram_pairs",
     "train_test_split",
     "transforms",
 ]

@@ -91,6 +91,11 @@ from dlnotes.kernels.embedding import (
     scatter_add,
     scatter_add_loops,
 )
+from dlnotes.kernels.glove import (
+    glove_loss,
+    glove_loss_backward,
+    glove_weight,
+)
 from dlnotes.kernels.linear import (
     bilinear,
     bilinear_backward,
@@ -174,6 +179,10 @@ from dlnotes.kernels.pool import (
     max_unpool2d,
     max_unpool2d_backward,
 )
+from dlnotes.kernels.sampling import (
+    alias_sample,
+    alias_table,
+)
 from dlnotes.kernels.similarity import (
     contrastive_loss,
     contrastive_loss_backward,
@@ -198,6 +207,20 @@ from dlnotes.kernels.style import (
     total_variation,
     total_variation_backward,
 )
+from dlnotes.kernels.word2vec import (
+    cbow_hierarchical_softmax_step,
+    cbow_negative_sampling_step,
+    hierarchical_softmax_log_probs,
+    hierarchical_softmax_loss,
+    hierarchical_softmax_loss_backward,
+    hierarchical_softmax_loss_loops,
+    huffman_codes,
+    negative_sampling_loss,
+    negative_sampling_loss_backward,
+    negative_sampling_loss_loops,
+    skip_gram_hierarchical_softmax_step,
+    skip_gram_negative_sampling_step,
+)
 
 __all__ = [
     "adadelta_step",
@@ -207,6 +230,8 @@ __all__ = [
     "adaptive_avg_pool1d_backward",
     "adaptive_avg_pool2d",
     "adaptive_avg_pool2d_backward",
+    "alias_sample",
+    "alias_table",
     "anchor_boxes",
     "attention_weights",
     "attention_weights_backward",
@@ -229,6 +254,8 @@ __all__ = [
     "box_area",
     "box_convert",
     "box_iou",
+    "cbow_hierarchical_softmax_step",
+    "cbow_negative_sampling_step",
     "clip_boxes_to_image",
     "content_loss",
     "content_loss_backward",
@@ -268,16 +295,24 @@ __all__ = [
     "gelu",
     "gelu_backward",
     "generalized_box_iou",
+    "glove_loss",
+    "glove_loss_backward",
+    "glove_weight",
     "gram_matrix",
     "gram_matrix_backward",
     "group_norm",
     "group_norm_backward",
+    "hierarchical_softmax_log_probs",
+    "hierarchical_softmax_loss",
+    "hierarchical_softmax_loss_backward",
+    "hierarchical_softmax_loss_loops",
     "hinge_embedding_loss",
     "hinge_embedding_loss_backward",
     "hinge_loss",
     "hinge_loss_backward",
     "huber_loss",
     "huber_loss_backward",
+    "huffman_codes",
     "instance_norm",
     "instance_norm_backward",
     "instance_norm_statistics",
@@ -317,6 +352,9 @@ __all__ = [
     "mse_loss_backward",
     "multi_margin_loss",
     "multi_margin_loss_backward",
+    "negative_sampling_loss",
+    "negative_sampling_loss_backward",
+    "negative_sampling_loss_loops",
     "nll_loss",
     "nll_loss_backward",
     "nms",
@@ -349,6 +387,8 @@ __all__ = [
     "silu",
     "silu_backward",
     "sinusoidal_positions",
+    "skip_gram_hierarchical_softmax_step",
+    "skip_gram_negative_sampling_step",
     "smooth_l1_loss",
     "smooth_l1_loss_backward",
     "soft_nms",

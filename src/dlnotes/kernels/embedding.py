@@ -16,8 +16,6 @@ from jaxtyping import Float, Integer
 from dlnotes import _validate
 from dlnotes._validate import Number
 
-FEW = 16  # a row that occurs more often is summed by a matrix product
-
 
 def one_hot(
     labels: Integer[np.ndarray, "*shape"], num_classes: int = -1
@@ -40,30 +38,11 @@ def scatter_add(
 ) -> Float[np.ndarray, "size d"]:
     """Return (size, d) zeros to which row values[i] is added at row indices[i], for every i.
 
-    The indices are sorted, each packed into one number with its place. Then the first occurrence
-    of every row is added in one go, then the second of every row that has one, and so on; rows
-    that occur often are summed by a matrix product. Several times as fast as `np.add.at`.
+    One pass over the values, several times as fast as `np.add.at`.
     """
     values, indices, size = _scatter_arguments(values, indices, size)
-    result = np.zeros((size, values.shape[1]), values.dtype)
     n = len(indices)
-    if not result.size or not n:
-        return result
-    bits = n.bit_length()
-    packed = (indices.astype(np.int64) << bits) | np.arange(n)
-    packed.sort()
-    order, rows = packed & ((1 << bits) - 1), packed >> bits
-    starts = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1]]))
-    counts = np.diff(starts, append=n)
-    rows = rows[starts]
-    for row, start, count in zip(*(a[counts > FEW] for a in (rows, starts, counts)), strict=True):
-        result[row] = np.ones(count, values.dtype) @ values[order[start : start + count]]
-    rows, starts, counts = (a[counts <= FEW] for a in (rows, starts, counts))
-    result[rows] = values[order[starts]]
-    for occurrence in range(1, counts.max(initial=0)):
-        rows, starts, counts = (a[counts > occurrence] for a in (rows, starts, counts))
-        result[rows] += values[order[starts + occurrence]]
-    return result
+    return add_up(np.ones(n, values.dtype), indices, np.arange(n + 1), values, size)
 
 
 def scatter_add_loops(
@@ -255,6 +234,20 @@ class _Bags:
             place = np.where(rows == largest[self.bag], place, len(rows))
             first[filled] = np.minimum.reduceat(place, starts, axis=0)
         return largest, first
+
+
+# ---- shared pieces ---------------------------------------------------------------------------
+
+
+def add_up(weights, indices, starts, rows, size) -> np.ndarray:
+    """Return (size, d) zeros to which weights[j] · rows[i] is added at row indices[j].
+
+    The weights (m,) and indices (m,) from starts[i] up to starts[i + 1] belong to rows[i] (n, d):
+    a sparse matrix, stored column by column, times `rows`. Nothing is checked.
+    """
+    import scipy.sparse  # imported here: it takes a tenth of a second
+
+    return scipy.sparse.csc_array((weights, indices, starts), shape=(size, len(rows))) @ rows
 
 
 # ---- arguments -------------------------------------------------------------------------------

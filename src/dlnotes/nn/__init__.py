@@ -76,6 +76,14 @@ from dlnotes.nn.transformer import (
     TransformerEncoder,
     TransformerEncoderLayer,
 )
+from dlnotes.nn.words import (
+    CharacterCNN,
+    GloVe,
+    HierarchicalSoftmax,
+    Highway,
+    NegativeSampling,
+    ScalarMix,
+)
 
 __all__ = [
     "ELU",
@@ -89,6 +97,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "Bilinear",
+    "CharacterCNN",
     "ContrastiveLoss",
     "Conv1d",
     "Conv2d",
@@ -103,7 +112,10 @@ __all__ = [
     "EmbeddingBag",
     "Flatten",
     "Fold",
+    "GloVe",
     "GroupNorm",
+    "HierarchicalSoftmax",
+    "Highway",
     "HingeEmbeddingLoss",
     "HuberLoss",
     "Identity",
@@ -129,10 +141,12 @@ __all__ = [
     "MultiMarginLoss",
     "MultiheadAttention",
     "NLLLoss",
+    "NegativeSampling",
     "Parameter",
     "PositionalEncoding",
     "RMSNorm",
     "ReLU",
+    "ScalarMix",
     "Sequential",
     "SiLU",
     "Sigmoid",

@@ -748,6 +748,46 @@ def logistic_loss(margin, reduction: str = "mean") -> Tensor:
     return apply("logistic_loss", margin, reduction=reduction)
 
 
+def negative_sampling_loss(
+    hidden,
+    weight,
+    target,
+    noise,
+    reduction: str = "mean",
+    *,
+    remove_accidental_hits: bool = False,
+) -> Tensor:
+    """Return -log σ(h·w) of the target and -log σ(-h·w) of each noise word, rows of weight."""
+    settings = {"noise": _constant("noise", noise)}
+    settings["remove_accidental_hits"] = remove_accidental_hits
+    return _word_loss("negative_sampling_loss", hidden, weight, target, reduction, **settings)
+
+
+def hierarchical_softmax_loss(
+    hidden, weight, target, codes, points, reduction: str = "mean"
+) -> Tensor:
+    """Return -log p of the target, a walk down the tree that codes and points describe."""
+    settings = {"codes": _constant("codes", codes), "points": _constant("points", points)}
+    return _word_loss("hierarchical_softmax_loss", hidden, weight, target, reduction, **settings)
+
+
+def glove_loss(
+    center,
+    context,
+    center_bias,
+    context_bias,
+    counts,
+    reduction: str = "mean",
+    *,
+    x_max: Number = 100.0,
+    alpha: Number = 0.75,
+) -> Tensor:
+    """Return f(x) (w·w̃ + b + b̃ - log x)² of pairs that occurred together x times."""
+    settings = {"reduction": reduction, "x_max": x_max, "alpha": alpha}
+    inputs = (center, context, center_bias, context_bias)
+    return apply("glove_loss", *inputs, counts=_constant("counts", counts), **settings)
+
+
 def roi_pool(input, boxes, output_size: Size, spatial_scale: Number = 1.0) -> Tensor:
     """Return the largest entry in each cell of a grid over each box (image, x1, y1, x2, y2)."""
     boxes = _constant("boxes", boxes)
@@ -852,6 +892,11 @@ def _dropout(input: Tensor, shape: tuple, p, training: bool, generator) -> Tenso
 def _loss(op: str, input, target, reduction: str, **settings) -> Tensor:
     target = _constant("target", target)
     return apply(op, input, target=target, reduction=reduction, **settings)
+
+
+def _word_loss(op: str, hidden, weight, target, reduction: str, **settings) -> Tensor:
+    target = _constant("target", target)
+    return apply(op, hidden, weight, target=target, reduction=reduction, **settings)
 
 
 def _constant(name: str, value) -> np.ndarray | None:
