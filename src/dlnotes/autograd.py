@@ -596,6 +596,7 @@ for _op, _forward, _backward in [
     ("log_softmax", kernels.log_softmax, _from_output(kernels.log_softmax_backward)),
     ("relu", kernels.relu, _from_inputs(kernels.relu_backward)),
     ("leaky_relu", kernels.leaky_relu, _from_inputs(kernels.leaky_relu_backward)),
+    ("hardtanh", kernels.hardtanh, _from_inputs(kernels.hardtanh_backward)),
     ("elu", kernels.elu, _from_inputs(kernels.elu_backward)),
     ("gelu", kernels.gelu, _from_inputs(kernels.gelu_backward)),
     ("softplus", kernels.softplus, _from_inputs(kernels.softplus_backward)),

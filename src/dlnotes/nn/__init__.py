@@ -8,10 +8,12 @@ from dlnotes.nn import functional, init, utils
 from dlnotes.nn.activations import (
     ELU,
     GELU,
+    Hardtanh,
     LeakyReLU,
     LogSoftmax,
     Maxout,
     ReLU,
+    ReLU6,
     Sigmoid,
     SiLU,
     Softmax,
@@ -48,7 +50,7 @@ from dlnotes.nn.losses import (
     SmoothL1Loss,
     TripletMarginLoss,
 )
-from dlnotes.nn.module import Module, Parameter, to_torch
+from dlnotes.nn.module import Module, Parameter, RemovableHandle, to_torch
 from dlnotes.nn.norm import (
     BatchNorm1d,
     BatchNorm2d,
@@ -104,6 +106,7 @@ __all__ = [
     "Flatten",
     "Fold",
     "GroupNorm",
+    "Hardtanh",
     "HingeEmbeddingLoss",
     "HuberLoss",
     "Identity",
@@ -133,6 +136,8 @@ __all__ = [
     "PositionalEncoding",
     "RMSNorm",
     "ReLU",
+    "ReLU6",
+    "RemovableHandle",
     "Sequential",
     "SiLU",
     "Sigmoid",
