@@ -35,6 +35,12 @@ class Network:
         """Make an empty object of the class that is both `cls` and a Module of the engine."""
         return object.__new__(_on_engine(cls, nn))
 
+    def __call__(self, *inputs, **settings):
+        """Run `forward`; on NumPy, arrays are taken as constants, as the layers do."""
+        if isinstance(self, NumPyModule):
+            inputs = [autograd.Tensor(x) if isinstance(x, np.ndarray) else x for x in inputs]
+        return super().__call__(*inputs, **settings)
+
     def __reduce_ex__(self, protocol):
         """Copy and pickle by the names of network and engine: their joint class has none."""
         return _empty, (type(self).__bases__[0], self.nn.__name__), self.__dict__

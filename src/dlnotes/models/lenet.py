@@ -26,8 +26,8 @@ class LeNet5(Network):
     differs from the paper (`LeNet5Paper`): padding 2 in place of 32-pixel images, plain pooling
     (nothing to train), every map of the second convolution sees all six, a linear output in place
     of distances, and no scaled tanh. 61,706 parameters at the defaults; 60,000 in the paper.
-    activation="relu", pool="max" is the modern choice. `width` scales all hidden sizes; `image_size`
-    is the side of the images, at least 12.
+    activation="relu", pool="max" is the modern choice. `width` scales all hidden sizes;
+    `image_size` is the side of the images, at least 12.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class LeNet5(Network):
         nn: ModuleType = nn,
     ):
         super().__init__()
-        Pool = nn.MaxPool2d if _validate.one_of("pool", pool, ["average", "max"]) == "max" else None
-        Pool = Pool or nn.AvgPool2d
+        pools = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
+        Pool = pools[_validate.one_of("pool", pool, pools)]
         c1, c3, c5, f6 = (_engine.scaled(size, width) for size in (6, 16, 120, 84))
         side = (_validate.integer("image_size", image_size, low=12) // 2 - 4) // 2
         self.features = nn.Sequential(

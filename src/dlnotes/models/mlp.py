@@ -1,5 +1,6 @@
 """The multilayer perceptron."""
 
+import itertools
 from types import ModuleType
 
 import numpy as np
@@ -35,16 +36,15 @@ class MLP(Network):
         if normalization is not None:
             _validate.one_of("normalization", normalization, ["batch", "layer"])
         self.layers = nn.Sequential(nn.Flatten())
-        for i, (size, following) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for size, following in itertools.pairwise(sizes[:-1]):
             self.layers.append(nn.Linear(size, following))
-            if i == len(sizes) - 2:
-                break
             if normalization is not None:
                 norm = nn.BatchNorm1d if normalization == "batch" else nn.LayerNorm
                 self.layers.append(norm(following))
             self.layers.append(_engine.activation(activation, nn))
             if dropout:
                 self.layers.append(nn.Dropout(dropout))
+        self.layers.append(nn.Linear(sizes[-2], sizes[-1]))
 
     def forward(self, x):
         """Return the outputs, without an activation: logits or numbers."""

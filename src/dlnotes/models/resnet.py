@@ -13,8 +13,8 @@ from dlnotes.models._engine import Network
 class ResNet(Network):
     """ResNet: (n, 3, 224, 224) → (n, num_classes).
 
-    A 7×7 convolution, then four stages of `block`s, layers[i] of them in stage i, each of which adds
-    its input to what its convolutions give. `resnet18` … `resnet101` are the paper's; the names are
+    A 7×7 convolution, then four stages of `block`s, layers[i] of them in stage i, each of which
+    adds its input to what its convolutions give. `resnet18` … `resnet101` are the paper's; the names are
     torchvision's, so its weights load. As there, a bottleneck halves the image in its 3×3
     convolution (the paper: in the first 1×1, which costs 3.8 in place of 4.1 billion
     multiply-accumulates in ResNet-50), and shortcuts that change shape are a 1×1 convolution (the
@@ -111,9 +111,7 @@ class Bottleneck(Network):
 
     expansion = 4
 
-    def __init__(
-        self, in_channels: int, channels: int, stride: int = 1, *, nn: ModuleType = nn
-    ):
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, *, nn: ModuleType = nn):
         super().__init__()
         out_channels = channels * self.expansion
         self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)

@@ -130,9 +130,9 @@ def receptive_field(layers: Iterable) -> int:
     """Return the receptive field of a chain of windows, along one axis, in pixels of the input.
 
     layers: for each window, first to last, its kernel size, or (kernel_size, stride, padding,
-    dilation), of which the last ones may be left out. r = 1 + Σ dilation · (kernel_size - 1) · jump,
-    where jump is the product of all strides before (Araujo, Norris and Sim, 2019). Padding moves
-    the field and does not change its size.
+    dilation), of which the last ones may be left out.
+    r = 1 + Σ dilation · (kernel_size - 1) · jump, where jump is the product of all strides before
+    (Araujo, Norris and Sim, 2019). Padding moves the field and does not change its size.
     """
     size, jump = 1, 1
     for layer in layers:
@@ -207,7 +207,16 @@ def _widest(fields):
 
 
 # Layers whose outputs are no longer pixels in the order of the input's.
-_WITHOUT_FIELD = {"Linear", "Bilinear", "MultiheadAttention", "RNN", "LSTM", "GRU", "Fold", "Unfold"}
+_WITHOUT_FIELD = {
+    "Linear",
+    "Bilinear",
+    "MultiheadAttention",
+    "RNN",
+    "LSTM",
+    "GRU",
+    "Fold",
+    "Unfold",
+}
 _WITHOUT_FIELD |= {"MaxUnpool1d", "MaxUnpool2d", "ConvTranspose1d", "ConvTranspose2d"}
 
 

@@ -47,7 +47,9 @@ class VGG(Network):
     ):
         super().__init__()
         if depth not in CONVOLUTIONS:
-            raise ValueError(f"depth must be one of {', '.join(map(str, CONVOLUTIONS))}, got {depth}")
+            raise ValueError(
+                f"depth must be one of {', '.join(map(str, CONVOLUTIONS))}, got {depth}"
+            )
         self.features = nn.Sequential()
         for channels, count in zip(CHANNELS, CONVOLUTIONS[depth], strict=True):
             out_channels = _engine.scaled(channels, width)
@@ -117,7 +119,9 @@ class VGGFeatures(Network):
         super().__init__()
         average = _validate.one_of("pool", pool, ["max", "average"]) == "average"
         if depth not in CONVOLUTIONS:
-            raise ValueError(f"depth must be one of {', '.join(map(str, CONVOLUTIONS))}, got {depth}")
+            raise ValueError(
+                f"depth must be one of {', '.join(map(str, CONVOLUTIONS))}, got {depth}"
+            )
         names = _layer_names(CONVOLUTIONS[depth])
         for layer in layers:
             _validate.one_of("layers", layer, names)
