@@ -618,12 +618,15 @@ def test_option_a_is_a_shortcut_without_parameters():
     np.testing.assert_array_equal(y[:, 2], 0)
 
 
-def test_he_keeps_the_variance_through_fifty_layers():
+@pytest.mark.parametrize(
+    ("network", "settings"),
+    [(models.vgg19, {}), (models.GoogLeNet, {"form": "paper", "aux_logits": False})],
+)
+def test_deep_networks_without_normalisation_start_well(network, settings):
+    """He's rule keeps the size of the signal: logits are neither lost nor blown up."""
     dlnotes.manual_seed(0)
-    net = models.VGG(19, width=0.25, small_input=True, dropout=0.0)
-    x = h.draw(0, (4, 3, 32, 32), np.float32)
-    logits = net(x).data
-    assert 0.01 < logits.std() < 100
+    net = network(width=0.25, small_input=True, **settings).eval()
+    assert 0.03 < net(h.draw(0, (4, 3, 32, 32), np.float32)).data.std() < 30
 
 
 @pytest.mark.parametrize(

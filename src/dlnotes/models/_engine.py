@@ -137,14 +137,10 @@ def scaled(channels: int, width) -> int:
 
 
 def he_init(network) -> None:
-    """Draw weights by He's normal rule (He et al., 2015), biases 0; norms keep their 1 and 0.
-
-    Convolutions count the fan out, as torchvision's networks do, linear layers the fan in.
-    """
+    """Draw weights by He's normal rule (He et al., 2015), biases 0; norms keep their 1 and 0."""
     nn = network.nn
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            mode = "fan_in" if isinstance(module, nn.Linear) else "fan_out"
-            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -34,7 +34,7 @@ class GoogLeNet(Network):
       layers. 6,998,552 parameters, without the heads.
 
     The heads pool to 4×4 (the paper: 5×5 windows of stride 3, the same at 224 pixels). Weights
-    start by He's rule, where torchvision draws with deviation 0.01.
+    start by He's rule, where torchvision draws with deviation 0.01, too small for slim networks.
     `width` scales all hidden sizes. small_input=True, for images of 28 to 96 pixels, begins with a
     3×3 convolution of stride 1 and without the first pooling.
     """
