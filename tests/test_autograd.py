@@ -575,6 +575,8 @@ def test_dtypes():
     assert (Tensor(np.array([2])) * x32).dtype == np.float32
     x64 = tensor(np.ones(1), requires_grad=True)
     assert (x64 * 2.0).dtype == np.float64
+    for product in (x64 * 0.1, 0.1 * x64, x64 * [0.1]):  # 0.1 is not rounded to float32 on the way
+        assert product.data[0] == 0.1
 
 
 def test_arrays_on_the_left():

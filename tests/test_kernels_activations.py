@@ -19,6 +19,8 @@ ELEMENTWISE = {
     "leaky_relu 0.3": ({"negative_slope": 0.3}, F.leaky_relu, False),
     "leaky_relu -0.3": ({"negative_slope": -0.3}, F.leaky_relu, False),
     "leaky_relu 1.5": ({"negative_slope": 1.5}, F.leaky_relu, False),
+    "hardtanh": ({}, F.hardtanh, False),
+    "hardtanh 0 6": ({"min_val": 0.0, "max_val": 6.0}, F.hardtanh, False),
     "elu": ({}, F.elu, False),
     "elu 0.7": ({"alpha": 0.7}, F.elu, False),
     "gelu": ({}, F.gelu, False),
@@ -89,7 +91,8 @@ def test_elementwise_numeric_gradient(case):
     forward, backward, _, takes_output = pair(case)
     rng = np.random.default_rng(3)
     x = rng.standard_normal((3, 4)) * 3
-    x = np.where(np.abs(x) < 0.01, 0.5, x)  # away from the kinks
+    for kink in (-1, 0, 1, 6):
+        x = np.where(np.abs(x - kink) < 0.01, 0.5, x)
     dy = rng.standard_normal(x.shape)
     dx = backward(dy, forward(x) if takes_output else x)
     numeric = h.numeric_gradient(lambda value: np.sum(dy * forward(value)), x)
@@ -179,7 +182,8 @@ def test_maxout_by_hand():
 
 # ---- bad input -------------------------------------------------------------------------------
 
-NAMES = ["sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "softplus", "silu"]
+NAMES = ["sigmoid", "tanh", "relu", "leaky_relu", "hardtanh", "elu", "gelu"]
+NAMES += ["softplus", "silu"]
 
 
 @pytest.mark.parametrize("name", [*NAMES, "softmax", "log_softmax"])
@@ -213,6 +217,7 @@ def test_bad_arrays(name):
         (lambda x: kernels.maxout_backward(x, x, 3), ValueError, r"dy must have shape \(2, 1\)"),
         (lambda x: kernels.gelu(x, "exact"), ValueError, "approximate must be one of"),
         (lambda x: kernels.leaky_relu(x, "a"), TypeError, "negative_slope must be a number"),
+        (lambda x: kernels.hardtanh(x, 1, 1), ValueError, "min_val must be below max_val, got 1"),
         (lambda x: kernels.elu(x, float("nan")), ValueError, "alpha must be finite"),
         (lambda x: kernels.softplus(x, 0), ValueError, "beta must be positive, got 0"),
     ],

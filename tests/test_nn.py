@@ -189,6 +189,35 @@ def test_modes_apply_and_copies():
         nn.Module()(1)
 
 
+def test_forward_hooks():
+    model, theirs = small(nn), small(torch.nn)
+    seen = {nn: [], torch.nn: []}
+    handles = [
+        layer.register_forward_hook(
+            lambda module, inputs, output, engine=engine: seen[engine].append(
+                (type(module).__name__, tuple(inputs[0].shape), tuple(output.shape))
+            )
+        )
+        for engine, network in ((nn, model), (torch.nn, theirs))
+        for layer in network.modules()
+    ]
+    x = h.draw(0, (2, 2, 3), np.float32)
+    y = model(x).data
+    theirs(torch.tensor(x))
+    assert seen[nn] == seen[torch.nn]
+    assert seen[nn][1] == ("Linear", (2, 6), (2, 5))
+    for handle in handles:
+        handle.remove()
+        handle.remove()  # a second time does nothing
+    with model[2].register_forward_hook(lambda module, inputs, output: output * 0):
+        assert not np.array_equal(model(x).data, y)
+        assert copy.deepcopy(model)(x).data.shape == y.shape
+    np.testing.assert_array_equal(model(x).data, y)
+    assert len(seen[nn]) == 8
+    with h.shapes_unchecked(), pytest.raises(TypeError, match="hook must be a function, got str"):
+        model.register_forward_hook("print")
+
+
 def test_sequential():
     layers = [nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)]
     model = nn.Sequential(*layers)
@@ -220,6 +249,8 @@ LAYERS = {
     "Tanh": {},
     "ReLU": {},
     "LeakyReLU": {"negative_slope": 0.2},
+    "Hardtanh": {"min_val": -0.5, "max_val": 2.0},
+    "ReLU6": {},
     "ELU": {"alpha": 0.5},
     "GELU": {"approximate": "tanh"},
     "SiLU": {},
@@ -316,8 +347,8 @@ def test_functional_defaults_are_those_of_the_kernels():
     for name, function in inspect.getmembers(F, inspect.isfunction):
         if name.startswith("_") or function.__module__ != F.__name__:
             continue
-        if name.startswith("dropout") or name == "scaled_dot_product_attention":
-            continue  # they draw the mask of what is dropped
+        if name.startswith("dropout") or name in ("scaled_dot_product_attention", "relu6"):
+            continue  # these draw the mask of what is dropped, or are a kernel with settings
         kernel = inspect.signature(getattr(dlnotes.kernels, name)).parameters
         here = dict(inspect.signature(function).parameters)
         if name.startswith("embedding"):  # rows are cut down before the kernel runs

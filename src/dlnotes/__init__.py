@@ -17,6 +17,7 @@ _ROOMS = (
     "data",
     "kernels",
     "metrics",
+    "models",
     "nn",
     "optim",
     "random",

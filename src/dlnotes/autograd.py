@@ -597,6 +597,7 @@ for _op, _forward, _backward in [
     ("log_softmax", kernels.log_softmax, _from_output(kernels.log_softmax_backward)),
     ("relu", kernels.relu, _from_inputs(kernels.relu_backward)),
     ("leaky_relu", kernels.leaky_relu, _from_inputs(kernels.leaky_relu_backward)),
+    ("hardtanh", kernels.hardtanh, _from_inputs(kernels.hardtanh_backward)),
     ("elu", kernels.elu, _from_inputs(kernels.elu_backward)),
     ("gelu", kernels.gelu, _from_inputs(kernels.gelu_backward)),
     ("softplus", kernels.softplus, _from_inputs(kernels.softplus_backward)),
@@ -737,15 +738,20 @@ def _operands(*given) -> tuple[Tensor, Tensor]:
         for side, x in zip(sides, given, strict=True)
     ]
     if left.dtype in _validate.FLOATS and yields[1]:
-        return left, Tensor(right.data.astype(left.dtype))
+        return left, _as(given[1], left.dtype)
     if right.dtype in _validate.FLOATS and yields[0]:
-        return Tensor(left.data.astype(right.dtype)), right
+        return _as(given[0], right.dtype), right
     if all(yields):  # two kinds of integers: NumPy's own rule
         return left, right
     raise TypeError(
         f"both sides must have the same dtype, got {left.dtype} and {right.dtype}; "
         "convert the data of one with .astype"
     )
+
+
+def _as(given, dtype) -> Tensor:
+    """Return one side in another dtype; a Python number straight, not by way of float32."""
+    return Tensor(np.asarray(given.data if isinstance(given, Tensor) else given, dtype))
 
 
 def _compare(function: Callable, left, right) -> Tensor:

@@ -70,6 +70,29 @@ def leaky_relu_backward(
     return dy * (x > 0) + slope * dy * (x <= 0)
 
 
+def hardtanh(
+    x: Float[Array, "*shape"], min_val: Number = -1.0, max_val: Number = 1.0
+) -> Float[Array, "*shape"]:
+    """Return x cut off below min_val and above max_val (Collobert, 2004).
+
+    With 0 and 6 it is ReLU6 (Krizhevsky, 2010; used in MobileNets).
+    """
+    x, low, high = _hardtanh_arguments(x, min_val, max_val)
+    return np.clip(x, low, high)
+
+
+def hardtanh_backward(
+    dy: Float[Array, "*shape"],
+    x: Float[Array, "*shape"],
+    min_val: Number = -1.0,
+    max_val: Number = 1.0,
+) -> Float[Array, "*shape"]:
+    """Return dx = dy where min_val < x < max_val, 0 elsewhere and, as in torch, at both ends."""
+    dy, x = _pair(dy, "x", x)
+    x, low, high = _hardtanh_arguments(x, min_val, max_val)
+    return dy * ((x > low) & (x < high))
+
+
 def elu(x: Float[Array, "*shape"], alpha: Number = 1.0) -> Float[Array, "*shape"]:
     """Return x where x > 0 and alpha · (eˣ - 1) elsewhere (Clevert et al., 2016)."""
     x, alpha = _validate.floats("x", x), _validate.number("alpha", alpha)
@@ -250,6 +273,14 @@ def _normal_cdf(x):
 
 def _gelu_inner(x):
     return math.sqrt(2 / math.pi) * (x * (1 + 0.044715 * (x * x)))
+
+
+def _hardtanh_arguments(x, min_val, max_val):
+    x = _validate.floats("x", x)
+    low, high = _validate.number("min_val", min_val), _validate.number("max_val", max_val)
+    if low >= high:
+        raise ValueError(f"min_val must be below max_val, got {min_val} and {max_val}")
+    return x, x.dtype.type(low), x.dtype.type(high)
 
 
 def _softplus_arguments(x, beta, threshold):

@@ -8,10 +8,12 @@ from dlnotes.nn import functional, init, utils
 from dlnotes.nn.activations import (
     ELU,
     GELU,
+    Hardtanh,
     LeakyReLU,
     LogSoftmax,
     Maxout,
     ReLU,
+    ReLU6,
     Sigmoid,
     SiLU,
     Softmax,
@@ -48,7 +50,7 @@ from dlnotes.nn.losses import (
     SmoothL1Loss,
     TripletMarginLoss,
 )
-from dlnotes.nn.module import Module, Parameter, to_torch
+from dlnotes.nn.module import Module, Parameter, RemovableHandle, to_torch
 from dlnotes.nn.norm import (
     BatchNorm1d,
     BatchNorm2d,
@@ -114,6 +116,7 @@ __all__ = [
     "Fold",
     "GloVe",
     "GroupNorm",
+    "Hardtanh",
     "HierarchicalSoftmax",
     "Highway",
     "HingeEmbeddingLoss",
@@ -146,6 +149,8 @@ __all__ = [
     "PositionalEncoding",
     "RMSNorm",
     "ReLU",
+    "ReLU6",
+    "RemovableHandle",
     "ScalarMix",
     "Sequential",
     "SiLU",

@@ -47,6 +47,33 @@ class LeakyReLU(Module):
         return f"negative_slope={self.negative_slope}"
 
 
+class Hardtanh(Module):
+    """x, cut off below min_val and above max_val."""
+
+    def __init__(self, min_val: Number = -1.0, max_val: Number = 1.0):
+        super().__init__()
+        self.min_val = _validate.number("min_val", min_val)
+        self.max_val = _validate.number("max_val", max_val)
+        if min_val >= max_val:
+            raise ValueError(f"min_val must be below max_val, got {min_val} and {max_val}")
+
+    def forward(self, input) -> Tensor:
+        """Return the activation."""
+        return F.hardtanh(input, self.min_val, self.max_val)
+
+    def extra_repr(self) -> str:
+        """Return both ends."""
+        return f"min_val={self.min_val}, max_val={self.max_val}"
+
+
+class ReLU6(Module):
+    """min(max(x, 0), 6)."""
+
+    def forward(self, input) -> Tensor:
+        """Return the activation."""
+        return F.relu6(input)
+
+
 class ELU(Module):
     """The identity for x > 0, else alpha · (eˣ - 1)."""
 

@@ -166,6 +166,16 @@ def leaky_relu(input, negative_slope: Number = 0.01) -> Tensor:
     return apply("leaky_relu", input, negative_slope=negative_slope)
 
 
+def hardtanh(input, min_val: Number = -1.0, max_val: Number = 1.0) -> Tensor:
+    """Return x, cut off below min_val and above max_val."""
+    return apply("hardtanh", input, min_val=min_val, max_val=max_val)
+
+
+def relu6(input) -> Tensor:
+    """Return min(max(x, 0), 6)."""
+    return hardtanh(input, 0.0, 6.0)
+
+
 def elu(input, alpha: Number = 1.0) -> Tensor:
     """Return x where x > 0, else alpha · (eˣ - 1)."""
     return apply("elu", input, alpha=alpha)

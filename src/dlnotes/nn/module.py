@@ -26,6 +26,24 @@ class LoadResult(NamedTuple):
     unexpected_keys: list[str]
 
 
+class RemovableHandle:
+    """What `register_forward_hook` returns: `remove()` takes the hook away again."""
+
+    def __init__(self, hooks: list[Callable], hook: Callable):
+        self._hooks, self._hook = hooks, hook
+
+    def remove(self) -> None:
+        """Take the hook away; a second call does nothing."""
+        if self._hook in self._hooks:
+            self._hooks.remove(self._hook)
+
+    def __enter__(self) -> "RemovableHandle":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.remove()
+
+
 class Module:
     """Base class of all layers and networks, after torch.nn.Module.
 
@@ -37,6 +55,7 @@ class Module:
         self._parameters: dict[str, Parameter | None] = {}
         self._buffers: dict[str, Tensor | None] = {}
         self._modules: dict[str, Module | None] = {}
+        self._forward_hooks: list[Callable] = []
         self.training = True
 
     def forward(self, *inputs):
@@ -44,8 +63,24 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
     def __call__(self, *inputs, **settings):
-        """Run `forward`."""
-        return self.forward(*inputs, **settings)
+        """Run `forward`, then the hooks."""
+        output = self.forward(*inputs, **settings)
+        for hook in tuple(self._forward_hooks):
+            replaced = hook(self, inputs, output)
+            output = output if replaced is None else replaced
+        return output
+
+    def register_forward_hook(self, hook: Callable) -> RemovableHandle:
+        """Call hook(module, inputs, output) after each `forward`, to look at what flows.
+
+        `inputs` is the tuple of positional arguments; what the hook returns, if not None, takes the
+        place of the output. `handle.remove()`, or leaving a `with handle:`, takes the hook away.
+        TypeError for a hook that cannot be called.
+        """
+        if not callable(hook):
+            raise TypeError(f"hook must be a function, got {type(hook).__name__}")
+        self._forward_hooks.append(hook)
+        return RemovableHandle(self._forward_hooks, hook)
 
     # ---- finding parameters and modules -----------------------------------------------------
 

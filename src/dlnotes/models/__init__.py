@@ -1,0 +1,66 @@
+"""Networks of the chapters, each written once and run on any engine.
+
+A network takes the engine as `nn`: `LeNet5()` is a network of `dlnotes.nn`, `LeNet5(nn=torch.nn)`
+the same one of torch, with the same names, so that `state_dict` goes both ways. Names in capitals
+are classes; those in small letters return a class at the sizes of its paper. `width` and
+`small_input` make slim ones that train on small images in seconds. Your own: a subclass of
+`Network`.
+"""
+
+from dlnotes.models._engine import Network
+from dlnotes.models.alexnet import AlexNet, AlexNetPaper, ZFNet
+from dlnotes.models.densenet import DenseNet, densenet121
+from dlnotes.models.googlenet import GoogLeNet, GoogLeNetOutputs, Inception
+from dlnotes.models.lenet import LeNet5, LeNet5Paper
+from dlnotes.models.mlp import MLP
+from dlnotes.models.mobilenet import InvertedResidual, MobileNetV2
+from dlnotes.models.resnet import (
+    BasicBlock,
+    Bottleneck,
+    CifarResNet,
+    ResNet,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+)
+from dlnotes.models.summary import Layer, Summary, count_parameters, receptive_field, summary
+from dlnotes.models.text import TextCNN
+from dlnotes.models.vgg import VGG, VGGFeatures, vgg11, vgg13, vgg16, vgg19
+
+__all__ = [
+    "MLP",
+    "VGG",
+    "AlexNet",
+    "AlexNetPaper",
+    "BasicBlock",
+    "Bottleneck",
+    "CifarResNet",
+    "DenseNet",
+    "GoogLeNet",
+    "GoogLeNetOutputs",
+    "Inception",
+    "InvertedResidual",
+    "Layer",
+    "LeNet5",
+    "LeNet5Paper",
+    "MobileNetV2",
+    "Network",
+    "ResNet",
+    "Summary",
+    "TextCNN",
+    "VGGFeatures",
+    "ZFNet",
+    "count_parameters",
+    "densenet121",
+    "receptive_field",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "summary",
+    "vgg11",
+    "vgg13",
+    "vgg16",
+    "vgg19",
+]
