@@ -9,6 +9,7 @@ ValueError for shapes that differ or a setting out of range.
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +18,7 @@ from dlnotes import _validate
 from dlnotes._validate import Number
 
 Array = np.ndarray | np.floating  # NumPy gives a scalar where the input has no axes
+_BLOCK_ENTRIES = 2**17  # entries that are worked on together, in the second-level cache
 
 # ---- element by element ----------------------------------------------------------------------
 
@@ -186,10 +188,10 @@ def softmax(x: Float[np.ndarray, "*shape"], dim: int = -1) -> Float[np.ndarray, 
     the exponential from overflowing.
     """
     x, dim = _with_axis("x", x, dim)
-    e = x - _max(x, dim)
-    np.exp(e, out=e)
-    e /= _sum(e, dim)
-    return e
+    y = np.empty(x.shape, x.dtype)
+    for _, e, _, total in exponentials(x, dim, out=y):
+        e /= total
+    return y
 
 
 def softmax_backward(
@@ -204,9 +206,10 @@ def softmax_backward(
 def log_softmax(x: Float[np.ndarray, "*shape"], dim: int = -1) -> Float[np.ndarray, "*shape"]:
     """Return log softmax(x) = x - log Σ eˣ along the axis `dim`, finite for large inputs too."""
     x, dim = _with_axis("x", x, dim)
-    largest, log_sum = log_sum_exp(x, dim)
-    y = x - largest
-    y -= log_sum
+    y = np.empty(x.shape, x.dtype)
+    for block, part, largest, total in exponentials(x, dim, out=y):
+        np.subtract(x[block], largest, out=part)
+        part -= _log(total)
     return y
 
 
@@ -229,11 +232,34 @@ def log_sum_exp(
 
     They are returned apart because adding them would cost the second its digits for large x.
     """
-    largest = _max(x, dim)
-    e = x - largest
-    np.exp(e, out=e)
+    shape = (*x.shape[:dim], 1, *x.shape[dim + 1 :])
+    all_largest, log_sum = np.empty(shape, x.dtype), np.empty(shape, x.dtype)
+    for block, _, largest, total in exponentials(x, dim):
+        all_largest[block], log_sum[block] = largest, _log(total)
+    return all_largest, log_sum
+
+
+def exponentials(x: np.ndarray, dim: int, out: np.ndarray | None = None) -> Iterator[tuple]:
+    """Yield (block, e^(x - max x), max x, Σ e^(x - max x)) along `dim`, a few samples at a time.
+
+    `block` is their slice of the first axis. A block stays in the cache while it is worked on.
+    The exponentials are written into out[block], or into work memory that the next block takes.
+    """
+    step = max(1, len(x)) if dim == 0 else max(1, _BLOCK_ENTRIES // max(1, math.prod(x.shape[1:])))
+    work = np.empty((min(step, len(x)), *x.shape[1:]), x.dtype) if out is None else None
+    for first in range(0, len(x), step):
+        block = slice(first, first + step)
+        part = x[block]
+        e = work[: len(part)] if out is None else out[block]
+        largest = _max(part, dim)
+        np.subtract(part, largest, out=e)
+        np.exp(e, out=e)
+        yield block, e, largest, _sum(e, dim)
+
+
+def _log(total):
     with np.errstate(divide="ignore"):  # an axis of length 0 has the sum 0
-        return largest, np.log(_sum(e, dim))
+        return np.log(total)
 
 
 def _sigmoid(x):

@@ -277,8 +277,9 @@ def cross_entropy_backward(
         return dinput
     input, target, scale = _with_labels(input, target, weight, ignore_index)
     dloss = _spread_scaled(dy, target.shape, input.dtype, scale, reduction)[:, None]
-    dinput = activations.softmax(input, dim=1)
-    dinput *= dloss
+    dinput = np.empty(input.shape, input.dtype)
+    for block, e, _, total in activations.exponentials(input, dim=1, out=dinput):
+        e *= dloss[block] / total  # dloss · softmax
     label = target[:, None]
     at_label = np.take_along_axis(dinput, label, axis=1) - dloss
     np.put_along_axis(dinput, label, at_label, axis=1)
@@ -472,7 +473,8 @@ def _spread(dy, shape, dtype, reduction, *, batchmean=False, divisor=None):
         return _validate.has_shape("dy", dy, shape, 'the shape of the loss with reduction="none"')
     _validate.has_shape("dy", dy, (), f"a number, since reduction={reduction!r}")
     # 1: with an empty batch there is no entry to divide for.
-    return np.full(shape, dy / dtype.type(_divisor(shape, reduction, divisor) or 1), dtype)
+    share = dy / dtype.type(_divisor(shape, reduction, divisor) or 1)
+    return np.broadcast_to(share, shape)
 
 
 def _reduce_scaled(loss, scale, reduction):
