@@ -21,7 +21,7 @@ from dlnotes._validate import Number
 from dlnotes.kernels import _windows
 from dlnotes.kernels._windows import Size, Windows
 
-_BLOCK_ENTRIES = 2**17  # entries that are worked on together, in the second-level cache
+_BLOCK_ENTRIES = 2**16  # entries that are worked on together, in the second-level cache
 
 # ---- maximum ---------------------------------------------------------------------------------
 
@@ -176,19 +176,24 @@ def _max_along(x, g: Windows, axis):
 def _max_along_backward(dy, x, y, g: Windows, axis, dx=None):
     """Add dy to dx, or to zeros, where x is the first entry along `axis` that equals y."""
     dx = np.zeros(x.shape, x.dtype) if dx is None else dx
-    overlapping = g.stride[axis] < g.dilation[axis] * (g.kernel[axis] - 1) + 1
-    left = dy.copy()  # what is still to be given away: nothing, after the first hit
-    for offset, (windows, entries) in enumerate(_along(g, axis), start=1):
-        given = left[windows]
-        # The last entry of a window gets what the others left, where all windows have it.
-        if offset < g.kernel[axis] or given.shape != dy.shape:
+    pairs = list(_along(g, axis))
+    dx = np.zeros(x.shape, x.dtype) if dx is None else dx
+    apart = g.stride[axis] >= g.dilation[axis] * (g.kernel[axis] - 1) + 1
+    left = dy  # what is still to be given away: nothing, after the first hit
+    if apart and all(dy[windows].shape == dy.shape for windows, _ in pairs):
+        *first, last = (dx[entries] for _, entries in pairs)
+        if not first:
+            last[...] = left
+        for given, (_, entries) in zip(first, pairs, strict=False):
             # "Not smaller" is "equal", and true for NaN, so that no gradient is lost.
-            given = given * ~(x[entries] < y[windows])
-            left[windows] -= given
-        if overlapping:
-            dx[entries] += given
-        else:
-            dx[entries] = given
+            np.multiply(left, ~(x[entries] < y), out=given)
+            left = np.subtract(left, given, out=last)  # the last entry gets what the others leave
+        return dx
+    left = dy.copy()
+    for windows, entries in pairs:
+        given = left[windows] * ~(x[entries] < y[windows])
+        left[windows] -= given
+        dx[entries] += given
     return dx
 
 
@@ -440,15 +445,18 @@ def _over_windows(ufunc, x, g: Windows, start, axes=None):
     for axis in range(len(g.size)) if axes is None else axes:
         shape = list(x.shape)
         shape[axis + 2] = g.out[axis]
-        y = None
-        for windows, entries in _along(g, axis):
-            part = x[entries]
-            if y is None and part.shape == tuple(shape):
-                y = part.copy()  # every window has an entry at this offset
-                continue
-            if y is None:
-                y = np.full(shape, start, x.dtype)
-            ufunc(y[windows], part, out=y[windows])
+        pairs = [(windows, x[entries]) for windows, entries in _along(g, axis)]
+        # First come the offsets at which every window has an entry: they need no start.
+        whole = [part for _, part in pairs if part.shape == tuple(shape)]
+        if len(whole) > 1:
+            y = ufunc(*whole[:2], order="C")
+        else:
+            y = whole[0].copy() if whole else np.full(shape, start, x.dtype)
+        for part in whole[2:]:
+            ufunc(y, part, out=y)
+        for windows, part in pairs:
+            if part.shape != tuple(shape):
+                ufunc(y[windows], part, out=y[windows])
         x = y
     return x
 
