@@ -224,7 +224,8 @@ def log_softmax(x: Float[np.ndarray, "*shape"], dim: int = -1) -> Float[np.ndarr
     y = np.empty(x.shape, x.dtype)
     for block, part, largest, total in exponentials(x, dim, out=y):
         np.subtract(x[block], largest, out=part)
-        part -= _log(total)
+        with np.errstate(divide="ignore"):  # an axis of length 0 has the sum 0
+            part -= np.log(total)
     return y
 
 
@@ -240,18 +241,19 @@ def log_softmax_backward(
 # ---- shared pieces ---------------------------------------------------------------------------
 
 
-def log_sum_exp(
-    x: Float[np.ndarray, "*shape"], dim: int
+def sum_exponentials(
+    x: Float[np.ndarray, "*shape"], dim: int, out: Float[np.ndarray, "*shape"] | None = None
 ) -> tuple[Float[np.ndarray, "*reduced"], Float[np.ndarray, "*reduced"]]:
-    """Return max x and log Σ e^(x - max x) along `dim`, whose sum is log Σ eˣ; the axis is kept.
+    """Return max x and Σ e^(x - max x) along `dim`, keeping the axis; the exponentials in `out`.
 
-    They are returned apart because adding them would cost the second its digits for large x.
+    Their log Σ eˣ = max x + log Σ e^(x - max x) is left to the caller: for large x the addition
+    costs the second term its digits.
     """
     shape = (*x.shape[:dim], 1, *x.shape[dim + 1 :])
-    all_largest, log_sum = np.empty(shape, x.dtype), np.empty(shape, x.dtype)
-    for block, _, largest, total in exponentials(x, dim):
-        all_largest[block], log_sum[block] = largest, _log(total)
-    return all_largest, log_sum
+    largest, total = np.empty((2, *shape), x.dtype)
+    for block, _, *both in exponentials(x, dim, out):
+        largest[block], total[block] = both
+    return largest, total
 
 
 def exponentials(x: np.ndarray, dim: int, out: np.ndarray | None = None) -> Iterator[tuple]:
@@ -270,11 +272,6 @@ def exponentials(x: np.ndarray, dim: int, out: np.ndarray | None = None) -> Iter
         np.subtract(part, largest, out=e)
         np.exp(e, out=e)
         yield block, e, largest, _sum(e, dim)
-
-
-def _log(total):
-    with np.errstate(divide="ignore"):  # an axis of length 0 has the sum 0
-        return np.log(total)
 
 
 def _sigmoid(x):

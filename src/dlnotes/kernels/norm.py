@@ -12,9 +12,10 @@ what the mean and variance are taken over, for x of shape (n, channels, *size):
 The variance divides by the number of entries (only running variances, as in torch, by one less).
 It is computed from the differences to the mean, so that a mean far from 0 costs no digits.
 
-Backward functions recompute the statistics from x and return (dx, dweight, dbias), None for a
-weight or bias that is None. With ŷ the normalised value and g = weight · dy,
-dx = (g - mean(g) - x̂ mean(g x̂)) / √(variance + eps), the means being those of the forward pass.
+Backward functions recompute the statistics from x, where they are not given, and return
+(dx, dweight, dbias), None for a weight or bias that is None. With x̂ the normalised value and
+g = weight · dy, dx = (g - mean(g) - x̂ mean(g x̂)) / √(variance + eps), the means being those of
+the forward pass.
 
 In each: TypeError for arrays that are not float32 or float64 or differ in dtype, ValueError for
 shapes that do not fit or a setting out of range.
@@ -45,24 +46,32 @@ def batch_norm(
     training: bool = False,
     momentum: Number = 0.1,
     eps: Number = 1e-5,
-) -> Float[np.ndarray, "n c *size"]:
+    *,
+    return_residuals: bool = False,
+) -> Float[np.ndarray, "n c *size"] | tuple[Float[np.ndarray, "n c *size"], tuple]:
     """Return x normalised for each channel (Ioffe and Szegedy, 2015).
 
     training=True uses the statistics of this batch (more than one value for each channel),
     training=False the running ones. The running statistics are not changed here: see
-    `batch_norm_statistics`, which is what `momentum` is for.
+    `batch_norm_statistics`, which is what `momentum` is for. return_residuals=True returns (y, the
+    mean and variance that were used), which save `batch_norm_backward` computing them again.
     """
     x, weight, bias, mean, var = _check_batch(
         x, running_mean, running_var, weight, bias, training, momentum, eps
     )
     y = np.empty(x.shape, x.dtype)
+    if training:
+        mean, var = np.empty((2, x.shape[1]), x.dtype)
     for block, out, rows in _channel_blocks(y, x):
-        _, variance = _centre_batch(rows, None if training else mean[block])
-        rows *= _scale(variance if training else var[block], eps, weight, block)[:, None]
+        if training:
+            mean[block], var[block] = _centre_batch(rows)
+        else:
+            rows -= mean[block, None]
+        rows *= _scale(var[block], eps, weight, block)[:, None]
         if bias is not None:
             rows += bias[block, None]
         out[...] = rows.reshape(out.shape)
-    return y
+    return (y, (mean, var)) if return_residuals else y
 
 
 def batch_norm_backward(
@@ -75,18 +84,29 @@ def batch_norm_backward(
     training: bool = False,
     momentum: Number = 0.1,
     eps: Number = 1e-5,
+    *,
+    residuals: tuple | None = None,
 ) -> tuple[Float[np.ndarray, "n c *size"], Vector, Vector]:
-    """Return (dx, dweight, dbias); with training=False the statistics are constants."""
+    """Return (dx, dweight, dbias); with training=False the statistics are constants.
+
+    `residuals` are those that `batch_norm` returned, or None.
+    """
     x, weight, bias, mean, var = _check_batch(
         x, running_mean, running_var, weight, bias, training, momentum, eps
     )
     dy = _check_upstream(dy, x)
     dx = np.empty(x.shape, x.dtype)
-    dweight, dbias = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
+    dweight, dbias = np.empty((2, x.shape[1]), x.dtype)
+    if residuals is not None:
+        mean, var = residuals
+    elif training:
+        mean, var = np.empty((2, x.shape[1]), x.dtype)
     for block, out, rows, g in _channel_blocks(dx, x, dy):
-        _, variance = _centre_batch(rows, None if training else mean[block])
-        variance = variance if training else var[block]
-        inverse, scale = _scale(variance, eps), _scale(variance, eps, weight, block)
+        if training and residuals is None:
+            mean[block], var[block] = _centre_batch(rows)
+        else:
+            rows -= mean[block, None]
+        inverse, scale = _scale(var[block], eps), _scale(var[block], eps, weight, block)
         dbias[block] = _sum_rows(g)
         dweight[block] = np.vecdot(g, rows) * inverse
         if training:
@@ -116,7 +136,7 @@ def batch_norm_statistics(
     count = len(x) * math.prod(x.shape[2:])
     if not count:
         return running_mean.copy(), running_var.copy()
-    mean, var = np.empty_like(running_mean), np.empty_like(running_var)
+    mean, var = np.empty((2, x.shape[1]), x.dtype)
     for block, _, rows in _channel_blocks(x, x):
         mean[block], var[block] = _centre_batch(rows)
     old, new = x.dtype.type(1 - momentum), x.dtype.type(momentum)
@@ -140,11 +160,10 @@ def _channel_blocks(out, *arrays):
         yield block, out[block], *(_as_rows(copy, 1) for copy in copies)
 
 
-def _centre_batch(rows, mean=None):
-    """Take off each row its mean, or `mean`, in place; return that mean, and the variance."""
+def _centre_batch(rows):
+    """Take off each row its mean, in place; return the means and the variances."""
     count = rows.dtype.type(max(1, rows.shape[1]))
-    if mean is None:
-        mean = _sum_rows(rows) / count
+    mean = _sum_rows(rows) / count
     rows -= mean[:, None]
     return mean, np.vecdot(rows, rows) / count
 
