@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtr
 
 from dlnotes import kernels
 
@@ -225,3 +226,24 @@ def test_bad_arrays(name):
 def test_bad_settings(call, error, message):
     with h.shapes_unchecked(), pytest.raises(error, match=message):
         call(np.ones((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "name", ["gelu", "gelu_backward", "sigmoid", "silu", "silu_backward", "elu"]
+)
+def test_a_long_array_is_worked_out_in_blocks_without_a_seam(name):
+    function = getattr(kernels, name)
+    count = 2 if name.endswith("backward") else 1
+    x = np.random.default_rng(0).standard_normal((count, 5, 20_000)).astype(np.float32)
+    rows = np.stack([function(*part) for part in x.swapaxes(0, 1)])
+    np.testing.assert_array_equal(function(*x), rows)
+    np.testing.assert_array_equal(function(*x[..., ::-1]), rows[:, ::-1])
+
+
+def test_gelu_in_float32_is_as_exact_as_float32_allows():
+    x = np.concatenate([np.linspace(-12, 12, 200_001), [-1e4, 1e4, -3e38, 3e38]])
+    x = x.astype(np.float32)
+    exact = x * ndtr(x.astype(np.float64))
+    assert np.abs((kernels.gelu(x) - exact) / np.maximum(1, np.abs(x))).max() < 1.5e-7
+    assert kernels.gelu(x)[-4] == 0
+    assert np.isnan(kernels.gelu(np.float32([np.nan]))).all()

@@ -185,6 +185,14 @@ EXCUSED = {
     ),
 }
 
+# What the forward pass keeps for the backward pass, if asked to.
+KEEPING = {
+    "batch_norm": {"training": True},
+    "cross_entropy": {},
+    "max_pool1d": {},
+    "max_pool2d": {},
+}
+
 # One sample of the batch (axis 0 of these arguments) does not touch another.
 PER_SAMPLE = {
     **dict.fromkeys(
@@ -398,3 +406,30 @@ def test_nan_is_neither_hidden_nor_spread_to_other_samples(name):
         after = flat(getattr(kernels, name)(**arguments))[0]
     assert np.isnan(after[1]).any()
     np.testing.assert_array_equal(np.delete(after, 1, axis=0), np.delete(before, 1, axis=0))
+
+
+@pytest.mark.parametrize("name", sorted(KEEPING))
+@dtypes
+def test_residuals_save_work_and_change_nothing(name, dtype):
+    for change in ({}, {"kernel_size": 2, "stride": 2, "padding": 0}):
+        arguments = {**call(name, dtype), **KEEPING[name]}
+        arguments |= {key: value for key, value in change.items() if "kernel_size" in arguments}
+        plain = getattr(kernels, name)(**arguments)
+        y, residuals = getattr(kernels, name)(**arguments, return_residuals=True)
+        np.testing.assert_array_equal(y, plain)
+        backward, dy = getattr(kernels, f"{name}_backward"), np.cos(np.asarray(y))
+        expected = flat(backward(dy, **arguments))
+        for _ in range(2):  # the residuals stay as they are
+            for one, other in zip(
+                flat(backward(dy, **arguments, residuals=residuals)), expected, strict=True
+            ):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_every_kernel_that_keeps_residuals_is_tested_for_it():
+    keeping = {
+        name
+        for name in kernels.__all__
+        if "return_residuals" in inspect.signature(getattr(kernels, name)).parameters
+    }
+    assert keeping == KEEPING.keys()

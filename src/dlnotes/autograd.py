@@ -7,6 +7,7 @@ tensor and the table of operations, where the backward function of each is regis
 """
 
 import contextlib
+import functools
 import itertools
 import math
 import numbers
@@ -617,7 +618,6 @@ for _op, _forward, _backward in [
         _from_inputs(kernels.binary_cross_entropy_with_logits_backward),
     ),
     ("nll_loss", kernels.nll_loss, _from_inputs(kernels.nll_loss_backward)),
-    ("cross_entropy", kernels.cross_entropy, _from_inputs(kernels.cross_entropy_backward)),
     ("kl_div", kernels.kl_div, _from_inputs(kernels.kl_div_backward)),
     ("zero_one_loss", kernels.zero_one_loss, _from_inputs(kernels.zero_one_loss_backward)),
     ("perceptron_loss", kernels.perceptron_loss, _from_inputs(kernels.perceptron_loss_backward)),
@@ -667,7 +667,7 @@ register("bilinear", kernels.bilinear, _bilinear_backward, selective=True)
 
 # Layers with weights have the inputs x, weight, bias or the first of them.
 _PRODUCTS = ["linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d"]
-for _op in [*_PRODUCTS, "batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm"]:
+for _op in [*_PRODUCTS, "instance_norm", "group_norm", "layer_norm", "rms_norm"]:
     _forward, _backward = getattr(kernels, _op), getattr(kernels, f"{_op}_backward")
     _selective = _op in _PRODUCTS
     register(_op, _with_weights(_forward), _to_weights(_backward), selective=_selective)
@@ -680,8 +680,6 @@ for _op in ["attention_weights", "scaled_dot_product_attention", "blocked_attent
 for _op in [
     "unfold",
     "fold",
-    "max_pool1d",
-    "max_pool2d",
     "max_unpool2d",
     "avg_pool1d",
     "avg_pool2d",
@@ -703,6 +701,15 @@ for _op in [
 for _op in ["negative_sampling_loss", "hierarchical_softmax_loss", "glove_loss"]:
     _backward = getattr(kernels, f"{_op}_backward")
     register(_op, getattr(kernels, _op), _from_all_inputs(_backward))
+# These keep what they know after the forward pass for the backward pass.
+for _op in ["batch_norm", "cross_entropy", "max_pool1d", "max_pool2d"]:
+    _forward = functools.partial(getattr(kernels, _op), return_residuals=True)
+    _backward = getattr(kernels, f"{_op}_backward")
+    if _op == "batch_norm":
+        _forward, _backward = _with_weights(_forward), _to_weights(_backward)
+    else:
+        _backward = _from_inputs(_backward)
+    register(_op, _forward, _backward, keeps=True)
 
 register(
     "reparameterize", kernels.reparameterize, _from_all_inputs(kernels.reparameterize_backward)

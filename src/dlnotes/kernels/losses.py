@@ -258,7 +258,8 @@ def cross_entropy(
     weight: Float[np.ndarray, "classes"] | None = None,
     ignore_index: int = -100,
     label_smoothing: Number = 0.0,
-) -> Loss:
+    return_residuals: bool = False,
+) -> Loss | tuple[Loss, tuple | None]:
     """Return -log softmax(input) at the target, or its mean under target probabilities.
 
     input: logits (n, classes, …). target: integer labels (n, …), or probabilities of the
@@ -268,17 +269,23 @@ def cross_entropy(
     (Szegedy et al., 2016). `weight` multiplies each class's part of the sum. With labels, those
     that are `ignore_index` count nothing, and the mean divides by the sum of the labels' weights;
     with probabilities it divides by the number of samples, weights or not.
+
+    return_residuals=True returns (loss, the exponentials of the softmax and their sums), which save
+    `cross_entropy_backward` computing them again; (loss, None) with probabilities or smoothing.
     """
     smoothing = _validate.number("label_smoothing", label_smoothing, low=0, high=1)
     if _holds_probabilities(target) or smoothing:
         input, counts, divisor = _class_targets(input, target, weight, ignore_index, smoothing)
         log_p = activations.log_softmax(input, dim=1)
         loss = -np.einsum("nc...,nc...->n...", counts, log_p)  # no array of products
-        return _reduce(loss, reduction, divisor=divisor)
+        loss = _reduce(loss, reduction, divisor=divisor)
+        return (loss, None) if return_residuals else loss
     input, target, scale = _with_labels(input, target, weight, ignore_index)
-    largest, log_sum = activations.log_sum_exp(input, dim=1)
-    loss = log_sum[:, 0] - (_pick(input, target) - largest[:, 0])
-    return _reduce_scaled(loss, scale, reduction)
+    e = np.empty(input.shape, input.dtype) if return_residuals else None
+    largest, total = activations.sum_exponentials(input, dim=1, out=e)
+    loss = np.log(total[:, 0]) - (_pick(input, target) - largest[:, 0])
+    loss = _reduce_scaled(loss, scale, reduction)
+    return (loss, (e, total)) if return_residuals else loss
 
 
 def cross_entropy_backward(
@@ -290,11 +297,12 @@ def cross_entropy_backward(
     weight: Float[np.ndarray, "classes"] | None = None,
     ignore_index: int = -100,
     label_smoothing: Number = 0.0,
+    residuals: tuple | None = None,
 ) -> Float[np.ndarray, "n classes *rest"]:
     """Return dinput = dy · (softmax(input) - target), labels counting as one-hot rows.
 
     Targets that sum to s instead of 1, by their weights say, give dy · (s · softmax(input) -
-    target).
+    target). `residuals` are those that `cross_entropy` returned, or None.
     """
     smoothing = _validate.number("label_smoothing", label_smoothing, low=0, high=1)
     if _holds_probabilities(target) or smoothing:
@@ -307,8 +315,11 @@ def cross_entropy_backward(
         return dinput
     input, target, scale = _with_labels(input, target, weight, ignore_index)
     dloss = _spread_scaled(dy, target.shape, input.dtype, scale, reduction)[:, None]
-    dinput = activations.softmax(input, dim=1)
-    dinput *= dloss
+    if residuals is None:
+        e = np.empty(input.shape, input.dtype)
+        residuals = e, activations.sum_exponentials(input, dim=1, out=e)[1]
+    e, total = residuals
+    dinput = e * (dloss / total)  # dloss · softmax
     label = target[:, None]
     at_label = np.take_along_axis(dinput, label, axis=1) - dloss
     np.put_along_axis(dinput, label, at_label, axis=1)
@@ -502,7 +513,8 @@ def _spread(dy, shape, dtype, reduction, *, batchmean=False, divisor=None):
         return _validate.has_shape("dy", dy, shape, 'the shape of the loss with reduction="none"')
     _validate.has_shape("dy", dy, (), f"a number, since reduction={reduction!r}")
     # 1: with an empty batch there is no entry to divide for.
-    return np.full(shape, dy / dtype.type(_divisor(shape, reduction, divisor) or 1), dtype)
+    share = dy / dtype.type(_divisor(shape, reduction, divisor) or 1)
+    return np.broadcast_to(share, shape)
 
 
 def _reduce_scaled(loss, scale, reduction):

@@ -12,9 +12,10 @@ what the mean and variance are taken over, for x of shape (n, channels, *size):
 The variance divides by the number of entries (only running variances, as in torch, by one less).
 It is computed from the differences to the mean, so that a mean far from 0 costs no digits.
 
-Backward functions recompute the statistics from x and return (dx, dweight, dbias), None for a
-weight or bias that is None. With ŷ the normalised value and g = weight · dy,
-dx = (g - mean(g) - x̂ mean(g x̂)) / √(variance + eps), the means being those of the forward pass.
+Backward functions recompute the statistics from x, where they are not given, and return
+(dx, dweight, dbias), None for a weight or bias that is None. With x̂ the normalised value and
+g = weight · dy, dx = (g - mean(g) - x̂ mean(g x̂)) / √(variance + eps), the means being those of
+the forward pass.
 
 In each: TypeError for arrays that are not float32 or float64 or differ in dtype, ValueError for
 shapes that do not fit or a setting out of range.
@@ -45,27 +46,32 @@ def batch_norm(
     training: bool = False,
     momentum: Number = 0.1,
     eps: Number = 1e-5,
-) -> Float[np.ndarray, "n c *size"]:
+    *,
+    return_residuals: bool = False,
+) -> Float[np.ndarray, "n c *size"] | tuple[Float[np.ndarray, "n c *size"], tuple]:
     """Return x normalised for each channel (Ioffe and Szegedy, 2015).
 
     training=True uses the statistics of this batch (more than one value for each channel),
     training=False the running ones. The running statistics are not changed here: see
-    `batch_norm_statistics`, which is what `momentum` is for.
+    `batch_norm_statistics`, which is what `momentum` is for. return_residuals=True returns (y, the
+    mean and variance that were used), which save `batch_norm_backward` computing them again.
     """
     x, weight, bias, mean, var = _check_batch(
         x, running_mean, running_var, weight, bias, training, momentum, eps
     )
-    flat = _channels(x)
+    y = np.empty(x.shape, x.dtype)
     if training:
-        mean = _batch_mean(flat)
-    y, variance = _centre_batch(flat, mean)
-    scale = _scale(variance if training else var, eps, weight)
-    for block in _blocks(flat):
-        part = y[block]
-        part *= scale[:, None]
+        mean, var = np.empty((2, x.shape[1]), x.dtype)
+    for block, out, rows in _channel_blocks(y, x):
+        if training:
+            mean[block], var[block] = _centre_batch(rows)
+        else:
+            rows -= mean[block, None]
+        rows *= _scale(var[block], eps, weight, block)[:, None]
         if bias is not None:
-            part += bias[:, None]
-    return y.reshape(x.shape)
+            rows += bias[block, None]
+        out[...] = rows.reshape(out.shape)
+    return (y, (mean, var)) if return_residuals else y
 
 
 def batch_norm_backward(
@@ -78,34 +84,41 @@ def batch_norm_backward(
     training: bool = False,
     momentum: Number = 0.1,
     eps: Number = 1e-5,
+    *,
+    residuals: tuple | None = None,
 ) -> tuple[Float[np.ndarray, "n c *size"], Vector, Vector]:
-    """Return (dx, dweight, dbias); with training=False the statistics are constants."""
+    """Return (dx, dweight, dbias); with training=False the statistics are constants.
+
+    `residuals` are those that `batch_norm` returned, or None.
+    """
     x, weight, bias, mean, var = _check_batch(
         x, running_mean, running_var, weight, bias, training, momentum, eps
     )
     dy = _check_upstream(dy, x)
-    flat, dy_flat = _channels(x), _channels(dy)
-    if training:
-        mean = _batch_mean(flat)
-    dx, variance = _centre_batch(flat, mean)
-    var = variance if training else var
-    inverse, scale = _scale(var, eps), _scale(var, eps, weight)
-    dbias = _sum_batch(dy_flat)
-    dweight = _sum_products(dy_flat, dx) * inverse
-    # In training dx = scale · (dy - mean(dy) - x̂ mean(dy x̂)) with x̂ = centred · inverse, in place.
-    count = x.dtype.type(max(1, len(x) * flat.shape[2]))
-    share, shift = -dweight * inverse / count, dbias / count
-    for block in _blocks(flat):
-        if training:
-            part = dx[block]
-            part *= share[:, None]
-            part += dy_flat[block]
-            part -= shift[:, None]
-            part *= scale[:, None]
+    dx = np.empty(x.shape, x.dtype)
+    dweight, dbias = np.empty((2, x.shape[1]), x.dtype)
+    if residuals is not None:
+        mean, var = residuals
+    elif training:
+        mean, var = np.empty((2, x.shape[1]), x.dtype)
+    for block, out, rows, g in _channel_blocks(dx, x, dy):
+        if training and residuals is None:
+            mean[block], var[block] = _centre_batch(rows)
         else:
-            np.multiply(dy_flat[block], scale[:, None], out=dx[block])
-    dweight, dbias = _given(weight, dweight), _given(bias, dbias)
-    return dx.reshape(x.shape), dweight, dbias
+            rows -= mean[block, None]
+        inverse, scale = _scale(var[block], eps), _scale(var[block], eps, weight, block)
+        dbias[block] = _sum_rows(g)
+        dweight[block] = np.vecdot(g, rows) * inverse
+        if training:
+            # dx = scale · (dy - mean(dy) - x̂ mean(dy x̂)) with x̂ = rows · inverse, in place.
+            count = x.dtype.type(max(1, rows.shape[1]))
+            rows *= (dweight[block] * inverse / -count)[:, None]
+            rows += g
+            rows -= (dbias[block] / count)[:, None]
+            g = rows
+        g *= scale[:, None]
+        out[...] = g.reshape(out.shape)
+    return dx, _given(weight, dweight), _given(bias, dbias)
 
 
 def batch_norm_statistics(
@@ -120,34 +133,39 @@ def batch_norm_statistics(
     batch changes nothing.
     """
     x, _, _, mean, var = _check_batch(x, running_mean, running_var, None, None, True, momentum, 0)
-    flat = _channels(x)
-    count = len(x) * flat.shape[2]
+    count = len(x) * math.prod(x.shape[2:])
     if not count:
         return running_mean.copy(), running_var.copy()
-    mean = _batch_mean(flat)
-    _, var = _centre_batch(flat, mean)
+    mean, var = np.empty((2, x.shape[1]), x.dtype)
+    for block, _, rows in _channel_blocks(x, x):
+        mean[block], var[block] = _centre_batch(rows)
     old, new = x.dtype.type(1 - momentum), x.dtype.type(momentum)
     unbiased = x.dtype.type(count / (count - 1))
     return old * running_mean + new * mean, old * running_var + new * (unbiased * var)
 
 
-def _batch_mean(x):
-    return _sum_batch(x) / x.dtype.type(max(1, len(x) * x.shape[2]))
+def _channel_blocks(out, *arrays):
+    """Yield slices of a few channels, those channels of `out`, and a copy of those of each array.
+
+    All have shape (n, channels, …); a copy is work memory, with one row for each channel. It is
+    made because samples that lie a power of two apart push one another out of the cache.
+    """
+    out, *views = (_channels(array).swapaxes(0, 1) for array in (out, *arrays))
+    blocks = list(_blocks(out))
+    work = [np.empty(out[block].shape, out.dtype) for block in blocks[:1] for _ in views]
+    for block in blocks:
+        copies = [copy[: len(out[block])] for copy in work]
+        for copy, view in zip(copies, views, strict=True):
+            copy[...] = view[block]
+        yield block, out[block], *(_as_rows(copy, 1) for copy in copies)
 
 
-def _centre_batch(x, mean):
-    """Return x less the mean of each channel, and the mean of the squares of that."""
-    centred = np.empty(x.shape, x.dtype)
-    squares = np.zeros_like(mean)
-    for block in _blocks(x):
-        part = np.subtract(x[block], mean[:, None], out=centred[block])
-        squares += _sum_products(part, part)
-    return centred, squares / x.dtype.type(max(1, len(x) * x.shape[2]))
-
-
-def _sum_products(a, b):
-    """Return the sum of a · b over batch and length, for each channel."""
-    return np.einsum("ncl,ncl->nc", a, b).sum(axis=0)
+def _centre_batch(rows):
+    """Take off each row its mean, in place; return the means and the variances."""
+    count = rows.dtype.type(max(1, rows.shape[1]))
+    mean = _sum_rows(rows) / count
+    rows -= mean[:, None]
+    return mean, np.vecdot(rows, rows) / count
 
 
 def _sum_batch(x):
@@ -452,10 +470,10 @@ def _blocks(x):
         yield slice(first, first + step)
 
 
-def _scale(var, eps, weight=None):
-    """Return weight / √(var + eps)."""
+def _scale(var, eps, weight=None, block=slice(None)):
+    """Return weight[block] / √(var + eps)."""
     inverse = 1 / np.sqrt(var + var.dtype.type(eps))
-    return inverse if weight is None else inverse * weight
+    return inverse if weight is None else inverse * weight[block]
 
 
 def _channels(x):

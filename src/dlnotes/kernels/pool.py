@@ -21,7 +21,7 @@ from dlnotes._validate import Number
 from dlnotes.kernels import _windows
 from dlnotes.kernels._windows import Size, Windows
 
-_BLOCK_ENTRIES = 2**17  # entries that are worked on together, in the second-level cache
+_BLOCK_ENTRIES = 2**16  # entries that are worked on together, in the second-level cache
 
 # ---- maximum ---------------------------------------------------------------------------------
 
@@ -34,13 +34,15 @@ def max_pool1d(
     dilation: Size = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> (
-    Float[np.ndarray, "n c out"]
-    | tuple[Float[np.ndarray, "n c out"], Integer[np.ndarray, "n c out"]]
-):
+    *,
+    return_residuals: bool = False,
+) -> Float[np.ndarray, "n c out"] | tuple:
     """Return the largest entry of each window; see `max_pool2d`."""
     x, g = _check_windows(x, kernel_size, stride, padding, dilation, ceil_mode, axes=1)
-    return (_max(x, g), _argmax(x, g)) if return_indices else _max(x, g)
+    maxima = _maxima(x, g)
+    if return_residuals:
+        return maxima[-1], maxima
+    return (maxima[-1], _argmax(x, g)) if return_indices else maxima[-1]
 
 
 def max_pool1d_backward(
@@ -51,10 +53,12 @@ def max_pool1d_backward(
     padding: Size = 0,
     dilation: Size = 1,
     ceil_mode: bool = False,
+    *,
+    residuals: list | None = None,
 ) -> Float[np.ndarray, "n c length"]:
     """Return dx: dy goes to the largest entry of its window, on ties to the first."""
     x, g = _check_windows(x, kernel_size, stride, padding, dilation, ceil_mode, axes=1)
-    return _max_backward(_check_upstream(dy, x, g), x, g)
+    return _max_backward(_check_upstream(dy, x, g), x, g, residuals)
 
 
 def max_pool2d(
@@ -65,18 +69,21 @@ def max_pool2d(
     dilation: Size = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> (
-    Float[np.ndarray, "n c h_out w_out"]
-    | tuple[Float[np.ndarray, "n c h_out w_out"], Integer[np.ndarray, "n c h_out w_out"]]
-):
+    *,
+    return_residuals: bool = False,
+) -> Float[np.ndarray, "n c h_out w_out"] | tuple:
     """Return the largest entry of each window; padding, at most half a window, never wins.
 
     return_indices=True returns (y, indices) with the position row · w + column of each winner in
     its image, the first on ties, as `max_unpool2d` takes them. NaN counts as the largest. A
-    dilated window with no entry in the image gives -∞ and the index -1.
+    dilated window with no entry in the image gives -∞ and the index -1. return_residuals=True
+    returns (y, residuals) instead: what saves `max_pool2d_backward` looking for the winners again.
     """
     x, g = _check_windows(x, kernel_size, stride, padding, dilation, ceil_mode, axes=2)
-    return (_max(x, g), _argmax(x, g)) if return_indices else _max(x, g)
+    maxima = _maxima(x, g)
+    if return_residuals:
+        return maxima[-1], maxima
+    return (maxima[-1], _argmax(x, g)) if return_indices else maxima[-1]
 
 
 def max_pool2d_backward(
@@ -87,10 +94,15 @@ def max_pool2d_backward(
     padding: Size = 0,
     dilation: Size = 1,
     ceil_mode: bool = False,
+    *,
+    residuals: list | None = None,
 ) -> Float[np.ndarray, "n c h w"]:
-    """Return dx: dy goes to the largest entry of its window, row by row to the first on ties."""
+    """Return dx: dy goes to the largest entry of its window, row by row to the first on ties.
+
+    `residuals` are those that `max_pool2d` returned, or None.
+    """
     x, g = _check_windows(x, kernel_size, stride, padding, dilation, ceil_mode, axes=2)
-    return _max_backward(_check_upstream(dy, x, g), x, g)
+    return _max_backward(_check_upstream(dy, x, g), x, g, residuals)
 
 
 def max_unpool2d(
@@ -130,10 +142,6 @@ def max_unpool2d_backward(
     return np.take_along_axis(_flat(dy), _flat(indices), axis=2).reshape(x.shape)
 
 
-def _max(x, g: Windows):
-    return _over_windows(np.maximum, x, g, -np.inf)
-
-
 def _argmax(x, g: Windows):
     """Return the flat position of each window's first largest entry, or of its last NaN."""
     shape = (*x.shape[:2], *g.out)
@@ -148,48 +156,56 @@ def _argmax(x, g: Windows):
     return indices
 
 
-def _max_backward(dy, x, g: Windows):
+def _max_backward(dy, x, g: Windows, maxima=None):
     """Return dx, a few samples at a time, so that work memory stays in the cache.
 
     The maximum of a window is taken within its rows first and then over the rows. Backward, dy
     goes to the first row whose maximum is the window's, and there to the first such entry.
     """
+    stages = [x, *(_maxima(x, g) if maxima is None else maxima)]
     dx = np.zeros(x.shape, x.dtype)
-    step = max(1, _BLOCK_ENTRIES // max(1, math.prod(x.shape[1:])))
-    for first in range(0, len(x), step):
-        block = slice(first, first + step)
-        stages = [x[block]]
-        for axis in reversed(range(len(g.size))):
-            stages.append(_max_along(stages[-1], g, axis))
+    for block in _blocks(x):
         gradient = dy[block]
         for axis in range(len(g.size)):
-            target = dx[block] if axis == len(g.size) - 1 else None
-            largest, entries = stages[-1 - axis], stages[-2 - axis]
-            gradient = _max_along_backward(gradient, entries, largest, g, axis, target)
+            largest, entries = stages[-1 - axis][block], stages[-2 - axis][block]
+            target = dx[block] if axis == len(g.size) - 1 else np.zeros_like(entries)
+            gradient = _give(gradient, entries, largest, g, axis, target)
     return dx
 
 
-def _max_along(x, g: Windows, axis):
-    return _over_windows(np.maximum, x, g, -np.inf, axes=[axis])
+def _maxima(x, g: Windows):
+    """Return the largest entries after each step: within the rows of the windows, then of all."""
+    stages = [x]
+    for axis in reversed(range(len(g.size))):
+        stages.append(_over_windows(np.maximum, stages[-1], g, -np.inf, axes=[axis]))
+    return stages[1:]
 
 
-def _max_along_backward(dy, x, y, g: Windows, axis, dx=None):
-    """Add dy to dx, or to zeros, where x is the first entry along `axis` that equals y."""
-    dx = np.zeros(x.shape, x.dtype) if dx is None else dx
-    overlapping = g.stride[axis] < g.dilation[axis] * (g.kernel[axis] - 1) + 1
-    left = dy.copy()  # what is still to be given away: nothing, after the first hit
-    for offset, (windows, entries) in enumerate(_along(g, axis), start=1):
-        given = left[windows]
-        # The last entry of a window gets what the others left, where all windows have it.
-        if offset < g.kernel[axis] or given.shape != dy.shape:
+def _give(dy, x, y, g: Windows, axis, dx):
+    """Return dx, zeros so far, with dy where x is the first entry along `axis` that equals y."""
+    pairs = list(_along(g, axis))
+    apart = g.stride[axis] >= g.dilation[axis] * (g.kernel[axis] - 1) + 1
+    if apart and len(pairs) > 1 and all(dy[windows].shape == dy.shape for windows, _ in pairs):
+        *first, last = (dx[entries] for _, entries in pairs)
+        left = dy
+        for given, (_, entries) in zip(first, pairs, strict=False):
             # "Not smaller" is "equal", and true for NaN, so that no gradient is lost.
-            given = given * ~(x[entries] < y[windows])
-            left[windows] -= given
-        if overlapping:
-            dx[entries] += given
-        else:
-            dx[entries] = given
+            np.multiply(left, ~(x[entries] < y), out=given)
+            left = np.subtract(left, given, out=last)  # the last entry gets what the others leave
+        return dx
+    left = dy.copy()  # what is still to be given away: nothing, after the first hit
+    for windows, entries in pairs:
+        given = left[windows] * ~(x[entries] < y[windows])
+        left[windows] -= given
+        dx[entries] += given
     return dx
+
+
+def _blocks(x):
+    """Yield slices of samples that stay in the cache together."""
+    step = max(1, _BLOCK_ENTRIES // max(1, math.prod(x.shape[1:])))
+    for first in range(0, len(x), step):
+        yield slice(first, first + step)
 
 
 # ---- average ---------------------------------------------------------------------------------
@@ -440,15 +456,18 @@ def _over_windows(ufunc, x, g: Windows, start, axes=None):
     for axis in range(len(g.size)) if axes is None else axes:
         shape = list(x.shape)
         shape[axis + 2] = g.out[axis]
-        y = None
-        for windows, entries in _along(g, axis):
-            part = x[entries]
-            if y is None and part.shape == tuple(shape):
-                y = part.copy()  # every window has an entry at this offset
-                continue
-            if y is None:
-                y = np.full(shape, start, x.dtype)
-            ufunc(y[windows], part, out=y[windows])
+        pairs = [(windows, x[entries]) for windows, entries in _along(g, axis)]
+        # First come the offsets at which every window has an entry: they need no start.
+        whole = [part for _, part in pairs if part.shape == tuple(shape)]
+        if len(whole) > 1:
+            y = ufunc(*whole[:2], order="C")
+        else:
+            y = whole[0].copy() if whole else np.full(shape, start, x.dtype)
+        for part in whole[2:]:
+            ufunc(y, part, out=y)
+        for windows, part in pairs:
+            if part.shape != tuple(shape):
+                ufunc(y[windows], part, out=y[windows])
         x = y
     return x
 
