@@ -144,6 +144,15 @@ CALLS = {
     "content_loss": {"x": normal(3, 4, 5, 2), "target": normal(3, 4, 5, 2)},
     "style_loss": {"x": normal(3, 4, 5, 2), "target": normal(3, 4, 4)},
     "reparameterize": {"mean": normal(3, 4), "log_var": normal(3, 4), "noise": normal(3, 4)},
+    **{f"{kind}{form}": {
+           "x": normal(3, 4) if form == "_cell" else normal(2, 3, 4),
+           **{f"{state}{'' if form == '_cell' else 0}": normal(3, 5) for state in states},
+           "weight_ih": normal(gates * 5, 4), "weight_hh": normal(gates * 5, 5),
+           "bias_ih": normal(gates * 5), "bias_hh": normal(gates * 5),
+       }
+       for kind, gates, states in (("rnn", 1, "h"), ("simple_gru", 2, "h"), ("gru", 3, "h"),
+                                   ("lstm", 4, "hc"))
+       for form in ("", "_loops", "_cell")},
     "box_area": {"boxes": boxes(5)},
     "box_convert": {"boxes": boxes(5), "in_fmt": "xyxy", "out_fmt": "cxcywh"},
     "box_iou": {"boxes1": boxes(5), "boxes2": boxes(4)},
@@ -227,6 +236,8 @@ PER_SAMPLE = {
         ("input1", "input2", "target"),
     ),
     "triplet_margin_loss": ("anchor", "positive", "negative"),
+    **dict.fromkeys(("rnn_cell", "gru_cell", "simple_gru_cell"), ("x", "h")),
+    "lstm_cell": ("x", "h", "c"),
     "reparameterize": ("mean", "log_var", "noise"),
     **dict.fromkeys(
         ("negative_sampling_loss", "negative_sampling_loss_loops"), ("hidden", "target", "noise")
