@@ -14,8 +14,8 @@ class ResNet(Network):
     """ResNet: (n, 3, 224, 224) → (n, num_classes).
 
     A 7×7 convolution, then four stages of `block`s, layers[i] of them in stage i, each of which
-    adds its input to what its convolutions give. `resnet18` … `resnet101` are the paper's; the names are
-    torchvision's, so its weights load. As there, a bottleneck halves the image in its 3×3
+    adds its input to what its convolutions give. `resnet18` … `resnet101` are the paper's; the
+    names are torchvision's, so its weights load. As there, a bottleneck halves the image in its 3×3
     convolution (the paper: in the first 1×1, which costs 3.8 in place of 4.1 billion
     multiply-accumulates in ResNet-50), and shortcuts that change shape are a 1×1 convolution (the
     paper's option B).
