@@ -215,7 +215,9 @@ class CharacterCNN(Module):
         """Return a vector for each word."""
         characters = np.asarray(input.data if isinstance(input, Tensor) else input)
         if characters.ndim < 1 or not characters.shape[-1]:
-            raise ValueError(f"input must have words of 1 character or more, got {input.shape}")
+            raise ValueError(
+                f"input must have words of 1 character or more, got {characters.shape}"
+            )
         *shape, length = characters.shape
         words = characters.reshape(int(np.prod(shape)), length)
         used = words != self.embedding.padding_idx
