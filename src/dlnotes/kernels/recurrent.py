@@ -427,11 +427,13 @@ def lstm_backward(
     gates, before, cells, tanh_c = _lstm(run)[-1] if residuals is None else residuals
     i, f, g, o = (gates[:, k] for k in range(4))
     # What each gate's gradient is per gradient of the cell (i, f, g) or of the state (o) …
-    slopes = gates - gates * gates
+    slopes = _sigmoid_slopes(gates)
     np.subtract(1, g * g, out=slopes[:, 2])
     for k, factor in enumerate((g, cells, i, tanh_c)):
         slopes[:, k] *= factor
-    by_state = (1 - tanh_c * tanh_c) * o  # … and the cell's gradient per gradient of the state
+    by_state = tanh_c * tanh_c  # … and the cell's gradient per gradient of the state
+    np.subtract(1, by_state, out=by_state)
+    by_state *= o
     dy, dh, dc = run.upstream(dy, dh=dh, dc=dc)
     work = np.empty_like(dh)
     for rows, n in reversed(run.steps):
@@ -489,8 +491,9 @@ def gru_backward(
     gates, before, recalled = _gru(run)[-1] if residuals is None else residuals
     r, z, n = (gates[:, k] for k in range(3))
     candidate = (1 - z) * (1 - n * n)  # gradient of n's argument per gradient of the state
-    slopes = gates - gates * gates
-    slopes[:, 0] *= candidate * recalled
+    slopes = _sigmoid_slopes(gates)
+    slopes[:, 0] *= candidate
+    slopes[:, 0] *= recalled
     slopes[:, 1] *= before - n
     np.multiply(candidate, r, out=slopes[:, 2])
     total, dh = _one_state_back(run, dy, dh, slopes, z.copy())
@@ -542,8 +545,8 @@ def simple_gru_backward(
     run = _Run(2, x, {"h0": h0}, weights, (lengths, batch_sizes, reverse))
     gates, before = _simple_gru(run)[-1] if residuals is None else residuals
     u, n = gates[:, 0], gates[:, 1]
-    slopes = np.empty_like(gates)
-    np.multiply(n - before, u * (1 - u), out=slopes[:, 0])
+    slopes = _sigmoid_slopes(gates)
+    slopes[:, 0] *= n - before
     np.multiply(u, 1 - n * n, out=slopes[:, 1])
     _, dh = _one_state_back(run, dy, dh, slopes, 1 - u)
     return run.gradients(slopes, slopes, before, (dh,), output_mask)
@@ -636,6 +639,13 @@ def _squash(a, scale):
     np.tanh(a, out=a)
     a *= scale
     a += 1 - scale
+
+
+def _sigmoid_slopes(gates):
+    """Return the derivative of σ where its value is given: σ (1 - σ)."""
+    slopes = 1 - gates
+    slopes *= gates
+    return slopes
 
 
 def _one_state_back(run, dy, dh, slopes, keep):
