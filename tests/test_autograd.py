@@ -525,7 +525,7 @@ def test_comparisons_and_sizes():
 def is_tested_here(name):
     """Losses and the layers of images and words have tests of their own."""
     own = ["loss", "conv", "pool", "norm", "fold", "gaussian", "embedding", "dropout", "bilin"]
-    own += ["attention", "roi", "gram", "variation", "reparam", "pad"]
+    own += ["attention", "roi", "gram", "variation", "reparam", "pad", "rnn", "gru", "lstm"]
     return not any(word in name for word in own)
 
 

@@ -464,6 +464,42 @@ def _to_mask(backward: Callable) -> Callable:
     return pull_back
 
 
+def _with_last_states(kernel: Callable) -> Callable:
+    """Adapt a recurrent kernel: the rows of the output, then those of the last states."""
+
+    def forward(*inputs, **settings):
+        *results, residuals = kernel(*inputs, **settings, return_residuals=True)
+        return np.concatenate(results), residuals
+
+    return forward
+
+
+def _to_last_states(backward: Callable, names: tuple[str, ...]) -> Callable:
+    """Adapt its backward function, which takes the gradients of the last states by name."""
+
+    def pull_back(dy, y, *inputs, residuals, output_mask, **settings):
+        x, h0 = inputs[:2]
+        dy, *last = np.split(dy, [len(x) + i * len(h0) for i in range(len(names))])
+        settings |= dict(zip(names, last, strict=True))
+        settings["output_mask"] = (*output_mask, False, False)[: len(names) + 5]
+        return backward(dy, *inputs, residuals=residuals, **settings)[: len(inputs)]
+
+    return pull_back
+
+
+def _cell_backward(backward: Callable) -> Callable:
+    """Adapt a cell's backward function, which gives None for a bias that is not there."""
+    return lambda dy, y, *inputs, **settings: backward(dy, *inputs, **settings)[: len(inputs)]
+
+
+def _lstm_cell(*inputs):
+    return np.stack(kernels.lstm_cell(*inputs))
+
+
+def _lstm_cell_backward(dy, y, *inputs):
+    return kernels.lstm_cell_backward(dy[0], *inputs, dc=dy[1])[: len(inputs)]
+
+
 def _dropout_backward(dy, y, x, keep, p):
     return (kernels.dropout_backward(dy, keep, p),)
 
@@ -676,6 +712,15 @@ for _op in [*_PRODUCTS, "instance_norm", "group_norm", "layer_norm", "rms_norm"]
 for _op in ["attention_weights", "scaled_dot_product_attention", "blocked_attention"]:
     _backward = getattr(kernels, f"{_op}_backward")
     register(_op, _with_mask(getattr(kernels, _op)), _to_mask(_backward))
+
+# Recurrent networks: input, states, weights and biases or none. Sequences are packed.
+for _op in ["rnn", "gru", "simple_gru", "lstm"]:
+    _forward, _backward = getattr(kernels, _op), getattr(kernels, f"{_op}_backward")
+    _backward = _to_last_states(_backward, ("dh", "dc") if _op == "lstm" else ("dh",))
+    register(_op, _with_last_states(_forward), _backward, keeps=True, selective=True)
+for _op in ["rnn_cell", "gru_cell", "simple_gru_cell"]:
+    register(_op, getattr(kernels, _op), _cell_backward(getattr(kernels, f"{_op}_backward")))
+register("lstm_cell", _lstm_cell, _lstm_cell_backward)
 
 for _op in [
     "unfold",

@@ -1,4 +1,4 @@
-"""Gradient clipping, as in torch.nn.utils."""
+"""Gradient clipping, as in torch.nn.utils; sequences of different lengths are in `utils.rnn`."""
 
 import math
 from collections.abc import Iterable
@@ -8,6 +8,9 @@ import numpy as np
 from dlnotes import _validate
 from dlnotes._validate import Number
 from dlnotes.autograd import Tensor
+from dlnotes.nn.utils import rnn
+
+__all__ = ["clip_grad_norm_", "clip_grad_value_", "get_total_norm", "rnn"]
 
 
 def get_total_norm(
