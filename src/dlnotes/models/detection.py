@@ -9,7 +9,7 @@ from dlnotes.models._engine import Network
 
 
 class YOLO(Network):
-    """A one-stage detector: images (n, c, h, w) → (n, h / stride, w / stride, anchors, 5 + classes).
+    """A one-stage detector: (n, c, h, w) → (n, h / stride, w / stride, anchors, 5 + num_classes).
 
     In the manner of YOLO (Redmon et al., 2016) and its second version (Redmon and Farhadi, 2017):
     the image is divided into cells of `stride` pixels, and for each cell and anchor box the network
@@ -17,7 +17,7 @@ class YOLO(Network):
     anchor's, to be taken e^), whether there is an object, and its class. Convolutions with batch
     norm and leaky ReLU, each halving the image, log₂ stride of them, then a 3×3 and a 1×1
     convolution. The first version ended in linear layers, had 7×7 cells, two boxes for each and no
-    anchors; its 24 convolutions were trained on ImageNet first.
+    anchors; the first 20 of its 24 convolutions were trained on ImageNet before.
 
     Width and height must be multiples of `stride`. The object's bias starts at -4, since few cells
     have one.

@@ -52,7 +52,8 @@ class SiameseNetwork(Network):
     (n, embedding_dim); by default it is an `EmbeddingNet`. compare:
 
     - "distance": the Euclidean distance of the two vectors, for contrastive loss;
-    - "difference": a logit of being the same, Σ w |a - b| + c (Koch, Zemel and Salakhutdinov, 2015);
+    - "difference": a logit of being the same, Σ w |a - b| + c (Koch, Zemel and Salakhutdinov,
+      2015);
     - "chi_square": likewise Σ w (a - b)² / (a + b) + c (Taigman et al., 2014, DeepFace), of vectors
       made non-negative by ReLU.
     """
