@@ -27,9 +27,9 @@ class TransformNet(Network):
         _validate.one_of("norm", norm, ["instance", "batch"])
         c1, c2, c3 = (_engine.scaled(c, width) for c in (32, 64, 128))
         self.down = nn.Sequential(
-            *conv(3, c1, 9, 1, norm, nn),
-            *conv(c1, c2, 3, 2, norm, nn),
-            *conv(c2, c3, 3, 2, norm, nn),
+            *_conv(3, c1, 9, 1, norm, nn),
+            *_conv(c1, c2, 3, 2, norm, nn),
+            *_conv(c2, c3, 3, 2, norm, nn),
         )
         self.blocks = nn.Sequential(*(StyleBlock(c3, norm, nn=nn) for _ in range(blocks)))
         self.up = nn.Sequential(
@@ -64,7 +64,7 @@ class StyleBlock(Network):
         return x + self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
 
 
-def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int, norm: str, nn):
+def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int, norm: str, nn):
     """Return a convolution, a normalisation and ReLU."""
     settings = {"stride": stride, "padding": kernel_size // 2}
     layer = nn.Conv2d(in_channels, out_channels, kernel_size, **settings)
