@@ -156,7 +156,8 @@ def test_training_in_float64(name, optimizer):
     ours, theirs = pair(network, settings, np.float64)
     mine = getattr(optim, optimizer)(ours.parameters(), **OPTIMIZERS[optimizer])
     torchs = getattr(torch.optim, optimizer)(theirs.parameters(), **OPTIMIZERS[optimizer])
-    for step in range(3):
+    steps = 2 if name in DEEP else 3
+    for step in range(steps):
         x, y = a_batch(step, shape, classes, np.float64)
         loss = total_loss(nn, ours(x), y)
         expected = total_loss(torch.nn, theirs(torch.tensor(x)), torch.tensor(y))
@@ -173,7 +174,7 @@ def test_training_in_float64(name, optimizer):
     for key, value in ours.state_dict().items():  # evaluation has changed nothing
         np.testing.assert_array_equal(value, state[key])
     if any("num_batches_tracked" in key for key in state):
-        assert all(v == 3 for k, v in state.items() if k.endswith("num_batches_tracked"))
+        assert all(v == steps for k, v in state.items() if k.endswith("num_batches_tracked"))
 
 
 @pytest.mark.parametrize("freeze", [False, True])
