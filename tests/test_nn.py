@@ -161,6 +161,14 @@ def test_attributes():
     assert "right" in dir(model)
 
 
+@pytest.mark.parametrize("engine", [nn, torch.nn])
+def test_a_replaced_parameter_keeps_its_place(engine):
+    model = engine.Linear(2, 2)
+    model.weight = engine.Linear(2, 2).weight  # tied weights
+    assert list(model.state_dict()) == ["weight", "bias"]
+    assert [name for name, _ in model.named_parameters()] == ["weight", "bias"]
+
+
 def test_forgotten_super_init():
     class Forgot(nn.Module):
         def __init__(self):

@@ -10,6 +10,17 @@ are classes; those in small letters return a class at the sizes of its paper. `w
 from dlnotes.models._engine import Network
 from dlnotes.models.alexnet import AlexNet, AlexNetPaper, ZFNet
 from dlnotes.models.densenet import DenseNet, densenet121
+from dlnotes.models.detection import YOLO, FastRCNNHead, RPNHead
+from dlnotes.models.faces import EmbeddingNet, SiameseNetwork
+from dlnotes.models.generative import (
+    VAE,
+    Autoencoder,
+    ConvAutoencoder,
+    ConvVAE,
+    DCGANDiscriminator,
+    DCGANGenerator,
+    VAEOutputs,
+)
 from dlnotes.models.googlenet import GoogLeNet, GoogLeNetOutputs, Inception
 from dlnotes.models.lenet import LeNet5, LeNet5Paper
 from dlnotes.models.mlp import MLP
@@ -24,19 +35,42 @@ from dlnotes.models.resnet import (
     resnet50,
     resnet101,
 )
+from dlnotes.models.sequence import (
+    AdditiveAttention,
+    DotAttention,
+    RNNLanguageModel,
+    Seq2Seq,
+    SequenceClassifier,
+    SequenceTagger,
+)
+from dlnotes.models.style import TransformNet
 from dlnotes.models.summary import Layer, Summary, count_parameters, receptive_field, summary
 from dlnotes.models.text import TextCNN
+from dlnotes.models.transformer import BERT, GPT, TransformerSeq2Seq
 from dlnotes.models.vgg import VGG, VGGFeatures, vgg11, vgg13, vgg16, vgg19
 
 __all__ = [
+    "BERT",
+    "GPT",
     "MLP",
+    "VAE",
     "VGG",
+    "YOLO",
+    "AdditiveAttention",
     "AlexNet",
     "AlexNetPaper",
+    "Autoencoder",
     "BasicBlock",
     "Bottleneck",
     "CifarResNet",
+    "ConvAutoencoder",
+    "ConvVAE",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
     "DenseNet",
+    "DotAttention",
+    "EmbeddingNet",
+    "FastRCNNHead",
     "GoogLeNet",
     "GoogLeNetOutputs",
     "Inception",
@@ -46,9 +80,18 @@ __all__ = [
     "LeNet5Paper",
     "MobileNetV2",
     "Network",
+    "RNNLanguageModel",
+    "RPNHead",
     "ResNet",
+    "Seq2Seq",
+    "SequenceClassifier",
+    "SequenceTagger",
+    "SiameseNetwork",
     "Summary",
     "TextCNN",
+    "TransformNet",
+    "TransformerSeq2Seq",
+    "VAEOutputs",
     "VGGFeatures",
     "ZFNet",
     "count_parameters",

@@ -110,11 +110,34 @@ def leaf(values: np.ndarray, nn: ModuleType):
     return sys.modules["torch"].asarray(values, copy=True)
 
 
+def numbers(tokens, network):
+    """Return integers (an array, list or tensor) as a tensor on the network's engine and device."""
+    values = np.asarray(_validate.without_tensor(tokens))
+    if values.dtype.kind not in "iu":
+        raise TypeError(f"tokens must be integers, got {values.dtype}")
+    return constant(values.astype(np.int64), sample(network))
+
+
+def draw(logits, temperature, generator: np.random.Generator | None = None):
+    """Draw an integer for each row of logits (n, classes), as a tensor (n, 1) of their engine.
+
+    The probabilities are softmax(logits / temperature); temperature 0 takes the largest.
+    """
+    scores = np.asarray(_validate.without_tensor(logits), np.float64)
+    if _validate.number("temperature", temperature, low=0) == 0:
+        return constant(scores.argmax(1)[:, None], logits)
+    rng = random.generator() if generator is None else generator
+    # The largest of scores with Gumbel noise is a draw from their softmax (Gumbel, 1954).
+    noisy = scores / temperature + rng.gumbel(size=scores.shape)
+    return constant(noisy.argmax(1)[:, None], logits)
+
+
 # ---- what the networks share ---------------------------------------------------------------------
 
 _LAYERS = {
     "elu": "ELU",
     "gelu": "GELU",
+    "identity": "Identity",
     "leaky_relu": "LeakyReLU",
     "relu": "ReLU",
     "relu6": "ReLU6",

@@ -31,7 +31,8 @@ class GoogLeNet(Network):
       mistake that its weights keep, 3×3 where the paper has 5×5. Its names, so its weights load.
       6,624,904 parameters, with the auxiliary heads 13,004,888.
     - "paper": 5×5, biases, no batch normalisation but local response normalisation in the first
-      layers. 6,998,552 parameters, without the heads.
+      layers. 6,998,552 parameters, without the heads; 1.58 billion multiply-accumulates (the paper
+      has 1.5, since its table 1 counts 34 million for the first convolution, which has 118).
 
     The heads pool to 4×4 (the paper: 5×5 windows of stride 3, the same at 224 pixels). Weights
     start by He's rule, where torchvision draws with deviation 0.01, too small for slim networks.

@@ -92,7 +92,8 @@ class Module:
             # Only a registered name holds a buffer: other tensors are ordinary attributes.
             new = isinstance(value, kind) and (kind is not Tensor or name in register)
             if new or (name in register and value is None):
-                self._forget(name)
+                if name not in register:  # one that is there keeps its place in the order
+                    self._forget(name)
                 register[name] = value
                 return
         if not name.startswith("_"):
