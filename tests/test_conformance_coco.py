@@ -146,6 +146,16 @@ def test_the_last_of_two_equal_overlaps_is_taken():
     assert theirs(predictions, targets, 1, [0.3], 100, "all") == pytest.approx(1)
 
 
+def test_a_target_that_counts_goes_before_a_nearer_one_that_does_not():
+    targets = [{"boxes": [[0, 0, 36, 36], [0, 0, 30, 30]], "labels": [0, 0]}]
+    predictions = [{"boxes": [[0, 0, 33, 33]], "labels": [0], "scores": [1.0]}]
+    for area, expected in (("small", 1.0), ("medium", 1.0), ("all", 0.5)):
+        chosen = {"area_range": AREAS[area], "interpolation": "101"}
+        ours = metrics.mean_average_precision(predictions, targets, **chosen)
+        assert ours == pytest.approx(expected, abs=0.01)
+        assert ours == pytest.approx(theirs(predictions, targets, 1, [0.5], 100, area), abs=1e-12)
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     st.integers(0, 2**32 - 1), st.integers(0, 9), st.integers(0, 9), st.sampled_from([1, 30, 1e4])

@@ -91,4 +91,4 @@ def _check(x, pad, mode, value):
             raise ValueError(f"pad must be at most {most} for mode={mode!r} here, got {pair}")
         if pair != (0, 0):
             pairs.append((x.ndim - axis, pair))
-    return x, pairs, x.dtype.type(_validate.number("value", 0.0 if value is None else value))
+    return x, pairs, x.dtype.type(0.0 if value is None else value)
