@@ -73,6 +73,7 @@ def test_by_hand():
     assert kernels.pad(x, (2, 1), "replicate").tolist() == [1, 1, 1, 2, 3, 3]
     assert kernels.pad(x, (2, 1), "circular").tolist() == [2, 3, 1, 2, 3, 1]
     assert kernels.pad(x, (-1, 2), "constant", 7).tolist() == [2, 3, 7, 7]
+    assert kernels.pad(x, (1, 0), "constant", -np.inf).tolist() == [-np.inf, 1, 2, 3]
     dy = np.array([10.0, 20, 1, 2, 3, 30])
     assert kernels.pad_backward(dy, x, (2, 1), "circular").tolist() == [31, 12, 23]
 
@@ -91,7 +92,7 @@ X = np.ones((2, 3))
         (lambda: kernels.pad(X, (4, 0), "circular"), ValueError, "pad must be at most 3"),
         (lambda: kernels.pad(X[:, :0], (1, 0), "replicate"), ValueError, "pad must be at most 0"),
         (lambda: kernels.pad(X, (1, 1), "mirror"), ValueError, "mode must be one of"),
-        (lambda: kernels.pad(X, (1, 1), "constant", np.nan), ValueError, "value must be finite"),
+        (lambda: kernels.pad(X, (1, 1), "constant", "0"), TypeError, "value must be a number"),
         (lambda: kernels.pad_backward(X, X, (1, 1)), ValueError, r"dy must have shape \(2, 5\)"),
     ],
 )

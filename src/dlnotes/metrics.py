@@ -599,8 +599,9 @@ def average_precision(
 
     `hits` (n,) says which detections, with `scores` (n,), found a target of their own. Precision
     at recall r is the largest at any recall ≥ r. interpolation: "all" (PASCAL from 2010) is the
-    exact area, "11" (PASCAL 2007) the mean at the recalls 0, 0.1 … 1, "101" (COCO) at 0, 0.01 … 1.
-    Equal scores stay in the given order. NaN without targets, 0 without detections.
+    exact area, "11" (PASCAL 2007) the mean at the recalls 0, 0.1 … 1, "101" (COCO) at 0, 0.01 … 1,
+    rounded as COCO's own code does. Equal scores stay in the given order. NaN without targets, 0
+    without detections.
 
     Raises ValueError for more hits than targets.
     """
@@ -622,9 +623,10 @@ def average_precision(
     best = np.maximum.accumulate((found / np.arange(1, len(found) + 1))[::-1])[::-1]
     if interpolation == "all":
         return float(np.sum(np.diff(recall, prepend=0) * best))
-    points = int(interpolation) - 1
-    # Recall ≥ i / points in whole numbers, so that rounding decides nothing.
-    first = np.searchsorted(found * points, np.arange(points + 1) * num_targets)
+    if interpolation == "101":
+        first = np.searchsorted(recall, np.linspace(0, 1, 101))
+    else:  # recall ≥ i / 10 in whole numbers, so that rounding decides nothing
+        first = np.searchsorted(found * 10, np.arange(11) * num_targets)
     return float(np.append(best, 0.0)[first].mean())
 
 
@@ -632,16 +634,23 @@ def mean_average_precision(
     predictions: Sequence[dict],
     targets: Sequence[dict],
     *,
-    iou_thresholds: Sequence[float] = (0.5,),
+    iou_thresholds: Values = (0.5,),
     interpolation: str = "all",
+    max_detections: int | None = None,
+    area_range: Sequence[_validate.Number] = (0.0, np.inf),
 ) -> float:
     """Return the mean of `average_precision` over the classes with targets and the thresholds.
 
     One dictionary for each image: "boxes" (n, 4), "labels" (n,) and, of predictions, "scores"
     (n,). In each image detections take, best score first, the target of their class that they
-    overlap most among those not yet taken, if the IoU reaches the threshold (as COCO; Lin et al.,
-    2014). COCO's measure: iou_thresholds=np.arange(0.5, 1, 0.05), interpolation="101". NaN
-    without targets.
+    overlap most among those not yet taken (the last on ties), if the IoU reaches the threshold (as
+    COCO; Lin et al., 2014). Of each image and class the max_detections best count, or all. Targets
+    outside area_range count neither as found nor as missed, nor do detections that take one, or
+    that lie outside themselves and take none.
+
+    COCO's measure: iou_thresholds=np.linspace(0.5, 0.95, 10), interpolation="101",
+    max_detections=100; area_range is (0, 32²) for small, (32², 96²) for medium, (96², 1e10) for
+    large ones. There are no crowds. NaN without targets.
     """
     if len(predictions) != len(targets):
         raise ValueError(
@@ -652,19 +661,28 @@ def mean_average_precision(
         raise ValueError("iou_thresholds must not be empty")
     for threshold in iou_thresholds:
         _validate.number("iou_thresholds", threshold, low=0, high=1)
+    if max_detections is not None:
+        _validate.integer("max_detections", max_detections, low=1)
+    if len(area_range) != 2 or not 0 <= area_range[0] <= area_range[1]:
+        raise ValueError(f"area_range must be (smallest, largest) area, got {area_range}")
     predictions = [_detections("predictions", image, scored=True) for image in predictions]
     targets = [_detections("targets", image, scored=False) for image in targets]
     values = []
     for label in sorted({int(label) for image in targets for label in image["labels"]}):
-        pairs = [
-            (_of_class(prediction, label), _of_class(target, label)["boxes"])
+        images = [
+            _Image(
+                _of_class(prediction, label), _of_class(target, label), max_detections, area_range
+            )
             for prediction, target in zip(predictions, targets, strict=True)
         ]
-        scores = np.concatenate([prediction["scores"] for prediction, _ in pairs])
-        count = sum(len(boxes) for _, boxes in pairs)
+        scores = np.concatenate([image.scores for image in images])
+        count = sum(int(image.matters.sum()) for image in images)
+        if not count:
+            continue
         for threshold in iou_thresholds:
-            hits = np.concatenate([_hits(*pair, threshold) for pair in pairs])
-            values.append(average_precision(scores, hits, count, interpolation=interpolation))
+            hits, counts = np.concatenate([image.judged(threshold) for image in images], axis=1)
+            ap = average_precision(scores[counts], hits[counts], count, interpolation=interpolation)
+            values.append(ap)
     return float(np.mean(values)) if values else float("nan")
 
 
@@ -688,18 +706,33 @@ def _of_class(image: dict[str, np.ndarray], label: int) -> dict[str, np.ndarray]
     return {key: values[image["labels"] == label] for key, values in image.items()}
 
 
-def _hits(prediction: dict[str, np.ndarray], boxes: np.ndarray, threshold: float) -> np.ndarray:
-    """Return which detections find a target that no better one has taken."""
-    hits = np.zeros(len(prediction["boxes"]), bool)
-    free = kernels.box_iou(prediction["boxes"], boxes)
-    if not free.size:
-        return hits
-    for i in np.argsort(-prediction["scores"], kind="stable"):
-        best = free[i].argmax()
-        if free[i, best] >= threshold:
-            hits[i] = True
-            free[:, best] = -1  # taken
-    return hits
+class _Image:
+    """The detections and targets of one class in one image, the best detection first."""
+
+    def __init__(self, prediction, target, max_detections, area_range):
+        best = np.argsort(-prediction["scores"], kind="stable")[:max_detections]
+        self.scores, boxes = prediction["scores"][best], prediction["boxes"][best]
+        self.overlap = kernels.box_iou(boxes, target["boxes"])
+        low, high = area_range
+        self.inside, self.matters = (
+            (low <= area) & (area <= high)
+            for area in (kernels.box_area(boxes), kernels.box_area(target["boxes"]))
+        )
+
+    def judged(self, threshold: float) -> np.ndarray:
+        """Return (2, n): which detections find a target of their own, and which count at all."""
+        hits, counts = np.zeros(len(self.scores), bool), self.inside.copy()
+        free = np.ones(len(self.matters), bool)
+        for i, overlap in enumerate(self.overlap):
+            reached = free & (overlap >= threshold)
+            if not reached.any():
+                continue
+            if (reached & self.matters).any():  # others are second choice, however near
+                reached &= self.matters
+            best = np.flatnonzero(reached & (overlap == overlap[reached].max()))[-1]
+            free[best] = False
+            hits[i] = counts[i] = self.matters[best]
+        return np.stack([hits, counts])
 
 
 # --- Generated samples ------------------------------------------------------------------------

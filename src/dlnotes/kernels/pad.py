@@ -91,4 +91,7 @@ def _check(x, pad, mode, value):
             raise ValueError(f"pad must be at most {most} for mode={mode!r} here, got {pair}")
         if pair != (0, 0):
             pairs.append((x.ndim - axis, pair))
-    return x, pairs, x.dtype.type(_validate.number("value", 0.0 if value is None else value))
+    value = 0.0 if value is None else value
+    if not isinstance(value, Number):  # it may be infinite: for a maximum, -∞ is nothing
+        raise TypeError(f"value must be a number, got {type(value).__name__}")
+    return x, pairs, x.dtype.type(value)

@@ -1,4 +1,8 @@
-"""Convolution layers; the functions themselves are in `dlnotes.kernels.conv`."""
+"""Convolution layers; the functions themselves are in `dlnotes.kernels.conv`.
+
+padding_mode, of the convolutions that are not transposed, says what the padding holds: "zeros",
+"reflect", "replicate" or "circular" (see `kernels.pad`).
+"""
 
 import math
 

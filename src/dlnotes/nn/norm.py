@@ -14,7 +14,10 @@ Lengths = Int | tuple[int, ...] | list[int]
 
 
 class _Norm(Module):
-    """What all share: a weight that starts at 1 and a bias that starts at 0, or neither."""
+    """What all share: a weight that starts at 1 and a bias that starts at 0, or neither.
+
+    affine=False (elementwise_affine=False) leaves out both, bias=False the bias.
+    """
 
     def _add_affine(self, shape, weight: bool, bias: bool, dtype) -> None:
         self.register_parameter("weight", Parameter(np.empty(shape, dtype)) if weight else None)
