@@ -194,10 +194,40 @@ def torch_scatter_add(values, indices, size):
     return values.new_zeros(size, values.shape[1]).index_add(0, indices, values)
 
 
+def torch_negative_sampling(hidden, weight, target, noise):
+    from torch.nn.functional import logsigmoid
+
+    right = (weight[target] * hidden).sum(-1)
+    wrong = (weight[noise] @ hidden[..., None])[..., 0]
+    return -(logsigmoid(right) + logsigmoid(-wrong).sum(-1)).mean()
+
+
+def torch_hierarchical_softmax(hidden, weight, target, codes, points):
+    from torch.nn.functional import logsigmoid
+
+    codes, scores = codes[target], (weight[points[target]] @ hidden[..., None])[..., 0]
+    return -(logsigmoid((1 - 2 * codes) * scores) * (codes >= 0)).sum(-1).mean()
+
+
+def torch_glove(center, context, center_bias, context_bias, counts):
+    error = (center * context).sum(-1) + center_bias + context_bias - counts.log()
+    return ((counts / 100).clamp(max=1) ** 0.75 * error.square()).mean()
+
+
 def torch_one_hot(labels, num_classes):
     from torch.nn.functional import one_hot
 
     return one_hot(labels, num_classes)
+
+
+def tree(n, words):
+    """Return labels and the Huffman tree of words with frequencies by Zipf's law."""
+
+    def make(rng):
+        codes, points = kernels.huffman_codes(10**6 // np.arange(1, words + 1))
+        return {"target": rng.integers(0, words, n), "codes": codes, "points": points}
+
+    return make
 
 
 IMAGES = (32, 32, 32, 32)
@@ -231,6 +261,7 @@ CASES = [
     conv("conv3d 3³, N4 8→16 16³", 4, 8, 16, 16, 3, axes=3, padding=1),
     transposed("conv transposed 4×4 stride 2, N16 32→16 16²", 16, 32, 16, 16, 4, stride=2),
     transposed("conv1d transposed 4 stride 2, N32 32→16 128", 32, 32, 16, 128, 4, axes=1, stride=2),
+    Case("pad 1, 32×32×32²", "pad", [IMAGES], {"pad": (1, 1, 1, 1)}),
     Case("unfold 3×3, N32 16 32²", "unfold", [(32, 16, 32, 32)], {"kernel_size": 3}),
     Case(
         "fold 3×3, N32 16 32²",
@@ -307,7 +338,17 @@ CASES = [
     Case("local response norm, 32×32×32²", "local_response_norm", [IMAGES], {"size": 5}),
     *(
         Case(f"{name}, 10⁶", name, [SQUARE])
-        for name in ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "softplus", "silu")
+        for name in (
+            "sigmoid",
+            "tanh",
+            "relu",
+            "leaky_relu",
+            "elu",
+            "gelu",
+            "softplus",
+            "silu",
+            "hardtanh",
+        )
     ),
     Case(
         "maxout 4, 10⁶",
@@ -425,7 +466,41 @@ CASES = [
         HEADS[:2],
         torch=torch_attention_weights,
     ),
+    Case("LSTM, T64 B32 H128", "lstm", [(64, 32, 128)], goals=reachable(2.2, 1.8, 2.0)),
+    Case("GRU, T64 B32 H128", "gru", [(64, 32, 128)]),
+    Case("RNN, T64 B32 H128", "rnn", [(64, 32, 128)]),
     Case("dropout ½, 10⁶", "dropout", [SQUARE], {"p": 0.5}),
+    Case(
+        "negative sampling, B1024 K5 V50k D100",
+        "negative_sampling_loss",
+        [(1024, 100), (50_000, 100)],
+        constants=lambda rng: {
+            "target": rng.integers(0, 50_000, 1024),
+            "noise": rng.integers(0, 50_000, (1024, 5)),
+        },
+        torch=torch_negative_sampling,
+    ),
+    Case(
+        "hierarchical softmax, B1024 V10k D100",
+        "hierarchical_softmax_loss",
+        [(1024, 100), (9_999, 100)],
+        constants=tree(1024, 10_000),
+        torch=torch_hierarchical_softmax,
+    ),
+    Case(
+        "glove_loss, 8192 pairs D100",
+        "glove_loss",
+        [(8192, 100), (8192, 100), (8192,), (8192,)],
+        constants=lambda rng: {"counts": rng.integers(1, 200, 8192).astype(np.float32)},
+        torch=torch_glove,
+    ),
+    Case(
+        "skip-gram step, B1024 K5 V50k D100",
+        "skip_gram_negative_sampling_step",
+        [(50_000, 100)] * 2,
+        {"lr": 0.025},
+        reachable(step=0.41),
+    ),
     Case(
         "pairwise IoU, 2000²",
         "box_iou",
@@ -500,21 +575,43 @@ CASES = [
 # Public kernels without a row, and why.
 _OTHER_WAY = "the same result as {}, more slowly: the formula, and the tests' oracle"
 _VISION = "what torchvision has under this name; torchvision is not needed by this book"
+_SAME_TWICE = (
+    "linear",
+    "conv2d",
+    "scatter_add",
+    "nms",
+    "scaled_dot_product_attention",
+    "rnn",
+    "lstm",
+    "gru",
+    "simple_gru",
+    "negative_sampling_loss",
+    "hierarchical_softmax_loss",
+)
 WITHOUT_ROW = {
-    "linear_loops": _OTHER_WAY.format("linear"),
-    "conv2d_loops": _OTHER_WAY.format("conv2d"),
     "conv2d_unfold": _OTHER_WAY.format("conv2d"),
-    "scatter_add_loops": _OTHER_WAY.format("scatter_add"),
-    "nms_loops": _OTHER_WAY.format("nms"),
-    "scaled_dot_product_attention_loops": _OTHER_WAY.format("scaled_dot_product_attention"),
     "batch_norm_statistics": "the running statistics, which torch updates in batch_norm itself",
     "instance_norm_statistics": "as batch_norm_statistics",
     **dict.fromkeys(
         ("zero_one_loss", "perceptron_loss", "hinge_loss", "logistic_loss"),
         "torch has no losses on a margin",
     ),
-    "sinusoidal_positions": "a table that is computed once",
-    "anchor_boxes": "a table that is computed once",
+    **{f"{name}_loops": _OTHER_WAY.format(name) for name in _SAME_TWICE},
+    **{f"{name}_cell": f"one step of {name}" for name in ("lstm", "gru", "rnn")},
+    **dict.fromkeys(("simple_gru", "simple_gru_cell"), "torch has the full GRU only"),
+    **dict.fromkeys(
+        ("sinusoidal_positions", "anchor_boxes", "alias_table", "huffman_codes"),
+        "a table that is computed once",
+    ),
+    "alias_sample": "draws; torch's multinomial builds its table at every call",
+    "embedding_renorm": "changes its table at the first call and has nothing to do at the next",
+    "glove_weight": "a part of glove_loss",
+    "hierarchical_softmax_log_probs": "torch has no tree of words",
+    **dict.fromkeys(
+        ("cbow_negative_sampling_step", "cbow_hierarchical_softmax_step",
+         "skip_gram_hierarchical_softmax_step"),
+        "the same step as skip_gram_negative_sampling_step, with other rows",
+    ),
     **dict.fromkeys(
         ("box_area", "box_convert", "clip_boxes_to_image", "remove_small_boxes", "batched_nms",
          "roi_align", "roi_pool"),
@@ -541,10 +638,14 @@ class Sides(NamedTuple):
 def prepare(case: Case, torch) -> Sides:
     """Return what is timed, after a check that both sides compute the same."""
     rng = np.random.default_rng(0)
+    if case.kernel == "skip_gram_negative_sampling_step":
+        return prepare_skip_gram(case, torch, rng)
     if case.kernel.endswith("_step"):
         return prepare_step(case, torch, rng)
     if case.kernel == "dropout":
         return prepare_dropout(case, torch, rng)
+    if case.kernel in ("rnn", "lstm", "gru"):
+        return prepare_recurrent(case, torch, rng)
     arrays = [rng.standard_normal(shape).astype(np.float32) for shape in case.shapes]
     if case.make:
         arrays[0] = case.make(rng, case.shapes[0])
@@ -629,6 +730,74 @@ def prepare_step(case: Case, torch, rng) -> Sides:
     return Sides(
         [lambda: step(param, grad, **state, **count, **case.settings)], [optimiser.step], data
     )
+
+
+def prepare_skip_gram(case: Case, torch, rng) -> Sides:
+    """Prepare one step on a batch of pairs; torch's takes sparse gradients, as it should."""
+    (words, dim), n = case.shapes[0], 1024
+    tables = [rng.uniform(-0.5, 0.5, (words, dim)).astype(np.float32) for _ in range(2)]
+    center, context = rng.integers(0, words, (2, n))
+    noise = rng.integers(0, words, (n, 5))
+    parameters = [torch.tensor(table, requires_grad=True) for table in tables]
+    optimiser = torch.optim.SGD(parameters, lr=case.settings["lr"])
+    F, torch_center = torch.nn.functional, torch.tensor(center)
+    rows = torch.tensor(np.concatenate([context[:, None], noise], axis=1))
+    signs = torch.ones(rows.shape)
+    signs[:, 1:] = -1
+
+    def torch_step():
+        optimiser.zero_grad()
+        hidden = F.embedding(torch_center, parameters[0], sparse=True)
+        asked = F.embedding(rows, parameters[1], sparse=True)
+        loss = -F.logsigmoid(signs * (asked @ hidden[..., None])[..., 0]).sum()
+        loss.backward()
+        optimiser.step()
+
+    def step():
+        kernels.skip_gram_negative_sampling_step(*tables, center, context, noise, **case.settings)
+
+    step()
+    torch_step()
+    for ours, theirs in zip(tables, parameters, strict=True):
+        check_equal(case, ours, theirs.detach().numpy())
+    data = sum(array.nbytes for array in (*tables, center, context, noise))
+    return Sides([step], [torch_step], data)
+
+
+def prepare_recurrent(case: Case, torch, rng) -> Sides:
+    """Prepare all steps of a recurrent layer, from states that are 0, as a module runs it."""
+    (shape,) = case.shapes
+    module = getattr(torch.nn, case.kernel.upper())(shape[2], shape[2])
+    weights = [parameter.detach().numpy().copy() for parameter in module.parameters()]
+    x, dy = rng.standard_normal((2, *shape)).astype(np.float32)
+    states = [np.zeros(shape[1:], np.float32)] * (2 if case.kernel == "lstm" else 1)
+    arrays = (x, *states, *weights)
+    tensor = torch.tensor(x, requires_grad=True)
+    tensors, torch_dy = [tensor, *module.parameters()], torch.tensor(dy)
+    forward = functools.partial(getattr(kernels, case.kernel), return_residuals=True)
+    backward = getattr(kernels, f"{case.kernel}_backward")
+    y, *_, residuals = forward(*arrays)
+    graph = module(tensor)[0]
+    # The first states are constants on both sides.
+    mask = tuple(not 0 < i <= len(states) for i in range(len(arrays)))
+
+    def torch_forward():
+        with torch.no_grad():
+            return module(tensor)
+
+    here = [
+        lambda: forward(*arrays),
+        lambda: backward(dy, *arrays, residuals=residuals, output_mask=mask),
+    ]
+    there = [
+        torch_forward,
+        lambda: torch.autograd.grad(graph, tensors, torch_dy, retain_graph=True),
+    ]
+    check_equal(case, y, graph.detach().numpy())
+    given = [gradient for gradient in here[1]() if gradient is not None]
+    for ours, theirs in zip(given, there[1](), strict=True):
+        check_equal(case, ours, theirs.numpy())
+    return Sides(here, there, sum(array.nbytes for array in (*arrays, y)))
 
 
 def prepare_dropout(case: Case, torch, rng) -> Sides:
