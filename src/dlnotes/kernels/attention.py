@@ -50,7 +50,7 @@ def attention_weights(
     query, key, _, attn_mask, scale = _check(query, key, None, attn_mask, is_causal, scale)
     weights = np.empty((*query.shape[:-1], key.shape[-2]), query.dtype)
     for block, mask in _samples(query, key, attn_mask):
-        weights[block] = _softmax(_scores(query[block], key[block], mask, is_causal, scale))
+        _softmax(_scores(query[block], key[block], mask, is_causal, scale, out=weights[block]))
     return weights
 
 
@@ -99,10 +99,9 @@ def scaled_dot_product_attention(
     y = np.empty((*query.shape[:-1], value.shape[-1]), query.dtype)
     kept = np.empty((*query.shape[:-1], key.shape[-2]), query.dtype) if return_residuals else None
     for block, mask in _samples(query, key, attn_mask):
-        weights = _softmax(_scores(query[block], key[block], mask, is_causal, scale))
+        out = kept[block] if return_residuals else None
+        weights = _softmax(_scores(query[block], key[block], mask, is_causal, scale, out=out))
         np.matmul(weights, value[block], out=y[block])
-        if return_residuals:
-            kept[block] = weights
     return (y, kept) if return_residuals else y
 
 
@@ -298,10 +297,10 @@ def sinusoidal_positions(
 # ---- shared pieces ---------------------------------------------------------------------------
 
 
-def _scores(query, key, attn_mask, is_causal, scale, first_key=0):
+def _scores(query, key, attn_mask, is_causal, scale, first_key=0, out=None):
     """Return Q Kᵀ · scale + mask, -∞ where a query may not look; key 0 stands at `first_key`."""
     with np.errstate(over="ignore", invalid="ignore"):
-        scores = (query * query.dtype.type(scale)) @ key.swapaxes(-1, -2)
+        scores = np.matmul(query * query.dtype.type(scale), key.swapaxes(-1, -2), out=out)
         if _is_additive(attn_mask):
             scores += attn_mask
         elif attn_mask is not None:
