@@ -200,6 +200,7 @@ KEEPING = {
     "cross_entropy": {},
     "max_pool1d": {},
     "max_pool2d": {},
+    "scaled_dot_product_attention": {},
 }
 
 # One sample of the batch (axis 0 of these arguments) does not touch another.

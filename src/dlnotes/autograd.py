@@ -709,7 +709,7 @@ for _op in [*_PRODUCTS, "instance_norm", "group_norm", "layer_norm", "rms_norm"]
     register(_op, _with_weights(_forward), _to_weights(_backward), selective=_selective)
 
 # Attention: query, key and (but for the weights) value, then the mask if it holds floats.
-for _op in ["attention_weights", "scaled_dot_product_attention", "blocked_attention"]:
+for _op in ["attention_weights", "blocked_attention"]:
     _backward = getattr(kernels, f"{_op}_backward")
     register(_op, _with_mask(getattr(kernels, _op)), _to_mask(_backward))
 
@@ -747,11 +747,19 @@ for _op in ["negative_sampling_loss", "hierarchical_softmax_loss", "glove_loss"]
     _backward = getattr(kernels, f"{_op}_backward")
     register(_op, getattr(kernels, _op), _from_all_inputs(_backward))
 # These keep what they know after the forward pass for the backward pass.
-for _op in ["batch_norm", "cross_entropy", "max_pool1d", "max_pool2d"]:
+for _op in [
+    "batch_norm",
+    "cross_entropy",
+    "max_pool1d",
+    "max_pool2d",
+    "scaled_dot_product_attention",
+]:
     _forward = functools.partial(getattr(kernels, _op), return_residuals=True)
     _backward = getattr(kernels, f"{_op}_backward")
     if _op == "batch_norm":
         _forward, _backward = _with_weights(_forward), _to_weights(_backward)
+    elif _op == "scaled_dot_product_attention":
+        _forward, _backward = _with_mask(_forward), _to_mask(_backward)
     else:
         _backward = _from_inputs(_backward)
     register(_op, _forward, _backward, keeps=True)

@@ -43,6 +43,8 @@ from dlnotes.data._records import (
     Sprite,
     SpriteDataset,
     TextDataset,
+    Timing,
+    TimingsDataset,
     VectorsDataset,
     WeightsDataset,
 )
@@ -85,6 +87,8 @@ __all__ = [
     "Subset",
     "TensorDataset",
     "TextDataset",
+    "Timing",
+    "TimingsDataset",
     "Transformed",
     "VectorsDataset",
     "WeightsDataset",

@@ -32,6 +32,8 @@ from dlnotes.data._records import (
     Sprite,
     SpriteDataset,
     TextDataset,
+    Timing,
+    TimingsDataset,
     VectorsDataset,
     WeightsDataset,
 )
@@ -294,6 +296,15 @@ def _photos(name: str) -> PhotoDataset:
     return PhotoDataset(name, tuple(photos))
 
 
+def _kernel_times(name: str) -> TimingsDataset:
+    conditions = json.loads(_catalogue.bundled(name).read_text(encoding="utf-8"))
+    rows = [
+        {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        for row in conditions.pop("rows")
+    ]
+    return TimingsDataset(name, tuple(Timing(**row) for row in rows), conditions)
+
+
 READERS: dict[str, Callable[[str], Dataset]] = {
     "mnist": _mnist,
     "fashion_mnist": _fashion_mnist,
@@ -313,4 +324,5 @@ READERS: dict[str, Callable[[str], Dataset]] = {
     "imagenet_classes": _imagenet_classes,
     "sprites": _sprites,
     "images": _photos,
+    "kernel_times": _kernel_times,
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -117,6 +117,34 @@ class FacesDataset(Dataset):
 
     images: np.ndarray
     metadata: dict[str, np.ndarray]
+
+
+class Timing(NamedTuple):
+    """One kernel at one size, timed against PyTorch; None where there is no such pass or goal.
+
+    A ratio is (median, lower quartile, upper quartile) of time here over time in PyTorch;
+    `milliseconds` are those of a step, or of the one pass there is, `peak` the bytes that it
+    allocates at its height and `data` those of inputs and results.
+    """
+
+    name: str
+    kernel: str
+    forward: tuple[float, float, float] | None
+    backward: tuple[float, float, float] | None
+    step: tuple[float, float, float] | None
+    goals: tuple[float | None, float | None, float | None] | None
+    milliseconds: float
+    torch_milliseconds: float
+    peak: int
+    data: int
+
+
+@dataclass(frozen=True, repr=False)
+class TimingsDataset(Dataset):
+    """Timings of this book's kernels, and the `conditions` under which they were taken."""
+
+    timings: tuple[Timing, ...]
+    conditions: dict[str, Any]
 
 
 class Document(NamedTuple):

@@ -20,6 +20,7 @@ holds integers; ValueError for shapes that do not fit, or a mask together with i
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -28,6 +29,7 @@ from dlnotes import _validate
 from dlnotes._validate import Number
 
 Int = int | np.integer
+_BLOCK_ENTRIES = 2**17  # scores that are worked on together, in the second-level cache
 Mask = Bool[np.ndarray, "..."] | Float[np.ndarray, "..."]
 
 
@@ -46,7 +48,10 @@ def attention_weights(
     The rows sum to 1; a row in which everything is masked is 0.
     """
     query, key, _, attn_mask, scale = _check(query, key, None, attn_mask, is_causal, scale)
-    return _softmax(_scores(query, key, attn_mask, is_causal, scale))
+    weights = np.empty((*query.shape[:-1], key.shape[-2]), query.dtype)
+    for block, mask in _samples(query, key, attn_mask):
+        _softmax(_scores(query[block], key[block], mask, is_causal, scale, out=weights[block]))
+    return weights
 
 
 def attention_weights_backward(
@@ -63,9 +68,15 @@ def attention_weights_backward(
 ]:
     """Return (dquery, dkey, dmask); dmask is None unless the mask holds floats."""
     query, key, _, attn_mask, scale = _check(query, key, None, attn_mask, is_causal, scale)
-    weights = _softmax(_scores(query, key, attn_mask, is_causal, scale))
-    dy = _check_gradient(dy, query, weights.shape)
-    return _scores_backward(dy, weights, query, key, attn_mask, scale)
+    dy = _check_gradient(dy, query, (*query.shape[:-1], key.shape[-2]))
+    dquery, dkey, dmask = _gradients(query, key, attn_mask)
+    for block, mask in _samples(query, key, attn_mask):
+        q, k = query[block], key[block]
+        weights = _softmax(_scores(q, k, mask, is_causal, scale))
+        dscores = _softmax_backward(dy[block], weights)
+        dquery[block], dkey[block] = _scores_backward(dscores, q, k, scale)
+        _add_to_mask(dmask, block, dscores)
+    return dquery, dkey, dmask
 
 
 def scaled_dot_product_attention(
@@ -75,13 +86,23 @@ def scaled_dot_product_attention(
     attn_mask: Mask | None = None,
     is_causal: bool = False,
     scale: Number | None = None,
-) -> Float[np.ndarray, "*batch l v"]:
+    *,
+    return_residuals: bool = False,
+) -> Float[np.ndarray, "*batch l v"] | tuple[Float[np.ndarray, "*batch l v"], np.ndarray]:
     """Return softmax(Q Kᵀ · scale + mask) V: for each query a weighted mean of the values.
 
-    Work memory: the l × s weights of all batches and heads.
+    Work memory: the l × s weights of the heads of a few samples, which stay in the cache.
+    return_residuals=True returns (y, all weights), which save the backward function computing
+    them again.
     """
     query, key, value, attn_mask, scale = _check(query, key, value, attn_mask, is_causal, scale)
-    return _softmax(_scores(query, key, attn_mask, is_causal, scale)) @ value
+    y = np.empty((*query.shape[:-1], value.shape[-1]), query.dtype)
+    kept = np.empty((*query.shape[:-1], key.shape[-2]), query.dtype) if return_residuals else None
+    for block, mask in _samples(query, key, attn_mask):
+        out = kept[block] if return_residuals else None
+        weights = _softmax(_scores(query[block], key[block], mask, is_causal, scale, out=out))
+        np.matmul(weights, value[block], out=y[block])
+    return (y, kept) if return_residuals else y
 
 
 def scaled_dot_product_attention_backward(
@@ -92,6 +113,8 @@ def scaled_dot_product_attention_backward(
     attn_mask: Mask | None = None,
     is_causal: bool = False,
     scale: Number | None = None,
+    *,
+    residuals: Float[np.ndarray, "*batch l s"] | None = None,
 ) -> tuple[
     Float[np.ndarray, "*batch l e"],
     Float[np.ndarray, "*batch s e"],
@@ -100,15 +123,25 @@ def scaled_dot_product_attention_backward(
 ]:
     """Return (dquery, dkey, dvalue, dmask); dmask is None unless the mask holds floats.
 
+    `residuals` are those that `scaled_dot_product_attention` returned, or None.
+
     With the weights P: dV = Pᵀ dy, dP = dy Vᵀ, and the softmax turns dP into the gradient of the
     scores, dS = P (dP - Σ P dP), which gives dQ = dS K · scale and dK = dSᵀ Q · scale.
     """
     query, key, value, attn_mask, scale = _check(query, key, value, attn_mask, is_causal, scale)
     dy = _check_gradient(dy, query, (*query.shape[:-1], value.shape[-1]))
-    weights = _softmax(_scores(query, key, attn_mask, is_causal, scale))
-    dvalue = weights.swapaxes(-1, -2) @ dy
-    dweights = dy @ value.swapaxes(-1, -2)
-    dquery, dkey, dmask = _scores_backward(dweights, weights, query, key, attn_mask, scale)
+    dquery, dkey, dmask = _gradients(query, key, attn_mask)
+    dvalue = np.empty(value.shape, value.dtype)
+    for block, mask in _samples(query, key, attn_mask):
+        q, k = query[block], key[block]
+        if residuals is None:
+            weights = _softmax(_scores(q, k, mask, is_causal, scale))
+        else:
+            weights = residuals[block]
+        np.matmul(weights.swapaxes(-1, -2), dy[block], out=dvalue[block])
+        dscores = _softmax_backward(dy[block] @ value[block].swapaxes(-1, -2), weights)
+        dquery[block], dkey[block] = _scores_backward(dscores, q, k, scale)
+        _add_to_mask(dmask, block, dscores)
     return dquery, dkey, dvalue, dmask
 
 
@@ -264,10 +297,10 @@ def sinusoidal_positions(
 # ---- shared pieces ---------------------------------------------------------------------------
 
 
-def _scores(query, key, attn_mask, is_causal, scale, first_key=0):
+def _scores(query, key, attn_mask, is_causal, scale, first_key=0, out=None):
     """Return Q Kᵀ · scale + mask, -∞ where a query may not look; key 0 stands at `first_key`."""
     with np.errstate(over="ignore", invalid="ignore"):
-        scores = (query * query.dtype.type(scale)) @ key.swapaxes(-1, -2)
+        scores = np.matmul(query * query.dtype.type(scale), key.swapaxes(-1, -2), out=out)
         if _is_additive(attn_mask):
             scores += attn_mask
         elif attn_mask is not None:
@@ -278,14 +311,36 @@ def _scores(query, key, attn_mask, is_causal, scale, first_key=0):
     return scores
 
 
+def _samples(query, key, attn_mask) -> Iterator[tuple[Any, np.ndarray | None]]:
+    """Yield indices of a few samples, whose scores stay in the cache, and the mask there."""
+    if query.ndim == 2:  # one sample, without an axis for it
+        yield ..., attn_mask
+        return
+    scores = math.prod(query.shape[1:-1]) * key.shape[-2]
+    step = max(1, _BLOCK_ENTRIES // max(1, scores))
+    for first in range(0, len(query), step):
+        block = slice(first, first + step)
+        yield block, attn_mask[block] if _by_sample(attn_mask, query) else attn_mask
+
+
+def _by_sample(attn_mask, query) -> bool:
+    """Say whether the mask has an entry for each sample of its own."""
+    return attn_mask is not None and attn_mask.ndim == query.ndim > 2 and len(attn_mask) > 1
+
+
 def _softmax(scores):
     """Return the softmax over the last axis, 0 where a row is -∞ throughout; overwrites it."""
     with np.errstate(invalid="ignore"):  # infinite input gives NaN, as in torch
         scores -= _finite_maximum(scores.max(axis=-1, keepdims=True, initial=-np.inf))
         np.exp(scores, out=scores)
-        total = scores.sum(axis=-1, keepdims=True)
+        total = _sum_last(scores)
         scores /= np.where(total == 0, scores.dtype.type(1), total)
     return scores
+
+
+def _sum_last(x):
+    # A product with ones is about three times as fast as x.sum(axis=-1).
+    return (x @ np.ones(x.shape[-1], x.dtype))[..., None]
 
 
 def _finite_maximum(largest):
@@ -293,12 +348,30 @@ def _finite_maximum(largest):
     return np.where(largest == -np.inf, largest.dtype.type(0), largest)
 
 
-def _scores_backward(dweights, weights, query, key, attn_mask, scale):
-    """Return (dquery, dkey, dmask) from the gradient of the weights."""
-    dscores = weights * (dweights - (weights * dweights).sum(axis=-1, keepdims=True))
-    dmask = _sum_to_shape(dscores, attn_mask.shape) if _is_additive(attn_mask) else None
-    scaled = dscores * query.dtype.type(scale)
-    return scaled @ key, scaled.swapaxes(-1, -2) @ query, dmask
+def _softmax_backward(dweights, weights):
+    """Return the gradient of the scores, P (dP - Σ P dP)."""
+    dscores = dweights - np.vecdot(weights, dweights)[..., None]
+    dscores *= weights
+    return dscores
+
+
+def _scores_backward(dscores, query, key, scale):
+    """Return (dquery, dkey) from the gradient of the scores."""
+    scale = query.dtype.type(scale)
+    return (dscores @ key) * scale, dscores.swapaxes(-1, -2) @ (query * scale)
+
+
+def _gradients(query, key, attn_mask):
+    """Return room for the gradients: of a mask, to which samples add, zeros; or None."""
+    dmask = np.zeros_like(attn_mask) if _is_additive(attn_mask) else None
+    return np.empty(query.shape, query.dtype), np.empty(key.shape, key.dtype), dmask
+
+
+def _add_to_mask(dmask, block, dscores):
+    """Add the gradient of some samples' scores to that of the mask, if it has one."""
+    if dmask is not None:
+        part = dmask[block] if _by_sample(dmask, dscores) else dmask
+        part += _sum_to_shape(dscores, part.shape)
 
 
 def _sum_to_shape(gradient, shape):
