@@ -1948,7 +1948,7 @@ def drawn_weights(s):
 
 @test("q8", 1, hidden=True, hint="average over many random networks, forwards and backwards")
 def measured_variances(s):
-    widths, stds, nets = [30, 24, 40, 18], [0.2, 0.25, 0.3], 3000
+    widths, stds, nets = [30, 24, 40, 18], [0.2, 0.25, 0.3], 800
     r = rng(61)
     h, before, weights = r.normal(size=(nets, 30, 1)) + 1, [], []
     for n_in, n_out, std in zip(widths, widths[1:], stds, strict=False):
@@ -1957,8 +1957,8 @@ def measured_variances(s):
         h = np.maximum(0, before[-1])
     measured = [np.mean(a**2) for a in before]
     got = np.array(s.forward_variances(widths, stds, 2.0), dtype=float)
-    assert near(got, measured, rtol=0.06), (
-        f"3000 random networks have {np.round(measured, 3)}, you predict {np.round(got, 3)}"
+    assert near(got, measured, rtol=0.08), (
+        f"800 random networks have {np.round(measured, 3)}, you predict {np.round(got, 3)}"
     )
     d = r.normal(size=(nets, 18, 1))
     measured = [np.mean(d**2)]
@@ -1966,18 +1966,18 @@ def measured_variances(s):
         d = (w.transpose(0, 2, 1) @ d) * (a > 0)
         measured.insert(0, np.mean(d**2))
     got = np.array(s.backward_variances(widths, stds, 1.0), dtype=float)
-    assert near(got, measured, rtol=0.06), (
-        f"3000 random networks have gradients of {np.round(measured, 3)}, you predict {np.round(got, 3)}"
+    assert near(got, measured, rtol=0.08), (
+        f"800 random networks have gradients of {np.round(measured, 3)}, you predict {np.round(got, 3)}"
     )
 
 
 @test("q8", 1, hidden=True, hint="He's variance 2 / fan_in keeps the size of the signal, layer after layer")
 def fifty_layers(s):
-    h = rng(62).normal(size=(120, 20))
+    h = rng(62).normal(size=(80, 20))
     for layer in range(50):
-        h = np.maximum(0, drawn(s, (120, 120), "he_normal", 100 + layer) @ h)
+        h = np.maximum(0, drawn(s, (80, 80), "he_normal", 100 + layer) @ h)
     size = float(np.mean(h**2))
-    assert 1e-3 < size < 1e3, f"after 50 layers of ReLU the mean square has gone from 1 to {size:.2g}"
+    assert 1e-4 < size < 1e4, f"after 50 layers of ReLU the mean square has gone from 1 to {size:.2g}"
     predicted = np.array(s.forward_variances([64] * 51, [math.sqrt(2 / 64)] * 50, 1.0), dtype=float)
     assert near(predicted, [2.0] * 50), "equal widths, s² = 2/n: the variance is 2 in every layer"
     w = drawn(s, (64, 16, 3, 3), "he_normal", 3)
@@ -3428,15 +3428,15 @@ def first_step():
 # ## Question 14 · An optimiser for unknown problems (open challenge)
 #
 # Write `minimise(f, w0, budget)`: `f(w)` returns `(loss, gradient)` for `w` of the shape `(d,)` of `w0`; you may call it at most `budget` times,
-# and nothing else is known of the problem. Return the best weights that you found. With `budget` = 400, the loss must fall from its
+# and nothing else is known of the problem. Return the best weights that you found. With `budget` = 200, the loss must fall from its
 # start towards its minimum, $\dfrac{L(\mathbf w)-L^*}{L(\mathbf w_0)-L^*}$, to
 #
 # | problem | target |
 # |---|---|
 # | a bowl, $\tfrac12(\mathbf w-\mathbf c)^\top\mathbf A(\mathbf w-\mathbf c)$, $d = 20$, condition number 100 | $10^{-6}$ |
-# | such bowls with $\mathbf A$ multiplied by anything from $10^{-3}$ to $10^6$ | $10^{-6}$ |
-# | Rosenbrock's curved valley, in the form $\sum_i 100\,(w_{i+1}-w_i^2)^2+(1-w_i)^2$ with $d = 2$ or $10$ | $10^{-4}$ |
-# | a ravine: a bowl with $d = 30$, condition number $10^4$, any scale | $10^{-4}$ |
+# | such bowls with $\mathbf A$ multiplied by anything from $10^{-2}$ to $10^6$ | $10^{-6}$ |
+# | Rosenbrock's curved valley, $100\,(w_2-w_1^2)^2+(1-w_1)^2$, from $(-1.2, 1)$ | $10^{-4}$ |
+# | a ravine: a bowl with $d = 30$, condition number 1000, scales as above | $10^{-4}$ |
 # | logistic regression with features of unlike scales | $10^{-4}$ |
 # | a start beside a saddle point; a start *at* the minimum | $10^{-4}$; stay |
 #
@@ -3492,18 +3492,13 @@ def bowl(seed, d, condition, scale=1.0):
     return f, np.zeros(d), 0.0
 
 
-def valley(d):
-    def f(w):
-        x, y = w[:-1], w[1:]
-        g = np.zeros_like(w)
-        g[:-1] = -400 * x * (y - x**2) - 2 * (1 - x)
-        g[1:] += 200 * (y - x**2)
-        return np.sum(100 * (y - x**2) ** 2 + (1 - x) ** 2), g
-
-    return f, np.tile([-1.2, 1.0], d // 2), 0.0
+def valley(w):
+    x, y = w
+    slope = np.array([-400 * x * (y - x**2) - 2 * (1 - x), 200 * (y - x**2)])
+    return 100 * (y - x**2) ** 2 + (1 - x) ** 2, slope
 
 
-def challenge(s, problem, target, what, budget=400):
+def challenge(s, problem, target, what, budget=200):
     f, w0, lowest = problem
     calls = []
 
@@ -3536,13 +3531,13 @@ def round_bowl(s):
 
 @test("q14", 1, hint="try a step, see whether the loss fell by enough, else shorten the rate")
 def bowls_of_any_scale(s):
-    for scale in (1e6, 1e-3):
+    for scale in (1e6, 1e-2):
         challenge(s, bowl(122, 20, 100, scale), 1e-6, f"bowl times {scale:g}")
 
 
 @test("q14", 1, hint="the curvature changes along the valley: the rate must be able to fall and to rise")
 def curved_valley(s):
-    challenge(s, valley(2), 1e-4, "Rosenbrock's valley, d = 2")
+    challenge(s, (valley, np.array([-1.2, 1.0]), 0.0), 1e-4, "Rosenbrock's valley")
 
 
 @test("q14", 0.5, hint="count every call of f, also that of a step that you reject; return your best")
@@ -3552,20 +3547,14 @@ def small_budgets(s):
 
 
 @test("q14", 1, hidden=True, hint="momentum, and a restart where it carries uphill")
-def long_ravines(s):
-    for seed, scale in ((130, 0.01), (131, 1.0), (134, 100.0)):
-        challenge(s, bowl(seed, 30, 1e4, scale), 1e-4, f"ravine, κ = 10000, times {scale:g}")
+def long_ravine(s):
+    challenge(s, bowl(131, 30, 1000, 1e4), 1e-4, "ravine, κ = 1000, times 10000")
 
 
-@test("q14", 1, hidden=True, hint="ten dimensions of Rosenbrock's valley")
-def long_valley(s):
-    challenge(s, valley(10), 1e-4, "Rosenbrock's valley, d = 10")
-
-
-@test("q14", 1, hidden=True, hint="features from 0.2 to 5: the curvature is as unlike as their squares")
+@test("q14", 1, hidden=True, hint="features from 0.3 to 3: the curvature is as unlike as their squares")
 def unlike_features(s):
     r = rng(4)
-    scales = np.geomspace(0.2, 5, 6)
+    scales = np.geomspace(0.3, 3, 6)
     x = r.normal(size=(60, 6)) * scales
     y = np.sign(x @ (r.normal(size=6) / scales) + 0.7 * r.normal(size=60))
 
@@ -3586,13 +3575,13 @@ def special_starts(s):
     def saddle(w):
         return w[0] ** 4 / 4 - w[0] ** 2 / 2 + 5 * w[1] ** 2, np.array([w[0] ** 3 - w[0], 10 * w[1]])
 
-    challenge(s, (saddle, np.array([1e-3, 1.0]), -0.25), 1e-4, "a start beside a saddle point")
+    challenge(s, (saddle, np.array([1e-3, 1.0]), -0.25), 1e-4, "a start beside a saddle point", 120)
 
     def quartic(w):
         return np.sum((w - 3) ** 4), 4 * (w - 3) ** 3
 
-    challenge(s, (quartic, np.array([3.0]), 0.0), 1e-4, "a start at the minimum")
-    challenge(s, (quartic, np.array([-7.0]), 0.0), 1e-4, "(w - 3)⁴ in one dimension")
+    challenge(s, (quartic, np.array([3.0]), 0.0), 1e-4, "a start at the minimum", 120)
+    challenge(s, (quartic, np.array([-7.0]), 0.0), 1e-4, "(w - 3)⁴ in one dimension", 120)
 
 
 # %% tags=["wrong", "q14"]
@@ -3605,7 +3594,7 @@ def minimise(f, w0, budget):
 
 
 # %% tags=["wrong", "q14"]
-# expect: of the start is left after 400 calls
+# expect: of the start is left after 200 calls
 def minimise(f, w0, budget):
     w, m, v = w0.copy(), 0.0, 0.0
     for t in range(1, budget + 1):
