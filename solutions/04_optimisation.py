@@ -16,9 +16,9 @@
 # other inputs (odd sizes, a single sample, huge values), so read the task closely and make your
 # functions right for every input that it allows.
 #
-# Use NumPy and the standard library only. No function may change the arrays that it is given, except
-# in question 7, which asks for it. Arrays are float64 unless a question says otherwise; $\eta$ is the learning
-# rate, $\mathbf g$ the gradient, and squares, roots and quotients of vectors are taken entry by entry.
+# Use NumPy and the standard library only. No function may change the arrays that it is given, except in
+# question 7, which asks for it. Arrays are float64 unless a question says otherwise; $\alpha$ is the
+# learning rate, $g$ the gradient, and squares, roots and quotients of vectors are taken entry by entry.
 
 # %%
 # Set-up: import dlnotes, and install it first where it is missing (Colab).
@@ -75,15 +75,16 @@ def same_shape(value, like, name):
 # %% [markdown] tags=["q1", "outcome-1"]
 # ## Question 1 · How fast may gradient descent go? (warm-up)
 #
-# Gradient descent, $\mathbf w \leftarrow \mathbf w - \eta\,\nabla L(\mathbf w)$, on the bowl $L(\mathbf w) = \tfrac12\mathbf w^\top\mathbf A\mathbf w$, where
-# $\mathbf A$, of shape `(d, d)`, is symmetric with positive eigenvalues. Derive how one step changes the
-# component of $\mathbf w$ along an eigenvector of $\mathbf A$, then write
+# Gradient descent, $w \leftarrow w - \alpha\,\nabla J(w)$, on the bowl $J(w) = \tfrac12w^\top Aw$,
+# where $A$, of shape `(d, d)`, is symmetric with positive eigenvalues. Derive how one step changes the
+# component of $w$ along an eigenvector of $A$, then write
 #
 # - `stable_rate(A)`: the rate below which gradient descent converges from every start, and above which
 #   it does not;
 # - `best_rate(A)`: the rate whose *slowest* component shrinks fastest;
-# - `steps_needed(A, lr, tolerance)` for $0 <$ `tolerance` $< 1$: the smallest whole number $t$ such that, whatever
-#   the start $\mathbf w_0$, after $t$ steps $\lVert\mathbf w_t\rVert \le$ `tolerance` $\lVert\mathbf w_0\rVert$; and `math.inf` when there is no such $t$.
+# - `steps_needed(A, lr, tolerance)` for $0 <$ `tolerance` $< 1$: the smallest whole number $t$ such
+#   that, whatever the start $w_0$, after $t$ steps $\lVert w_t\rVert \le$ `tolerance`
+#   $\lVert w_0\rVert$; and `math.inf` when there is no such $t$.
 
 
 # %% tags=["answer", "q1"]
@@ -115,13 +116,15 @@ def steps_needed(A, lr, tolerance):
 
 
 # %% [markdown] tags=["reasoning", "q1"]
-# **Why.** The gradient is $\mathbf A\mathbf w$, so a step multiplies $\mathbf w$ by $\mathbf I - \eta\mathbf A$ and its component along the
-# eigenvector of $\lambda_i$ by $1 - \eta\lambda_i$. All components shrink when $|1 - \eta\lambda_i| < 1$ for each $i$,
-# that is $0 < \eta < 2/\lambda_{\max}$. The slowest factor is $\rho = \max(|1-\eta\lambda_{\min}|, |1-\eta\lambda_{\max}|)$. As $\eta$
-# grows the first falls and the second rises; $\rho$ is smallest where both are equal, at
-# $\eta = 2/(\lambda_{\min}+\lambda_{\max})$, and is then $(\kappa-1)/(\kappa+1)$ with the condition number
-# $\kappa = \lambda_{\max}/\lambda_{\min}$. From $\rho^t \le$ tolerance follows $t \ge \ln(\text{tolerance})/\ln\rho$: the sign turns, since
-# $\ln\rho < 0$. Near $\kappa = 1000$ that is about $\tfrac\kappa2\ln(1/\text{tolerance})$ steps: ill-conditioning is slow.
+# **Why.** The gradient is $Aw$, so a step multiplies $w$ by $I - \alpha A$ and its component along the
+# eigenvector of $\lambda_i$ by $1 - \alpha\lambda_i$. All components shrink when
+# $|1 - \alpha\lambda_i| < 1$ for each $i$, that is $0 < \alpha < 2/\lambda_{\max}$. The slowest factor
+# is $\rho = \max(|1-\alpha\lambda_{\min}|, |1-\alpha\lambda_{\max}|)$. As $\alpha$ grows the first
+# falls and the second rises; $\rho$ is smallest where both are equal, at
+# $\alpha = 2/(\lambda_{\min}+\lambda_{\max})$, and is then $(\kappa-1)/(\kappa+1)$ with the condition
+# number $\kappa = \lambda_{\max}/\lambda_{\min}$. From $\rho^t \le$ tolerance follows
+# $t \ge \ln(\text{tolerance})/\ln\rho$: the sign turns, since $\ln\rho < 0$. Near $\kappa = 1000$ that
+# is about $\tfrac\kappa2\ln(1/\text{tolerance})$ steps: ill-conditioning is slow.
 
 
 # %% tags=["test"]
@@ -147,7 +150,9 @@ def largest_stable_rate(s):
     assert near(rate, 2 / 7.0), f"the eigenvalues are 0.3, 1.1 and 7: got {rate:.5f}"
 
 
-@test("q1", 1, hint="|1 - lr λ_min| falls with the rate, |1 - lr λ_max| rises: where are they equal?")
+@test(
+    "q1", 1, hint="|1 - lr λ_min| falls with the rate, |1 - lr λ_max| rises: where are they equal?"
+)
 def rate_of_fastest_convergence(s):
     a, _ = curved(2, [0.4, 2.0, 2.5, 9.0])
     rate = float(given(s.best_rate(a), "best_rate"))
@@ -159,11 +164,11 @@ def rate_of_fastest_convergence(s):
 
 @test("q1", 1, hint="tolerance ≥ ρᵗ, where ρ is the largest |1 - lr λ|; round up")
 def predicted_steps(s):
-    a, q = curved(3, [0.5, 1.0, 6.0])
+    a, _ = curved(3, [0.5, 1.0, 6.0])
     for lr, what in ((0.1, "small rate"), (0.32, "rate near the limit")):
         t = given(s.steps_needed(a, lr, 1e-3), "steps_needed")
         rho = max(abs(1 - lr * 0.5), abs(1 - lr * 6.0))
-        expected, w, taken = math.ceil(math.log(1e-3) / math.log(rho)), None, 0
+        expected = math.ceil(math.log(1e-3) / math.log(rho))
         assert t != math.floor(math.log(1e-3) / math.log(rho)), (
             f"{what}: {t} steps are one too few: round up"
         )
@@ -289,16 +294,20 @@ def steps_needed(A, lr, tolerance):
 #
 # Write
 #
-# - `point_kind(gradient, hessian, tolerance=1e-8)`, shapes `(d,)` and `(d, d)`: `"slope"` where the length of the
-#   gradient exceeds the tolerance; else, with the eigenvalues of the Hessian, `"minimum"` where all are above
-#   `tolerance`, `"maximum"` where all are below `-tolerance`, `"saddle"` where some are above `tolerance`
-#   *and* some below `-tolerance`, and `"undecided"` in all other cases;
-# - `batch_noise(gradients, batch_size)`: row $i$ of `gradients`, shape `(n, d)`, is the gradient $\mathbf g_i$ of sample $i$, and
-#   $\bar{\mathbf g}$ the mean of all rows. A mini-batch is a set $B$ of `batch_size` *different* samples, each set
-#   equally likely. Return $\mathbb E\,\lVert\mathbf g_B - \bar{\mathbf g}\rVert^2$ exactly (no random numbers), where $\mathbf g_B$ is the mean over $B$;
-# - `noise_floor(curvature, variance, lr)`: in one dimension, $L(w) = \tfrac12\lambda w^2$ with $\lambda$ = `curvature` > 0, SGD
-#   steps $w \leftarrow w - \eta(\lambda w + \xi)$ with independent noise $\xi$ of mean 0 and variance `variance`. Return the limit
-#   of the expected loss $\mathbb E\,L(w_t)$ for $t\to\infty$ with $\eta$ = `lr` > 0; `math.inf` where $\eta \ge 2/\lambda$.
+# - `point_kind(gradient, hessian, tolerance=1e-8)`, shapes `(d,)` and `(d, d)`: `"slope"` where the
+#   length of the gradient exceeds the tolerance; else, with the eigenvalues of the Hessian, `"minimum"`
+#   where all are above `tolerance`, `"maximum"` where all are below `-tolerance`, `"saddle"` where some
+#   are above `tolerance` *and* some below `-tolerance`, and `"undecided"` in all other cases;
+# - `batch_noise(gradients, batch_size)`: row $i$ of `gradients`, shape `(n, d)`, is the gradient $g_i$
+#   of sample $i$, and $\bar{g}$ the mean of all rows. A mini-batch holds `batch_size` *different*
+#   samples (in section 4.3 one could be drawn twice), every choice of them equally likely. Return
+#   $\mathbb E\,\lVert g_B - \bar{g}\rVert^2$ exactly (no random numbers), where $g_B$ is the mean over
+#   the mini-batch;
+# - `noise_floor(curvature, variance, lr)`: in one dimension, $J(w) = \tfrac12\lambda w^2$ with
+#   $\lambda$ = `curvature` > 0, SGD steps $w \leftarrow w - \alpha(\lambda w + \xi)$ with independent
+#   noise $\xi$ of mean 0 and variance `variance`. Return the limit of the expected loss
+#   $\mathbb E\,J(w_t)$ for $t\to\infty$ with $\alpha$ = `lr` > 0; `math.inf` where
+#   $\alpha \ge 2/\lambda$.
 
 
 # %% tags=["answer", "q2"]
@@ -338,18 +347,23 @@ def noise_floor(curvature, variance, lr):
 
 
 # %% [markdown] tags=["reasoning", "q2"]
-# **Why.** At a point without slope the Hessian decides: curvature of both signs is a saddle, and with many
-# parameters curvatures of one sign only are rare. The determinant tells a saddle only in two dimensions.
+# **Why.** At a point without slope the Hessian decides: curvature of both signs is a saddle, and with
+# many parameters curvatures of one sign only are rare. The determinant tells a saddle only in two
+# dimensions.
 #
-# With $\sigma^2 = \frac1n\sum_i\lVert\mathbf g_i-\bar{\mathbf g}\rVert^2$, independent draws would give $\sigma^2/b$. Drawing without putting back
-# makes two members of a batch slightly opposed: as all deviations together sum to 0, the inner product of two
-# different ones is $-\sigma^2/(n-1)$ on average. So the expected square is
-# $\frac{1}{b^2}\left(b\sigma^2 - b(b-1)\frac{\sigma^2}{n-1}\right) = \frac{\sigma^2}{b}\cdot\frac{n-b}{n-1}$: 0 for the whole data set, as it must be.
+# With $\sigma^2 = \frac1n\sum_i\lVert g_i-\bar{g}\rVert^2$, independent draws would give $\sigma^2/B$
+# for a batch of $B$. Drawing without putting back makes two members of a batch slightly opposed: as all
+# deviations together sum to 0, the inner product of two different ones is $-\sigma^2/(n-1)$ on average.
+# So the expected square is
+# $\frac{1}{B^2}\left(B\sigma^2 - B(B-1)\frac{\sigma^2}{n-1}\right) = \frac{\sigma^2}{B}\cdot\frac{n-B}{n-1}$:
+# 0 for the whole data set, as it must be.
 #
-# For the floor: $\mathbb E\,w_{t+1}^2 = (1-\eta\lambda)^2\,\mathbb E\,w_t^2 + \eta^2\sigma^2$. At rest both sides hold the same value
-# $\eta^2\sigma^2/(1-(1-\eta\lambda)^2) = \eta\sigma^2/(\lambda(2-\eta\lambda))$; times $\lambda/2$ it is the loss. For a small rate that is
-# $\eta\sigma^2/4$: a tenth of the rate lowers the floor to a tenth, which is why rates decay. With $\eta\lambda\ge2$ the
-# recursion grows without end.
+# For the floor: $\mathbb E\,w_{t+1}^2 = (1-\alpha\lambda)^2\,\mathbb E\,w_t^2 + \alpha^2\sigma^2$. At
+# rest both sides hold the same value
+# $\alpha^2\sigma^2/(1-(1-\alpha\lambda)^2) = \alpha\sigma^2/(\lambda(2-\alpha\lambda))$; times
+# $\lambda/2$ it is the loss. For a small rate that is $\alpha\sigma^2/4$: a tenth of the rate lowers
+# the floor to a tenth, which is why rates decay. With $\alpha\lambda\ge2$ the recursion grows without
+# end.
 
 
 # %% tags=["test"]
@@ -371,7 +385,12 @@ def kinds_of_points(s):
     assert found == "slope", f"the gradient is not 0: got {found!r}, expected 'slope'"
 
 
-@test("q2", 0.5, hidden=True, hint="a curvature of 0 leaves it open, unless both signs occur beside it")
+@test(
+    "q2",
+    0.5,
+    hidden=True,
+    hint="a curvature of 0 leaves it open, unless both signs occur beside it",
+)
 def flat_directions(s):
     still = np.full(3, 1e-12)
     cases = {"undecided": [0.0, 1.0, 2.0], "saddle": [-1.0, 0.0, 2.0]}
@@ -389,7 +408,11 @@ def enumerated_noise(g, b):
     return np.mean([np.sum((g[list(batch)].mean(axis=0) - mean) ** 2) for batch in batches])
 
 
-@test("q2", 1, hint="list all batches of a tiny data set, and compare; the whole data set has no noise")
+@test(
+    "q2",
+    1,
+    hint="list all batches of a tiny data set, and compare; the whole data set has no noise",
+)
 def noise_of_a_batch(s):
     g = rng(14).normal(size=(6, 3)) * 2 + 1
     with unchanged(gradients=g):
@@ -399,14 +422,18 @@ def noise_of_a_batch(s):
     assert not near(noise, deviations / 2), (
         "that is for batches drawn *with* putting back; here the samples of a batch differ, and the batch of all samples has no noise"
     )
-    assert not near(noise, np.sqrt(expected)), "you returned the root: the mean *square* is asked for"
-    assert not near(noise, expected / 3), "sum the squares over the d entries: it is a squared length"
+    assert not near(noise, np.sqrt(expected)), (
+        "you returned the root: the mean *square* is asked for"
+    )
+    assert not near(noise, expected / 3), (
+        "sum the squares over the d entries: it is a squared length"
+    )
     assert near(noise, expected), (
         f"n = 6, batches of 2: all 15 batches together give {expected:.5f}, got {noise:.5f}"
     )
 
 
-@test("q2", 1, hidden=True, hint="n samples, b of them: σ²/b · (n - b)/(n - 1)")
+@test("q2", 1, hidden=True, hint="n samples, B of them in a batch: σ²/B · (n - B)/(n - 1)")
 def noise_of_all_sizes(s):
     g = rng(15).normal(size=(7, 2)) * 100
     for b in range(1, 8):
@@ -418,7 +445,11 @@ def noise_of_all_sizes(s):
     assert noise == 0, f"a single sample: there is one batch and no noise, got {noise}"
 
 
-@test("q2", 1, hint="E w² is multiplied by (1 - lr λ)², then lr² σ² is added; at rest it does not change")
+@test(
+    "q2",
+    1,
+    hint="E w² is multiplied by (1 - lr λ)², then lr² σ² is added; at rest it does not change",
+)
 def floor_of_the_loss(s):
     curvature, variance, lr = 1.7, 0.6, 0.5
     floor = float(given(s.noise_floor(curvature, variance, lr), "noise_floor"))
@@ -539,23 +570,22 @@ def noise_floor(curvature, variance, lr):
 # %% [markdown] tags=["q3", "outcome-2"]
 # ## Question 3 · SGD with momentum, as PyTorch has it
 #
-# Write one step, `sgd_step(w, g, v, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False)`, with the
-# arithmetic of `torch.optim.SGD`. `w` and `g` have any one shape; `v` is the velocity that the last step
-# returned, `None` before the first. Return `(w, v)`, the new weights and velocity. In this order:
+# Write one step,
+# `sgd_step(w, g, v, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False)`, with the
+# arithmetic of `torch.optim.SGD`. `w` and `g` have any one shape; `v` is the velocity that the last
+# step returned, `None` before the first. Return `(w, v)`, the new weights and velocity. In this order:
 #
-# 1. weight decay: $\mathbf g \leftarrow \mathbf g + \lambda\mathbf w$ with $\lambda$ = `weight_decay`;
-# 2. with momentum $\mu > 0$ the velocity is $\mathbf v = \mathbf g$ in the first step, and after that
-#    $\mathbf v \leftarrow \mu\mathbf v + (1-\tau)\,\mathbf g$ with $\tau$ = `dampening`; then $\mathbf v$ takes the place of $\mathbf g$, or, with
-#    `nesterov=True`, $\mathbf g + \mu\mathbf v$ with the new $\mathbf v$ does;
-# 3. $\mathbf w \leftarrow \mathbf w - \eta\,\mathbf g$.
+# 1. weight decay: $g \leftarrow g + \lambda w$ with $\lambda$ = `weight_decay`;
+# 2. with momentum $\beta > 0$ the velocity is $v = g$ in the first step, and after that
+#    $v \leftarrow \beta v + (1-\tau)\,g$ with $\tau$ = `dampening`; then $v$ takes the place of $g$,
+#    or, with `nesterov=True`, $g + \beta v$ with the new $v$ does;
+# 3. $w \leftarrow w - \alpha\,g$.
 #
 # With `momentum=0` there is no velocity: skip step 2 and return `None` for it.
 
 
 # %% tags=["answer", "q3"]
-def sgd_step(
-    w, g, v, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False
-):
+def sgd_step(w, g, v, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False):
     """Return (weights, velocity) after one step of SGD; v is None before the first step."""
     # BEGIN SOLUTION
     g = g + weight_decay * w
@@ -567,12 +597,13 @@ def sgd_step(
 
 
 # %% [markdown] tags=["reasoning", "q3"]
-# **Why.** The velocity is a sum of all gradients, each $\mu$ times weaker with every step; where they agree it grows to
-# $1/(1-\mu)$ times one gradient, where they alternate it cancels. An average with weight $1-\mu$ on the gradient
-# is the same path with $\eta(1-\mu)$ for $\eta$: another rate, not another method. Dampening is that weight, except that torch
-# leaves the *first* gradient whole. The rate stands outside the velocity, so that a changed rate acts at
-# once on all of it. Nesterov's form takes the velocity one step further, to where the weights are about to be;
-# with the velocity from *before* the step, $\mathbf g + \mu\mathbf v$ is the plain step again.
+# **Why.** The velocity is a sum of all gradients, each $\beta$ times weaker with every step; where they
+# agree it grows to $1/(1-\beta)$ times one gradient, where they alternate it cancels. An average with
+# weight $1-\beta$ on the gradient is the same path with $\alpha(1-\beta)$ for $\alpha$: another rate,
+# not another method. Dampening is that weight, except that torch leaves the *first* gradient whole. The
+# rate stands outside the velocity, so that a changed rate acts at once on all of it. Nesterov's form
+# takes the velocity one step further, to where the weights are about to be; with the velocity from
+# *before* the step, $g + \beta v$ is the plain step again.
 
 
 # %% tags=["test"]
@@ -580,7 +611,6 @@ def sgd_path(steps, w, gradients, rates, momentum=0.0, dampening=0.0, decay=0.0,
     """A reference with switches for typical mistakes."""
     v, out = None, []
     for g, lr in zip(gradients[:steps], rates, strict=False):
-        old = w
         g = g if variant == "no decay" else g + decay * w
         if momentum:
             keep = 1 - dampening
@@ -610,7 +640,6 @@ def sgd_problem(seed, shape, steps=4):
 def sgd_run(s, w, gradients, rates, **settings):
     v, out = None, []
     for g, lr in zip(gradients, rates, strict=False):
-        before = None if v is None else v.copy()
         with unchanged(w=w, g=g):
             w, v = several(s.sgd_step(w, g, v, lr, **settings), "sgd_step", 2)
         same_shape(w, g, "w")
@@ -666,7 +695,9 @@ def nesterov_momentum(s):
     assert ends_alike(got, sgd_path(*args, variant="nesterov")), "four Nesterov steps are wrong"
 
 
-@test("q3", 1, hidden=True, hint="the first velocity is the gradient itself, whatever the dampening")
+@test(
+    "q3", 1, hidden=True, hint="the first velocity is the gradient itself, whatever the dampening"
+)
 def dampening(s):
     w, gs = sgd_problem(24, (4,))
     args = (4, w, gs, [0.1] * 4, 0.7, 0.4)
@@ -689,7 +720,12 @@ def changing_rate(s):
     )
 
 
-@test("q3", 0.5, hidden=True, hint="v *= … changes the array that was passed: write v = momentum * v + …")
+@test(
+    "q3",
+    0.5,
+    hidden=True,
+    hint="v *= … changes the array that was passed: write v = momentum * v + …",
+)
 def velocity_is_not_changed(s):
     r = rng(26)
     w, g, v = r.normal(size=3), r.normal(size=3), r.normal(size=3)
@@ -764,42 +800,43 @@ def sgd_step(w, g, v, lr, momentum=0.0, dampening=0.0, weight_decay=0.0, nestero
 # %% [markdown] tags=["q4", "outcome-2"]
 # ## Question 4 · AdaGrad, RMSProp, AdaDelta
 #
-# Write `adaptive_step(name, w, g, s, u, lr)`, one step of `"adagrad"`, `"rmsprop"` or `"adadelta"`; all arrays
-# have one shape, and `s` and `u` are zeros before the first step. Return `(w, s, u)`; only AdaDelta uses `u`, the
-# others return it as it came. The constants are torch's defaults:
+# Write `adaptive_step(name, w, g, s, d, lr)`, one step of `"adagrad"`, `"rmsprop"` or `"adadelta"`; all
+# arrays have one shape, and `s` and `d` are zeros before the first step. Return `(w, s, d)`; only
+# AdaDelta uses `d`, the others return it as it came. The constants are torch's defaults:
 #
 # | name | | |
 # |---|---|---|
-# | `"adagrad"` | $\mathbf s \leftarrow \mathbf s + \mathbf g^2$ | $\mathbf w \leftarrow \mathbf w - \eta\,\mathbf g/(\sqrt{\mathbf s}+10^{-10})$ |
-# | `"rmsprop"` | $\mathbf s \leftarrow 0.99\,\mathbf s + 0.01\,\mathbf g^2$ | $\mathbf w \leftarrow \mathbf w - \eta\,\mathbf g/(\sqrt{\mathbf s}+10^{-8})$ |
-# | `"adadelta"` | $\mathbf s \leftarrow 0.9\,\mathbf s + 0.1\,\mathbf g^2$ | $\boldsymbol\delta = \dfrac{\sqrt{\mathbf u+10^{-6}}}{\sqrt{\mathbf s+10^{-6}}}\,\mathbf g$, $\quad\mathbf w \leftarrow \mathbf w - \eta\,\boldsymbol\delta$, $\quad\mathbf u \leftarrow 0.9\,\mathbf u + 0.1\,\boldsymbol\delta^2$ |
+# | `"adagrad"` | $s \leftarrow s + g^2$ | $w \leftarrow w - \alpha\,g/(\sqrt{s}+10^{-10})$ |
+# | `"rmsprop"` | $s \leftarrow 0.99\,s + 0.01\,g^2$ | $w \leftarrow w - \alpha\,g/(\sqrt{s}+10^{-8})$ |
+# | `"adadelta"` | $s \leftarrow 0.9\,s + 0.1\,g^2$ | $\Delta = \dfrac{\sqrt{d+10^{-6}}}{\sqrt{s+10^{-6}}}\,g$, $\quad w \leftarrow w - \alpha\,\Delta$, $\quad d \leftarrow 0.9\,d + 0.1\,\Delta^2$ |
 
 
 # %% tags=["answer", "q4"]
-def adaptive_step(name, w, g, s, u, lr):
-    """Return (w, s, u) after one step of "adagrad", "rmsprop" or "adadelta"."""
+def adaptive_step(name, w, g, s, d, lr):
+    """Return (w, s, d) after one step of "adagrad", "rmsprop" or "adadelta"."""
     # BEGIN SOLUTION
     if name == "adagrad":
         s = s + g**2
-        return w - lr * g / (np.sqrt(s) + 1e-10), s, u
+        return w - lr * g / (np.sqrt(s) + 1e-10), s, d
     if name == "rmsprop":
         s = 0.99 * s + 0.01 * g**2
-        return w - lr * g / (np.sqrt(s) + 1e-8), s, u
+        return w - lr * g / (np.sqrt(s) + 1e-8), s, d
     if name == "adadelta":
         s = 0.9 * s + 0.1 * g**2
-        delta = np.sqrt(u + 1e-6) / np.sqrt(s + 1e-6) * g
-        return w - lr * delta, s, 0.9 * u + 0.1 * delta**2
+        delta = np.sqrt(d + 1e-6) / np.sqrt(s + 1e-6) * g
+        return w - lr * delta, s, 0.9 * d + 0.1 * delta**2
     raise ValueError(f"unknown method {name!r}")
     # END SOLUTION
 
 
 # %% [markdown] tags=["reasoning", "q4"]
-# **Why.** All three divide each entry by the size of its own past gradients, so that flat directions move as far as
-# steep ones. AdaGrad's sum never forgets, and its steps shrink like $1/\sqrt t$; RMSProp's average forgets after about
-# $1/0.01 = 100$ steps. AdaDelta multiplies by the typical size of its own *earlier* steps, so that
-# a step has the unit of the weights; the step of this moment is not known before it is made, hence the old $\mathbf u$. Where
-# $\epsilon$ stands matters as soon as gradients are small: $\sqrt{\mathbf s+10^{-8}}$ is at least $10^{-4}$, ten thousand times
-# $10^{-8}$. Batch after batch, gradients of $10^{-6}$ would then move nothing.
+# **Why.** All three divide each entry by the size of its own past gradients, so that flat directions
+# move as far as steep ones. AdaGrad's sum never forgets, and its steps shrink like $1/\sqrt t$;
+# RMSProp's average forgets after about $1/0.01 = 100$ steps. AdaDelta multiplies by the typical size of
+# its own *earlier* steps, so that a step has the unit of the weights; the step of this moment is not
+# known before it is made, hence the old $d$. Where $\epsilon$ stands matters as soon as gradients are
+# small: $\sqrt{s+10^{-8}}$ is at least $10^{-4}$, ten thousand times $10^{-8}$. Batch after batch,
+# gradients of $10^{-6}$ would then move nothing.
 
 
 # %% tags=["test"]
@@ -825,7 +862,11 @@ def adaptive_reference(name, w, g, s, u, lr, variant=""):
     else:
         d = np.sqrt(u + 1e-6) / np.sqrt(s + 1e-6) * g
     new = 0.9 * u + 0.1 * (square if variant == "u of gradients" else d * d)
-    return w - lr * (np.sqrt(new + 1e-6) / np.sqrt(s + 1e-6) * g if variant == "new u" else d), s, new
+    return (
+        w - lr * (np.sqrt(new + 1e-6) / np.sqrt(s + 1e-6) * g if variant == "new u" else d),
+        s,
+        new,
+    )
 
 
 def adaptive_run(step, name, w, gradients, lr):
@@ -837,9 +878,9 @@ def adaptive_run(step, name, w, gradients, lr):
 
 def adaptive_got(s, name, w, gradients, lr):
     def step(name, w, g, a, u, lr):
-        with unchanged(w=w, g=g, s=a, u=u):
+        with unchanged(w=w, g=g, s=a, d=u):
             out = several(s.adaptive_step(name, w, g, a, u, lr), "adaptive_step", 3)
-        for value, label in zip(out, "wsu", strict=True):
+        for value, label in zip(out, "wsd", strict=True):
             same_shape(value, g, label)
         return out
 
@@ -881,15 +922,15 @@ def rmsprop(s):
     )
 
 
-@test("q4", 1, hint="δ uses the new s and the old u; then u takes in δ²")
+@test("q4", 1, hint="Δ uses the new s and the old d; then d takes in Δ²")
 def adadelta(s):
     w, gs = sgd_problem(33, (2, 2), steps=6)
     got = adaptive_got(s, "adadelta", w, gs, 1.0)
     assert not near(got, adaptive_wrong("adadelta", w, gs, 1.0, "new u"), rtol=1e-7), (
-        "AdaDelta: the step uses u as it was *before* this step"
+        "AdaDelta: the step uses d as it was *before* this step"
     )
     assert not near(got, adaptive_wrong("adadelta", w, gs, 1.0, "u of gradients"), rtol=1e-7), (
-        "AdaDelta: u averages the squares of the steps δ, not of the gradients"
+        "AdaDelta: d averages the squares of the steps Δ, not of the gradients"
     )
     assert not near(got, adaptive_wrong("adadelta", w, gs, 1.0, "outside"), rtol=1e-7), (
         "AdaDelta: here both ε stand under the root"
@@ -914,7 +955,9 @@ def small_gradients(s):
         )
 
 
-@test("q4", 0.5, hidden=True, hint="the first step of each from zeros; a gradient of 0 moves nothing")
+@test(
+    "q4", 0.5, hidden=True, hint="the first step of each from zeros; a gradient of 0 moves nothing"
+)
 def first_step_and_zero_gradient(s):
     w, g = np.array([2.0, -1.0, 0.5]), np.array([1e4, 0.0, -3.0])
     for name in ("adagrad", "rmsprop", "adadelta"):
@@ -926,90 +969,94 @@ def first_step_and_zero_gradient(s):
 
 # %% tags=["wrong", "q4"]
 # expect: RMSProp: ε stands outside the root
-def adaptive_step(name, w, g, s, u, lr):
+def adaptive_step(name, w, g, s, d, lr):
     if name == "adagrad":
         s = s + g**2
-        return w - lr * g / (np.sqrt(s) + 1e-10), s, u
+        return w - lr * g / (np.sqrt(s) + 1e-10), s, d
     if name == "rmsprop":
         s = 0.99 * s + 0.01 * g**2
-        return w - lr * g / np.sqrt(s + 1e-8), s, u
+        return w - lr * g / np.sqrt(s + 1e-8), s, d
     s = 0.9 * s + 0.1 * g**2
-    delta = np.sqrt(u + 1e-6) / np.sqrt(s + 1e-6) * g
-    return w - lr * delta, s, 0.9 * u + 0.1 * delta**2
+    delta = np.sqrt(d + 1e-6) / np.sqrt(s + 1e-6) * g
+    return w - lr * delta, s, 0.9 * d + 0.1 * delta**2
 
 
 # %% tags=["wrong", "q4"]
 # expect: the weights 0.99 and 0.01 are swapped
-def adaptive_step(name, w, g, s, u, lr):
+def adaptive_step(name, w, g, s, d, lr):
     if name == "adagrad":
         s = s + g**2
-        return w - lr * g / (np.sqrt(s) + 1e-10), s, u
+        return w - lr * g / (np.sqrt(s) + 1e-10), s, d
     if name == "rmsprop":
         s = 0.01 * s + 0.99 * g**2
-        return w - lr * g / (np.sqrt(s) + 1e-8), s, u
+        return w - lr * g / (np.sqrt(s) + 1e-8), s, d
     s = 0.9 * s + 0.1 * g**2
-    delta = np.sqrt(u + 1e-6) / np.sqrt(s + 1e-6) * g
-    return w - lr * delta, s, 0.9 * u + 0.1 * delta**2
+    delta = np.sqrt(d + 1e-6) / np.sqrt(s + 1e-6) * g
+    return w - lr * delta, s, 0.9 * d + 0.1 * delta**2
 
 
 # %% tags=["wrong", "q4"]
-# expect: the step uses u as it was *before* this step
-def adaptive_step(name, w, g, s, u, lr):
+# expect: the step uses d as it was *before* this step
+def adaptive_step(name, w, g, s, d, lr):
     if name == "adagrad":
         s = s + g**2
-        return w - lr * g / (np.sqrt(s) + 1e-10), s, u
+        return w - lr * g / (np.sqrt(s) + 1e-10), s, d
     if name == "rmsprop":
         s = 0.99 * s + 0.01 * g**2
-        return w - lr * g / (np.sqrt(s) + 1e-8), s, u
+        return w - lr * g / (np.sqrt(s) + 1e-8), s, d
     s = 0.9 * s + 0.1 * g**2
-    u = 0.9 * u + 0.1 * (np.sqrt(u + 1e-6) / np.sqrt(s + 1e-6) * g) ** 2
-    return w - lr * np.sqrt(u + 1e-6) / np.sqrt(s + 1e-6) * g, s, u
+    d = 0.9 * d + 0.1 * (np.sqrt(d + 1e-6) / np.sqrt(s + 1e-6) * g) ** 2
+    return w - lr * np.sqrt(d + 1e-6) / np.sqrt(s + 1e-6) * g, s, d
 
 
 # %% tags=["wrong", "q4"]
-# expect: u averages the squares of the steps
-def adaptive_step(name, w, g, s, u, lr):
+# expect: d averages the squares of the steps
+def adaptive_step(name, w, g, s, d, lr):
     if name == "adagrad":
         s = s + g**2
-        return w - lr * g / (np.sqrt(s) + 1e-10), s, u
+        return w - lr * g / (np.sqrt(s) + 1e-10), s, d
     if name == "rmsprop":
         s = 0.99 * s + 0.01 * g**2
-        return w - lr * g / (np.sqrt(s) + 1e-8), s, u
+        return w - lr * g / (np.sqrt(s) + 1e-8), s, d
     s = 0.9 * s + 0.1 * g**2
-    delta = np.sqrt(u + 1e-6) / np.sqrt(s + 1e-6) * g
-    return w - lr * delta, s, 0.9 * u + 0.1 * g**2
+    delta = np.sqrt(d + 1e-6) / np.sqrt(s + 1e-6) * g
+    return w - lr * delta, s, 0.9 * d + 0.1 * g**2
 
 
 # %% tags=["wrong", "q4"]
 # expect: divide by the *root* of the sum of squares
-def adaptive_step(name, w, g, s, u, lr):
+def adaptive_step(name, w, g, s, d, lr):
     if name == "adagrad":
         s = s + g**2
-        return w - lr * g / (s + 1e-10), s, u
+        return w - lr * g / (s + 1e-10), s, d
     if name == "rmsprop":
         s = 0.99 * s + 0.01 * g**2
-        return w - lr * g / (np.sqrt(s) + 1e-8), s, u
+        return w - lr * g / (np.sqrt(s) + 1e-8), s, d
     s = 0.9 * s + 0.1 * g**2
-    delta = np.sqrt(u + 1e-6) / np.sqrt(s + 1e-6) * g
-    return w - lr * delta, s, 0.9 * u + 0.1 * delta**2
+    delta = np.sqrt(d + 1e-6) / np.sqrt(s + 1e-6) * g
+    return w - lr * delta, s, 0.9 * d + 0.1 * delta**2
 
 
 # %% [markdown] tags=["q5", "outcome-2"]
 # ## Question 5 · Adam and AdamW
 #
-# Write `adam_step(parameters, gradients, states, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0,
-# decoupled=False)`, one step for a whole list of arrays:
+# Write
+# `adam_step(parameters, gradients, states, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled=False)`,
+# one step for a whole list of arrays:
 #
-# - `gradients[i]` has the shape of `parameters[i]`, or is `None` where the parameter took no part in this
-#   step: then the parameter and its state stay as they are;
-# - `states[i]` is the tuple `(t, m, v)` of parameter `i`: its *own* number of steps so far, and the two averages;
-#   `None` before its first step, when $t = 0$, $\mathbf m = \mathbf v = 0$;
-# - with $\lambda$ = `weight_decay`: where `decoupled` is false (Adam), $\mathbf g \leftarrow \mathbf g + \lambda\mathbf w$ comes first; where it is true
-#   (AdamW), $\mathbf w \leftarrow \mathbf w - \eta\lambda\mathbf w$ does, and the gradient stays as it is;
-# - then $t \leftarrow t+1$, $\quad\mathbf m \leftarrow \beta_1\mathbf m + (1-\beta_1)\,\mathbf g$, $\quad\mathbf v \leftarrow \beta_2\mathbf v + (1-\beta_2)\,\mathbf g^2$,
-#   $\quad\hat{\mathbf m} = \dfrac{\mathbf m}{1-\beta_1^t}$, $\quad\hat{\mathbf v} = \dfrac{\mathbf v}{1-\beta_2^t}$, $\quad\mathbf w \leftarrow \mathbf w - \eta\,\dfrac{\hat{\mathbf m}}{\sqrt{\hat{\mathbf v}}+\epsilon}$.
+# - `gradients[i]` has the shape of `parameters[i]`, or is `None` where the parameter took no part in
+#   this step: then the parameter and its state stay as they are;
+# - `states[i]` is the tuple `(t, m, s)` of parameter `i`: its *own* number of steps so far, and the two
+#   averages; `None` before its first step, when $t = 0$, $m = s = 0$;
+# - with $\lambda$ = `weight_decay`: where `decoupled` is false (Adam), $g \leftarrow g + \lambda w$
+#   comes first; where it is true (AdamW), $w \leftarrow w - \alpha\lambda w$ does, and the gradient
+#   stays as it is;
+# - then $t \leftarrow t+1$, $\quad m \leftarrow \beta_1m + (1-\beta_1)\,g$,
+#   $\quad s \leftarrow \beta_2s + (1-\beta_2)\,g^2$, $\quad\hat{m} = \dfrac{m}{1-\beta_1^t}$,
+#   $\quad\hat{s} = \dfrac{s}{1-\beta_2^t}$,
+#   $\quad w \leftarrow w - \alpha\,\dfrac{\hat{m}}{\sqrt{\hat{s}}+\epsilon}$.
 #
-# Return `(parameters, states)`, two new lists; the states hold $\mathbf m$ and $\mathbf v$ without the correction.
+# Return `(parameters, states)`, two new lists; the states hold $m$ and $s$ without the correction.
 
 
 # %% tags=["answer", "q5"]
@@ -1029,14 +1076,14 @@ def adam_step(
     beta1, beta2 = betas
     for w, g, state in zip(parameters, gradients, states, strict=True):
         if g is not None:
-            t, m, v = (0, 0.0, 0.0) if state is None else state
+            t, m, s = (0, 0.0, 0.0) if state is None else state
             if decoupled:
                 w = w - lr * weight_decay * w
             else:
                 g = g + weight_decay * w
-            t, m, v = t + 1, beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2
-            m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
-            w, state = w - lr * m_hat / (np.sqrt(v_hat) + eps), (t, m, v)
+            t, m, s = t + 1, beta1 * m + (1 - beta1) * g, beta2 * s + (1 - beta2) * g**2
+            m_hat, s_hat = m / (1 - beta1**t), s / (1 - beta2**t)
+            w, state = w - lr * m_hat / (np.sqrt(s_hat) + eps), (t, m, s)
         new_parameters.append(w)
         new_states.append(state)
     # END SOLUTION
@@ -1045,15 +1092,18 @@ def adam_step(
 
 # %% [markdown] tags=["reasoning", "q5"]
 # **Why.** An average that starts at 0 holds only the share $1-\beta^t$ of a full one: its weights
-# $(1-\beta)\beta^k$, $k = 0,\dots,t-1$, sum to $1-\beta^t$. Divided by it, the first step is $\eta\,g/(|g|+\epsilon)$, of length $\eta$ in
-# each entry. Without the correction it would be $(1-\beta_1)/\sqrt{1-\beta_2} = 0.1/\sqrt{0.001} \approx 3.2$ times that.
-# A parameter that joins later (a frozen layer, a rare word's embedding) is at *its* first step then, so each
-# one counts for itself. Decay inside the gradient is divided by $\sqrt{\hat v}$ like all the rest, so weights with
-# large gradients hardly decay; AdamW takes it out of the quotient, and all weights shrink at one rate.
+# $(1-\beta)\beta^k$, $k = 0,\dots,t-1$, sum to $1-\beta^t$. Divided by it, the first step is
+# $\alpha\,g/(|g|+\epsilon)$, of length $\alpha$ in each entry. Without the correction it would be
+# $(1-\beta_1)/\sqrt{1-\beta_2} = 0.1/\sqrt{0.001} \approx 3.2$ times that. A parameter that joins later
+# (a frozen layer, a rare word's embedding) is at *its* first step then, so each one counts for itself.
+# Decay inside the gradient is divided by $\sqrt{\hat s}$ like all the rest, so weights with large
+# gradients hardly decay; AdamW takes it out of the quotient, and all weights shrink at one rate.
 
 
 # %% tags=["test"]
-def adam_reference(w, gradients, lr, betas=(0.9, 0.999), eps=1e-8, decay=0.0, mode="adam", variant=""):
+def adam_reference(
+    w, gradients, lr, betas=(0.9, 0.999), eps=1e-8, decay=0.0, mode="adam", variant=""
+):
     b1, b2 = betas
     t, m, v = 0, 0.0, 0.0
     for g in gradients:
@@ -1087,8 +1137,8 @@ def adam_run(s, parameters, steps, lr, **settings):
         arrays |= {f"gradients[{i}]": g for i, g in enumerate(gradients) if g is not None}
         for i, state in enumerate(states):
             if state is not None:
-                assert len(state) == 3, f"a state is a tuple (t, m, v), got {len(state)} entries"
-                for part, label in zip(state[1:], "mv", strict=True):
+                assert len(state) == 3, f"a state is a tuple (t, m, s), got {len(state)} entries"
+                for part, label in zip(state[1:], "ms", strict=True):
                     same_shape(part, parameters[i], f"{label} of states[{i}]")
                     arrays[f"{label} of states[{i}]"] = part
         with unchanged(**arrays):
@@ -1103,14 +1153,14 @@ def adam_run(s, parameters, steps, lr, **settings):
 
 
 MISTAKES = {
-    "no correction": "the bias corrections are missing: m and v start at 0 and must be divided by 1 - βᵗ",
-    "only m": "the bias correction of v is missing: 1 - β₂ᵗ",
+    "no correction": "the bias corrections are missing: m and s start at 0 and must be divided by 1 - βᵗ",
+    "only m": "the bias correction of s is missing: 1 - β₂ᵗ",
     "only v": "the bias correction of m is missing: 1 - β₁ᵗ",
     "late": "the step counter is one too high: in a parameter's first step t is 1",
     "early": "the step counter is one too low: in a parameter's first step t is 1, in the second 2",
     "multiplied": "the correction is 1 - β to the power t, not β times t",
     "inside": "ε stands outside the root",
-    "no root": "divide by the *root* of v",
+    "no root": "divide by the *root* of s",
 }
 
 
@@ -1120,10 +1170,12 @@ def adam_verdict(got, w, gradients, lr, what, names=MISTAKES, **settings):
             wrong = adam_reference(w, gradients, lr, variant=variant, **settings)
             assert not near(got, wrong, rtol=1e-8), MISTAKES[variant]
     expected = adam_reference(w, gradients, lr, **settings)
-    assert near(got, expected, rtol=1e-8), f"{what}: got {got.ravel()[:3]}, expected {expected.ravel()[:3]}"
+    assert near(got, expected, rtol=1e-8), (
+        f"{what}: got {got.ravel()[:3]}, expected {expected.ravel()[:3]}"
+    )
 
 
-@test("q5", 1.5, hint="t = 1 in the first step; m / (1 - β₁ᵗ), v / (1 - β₂ᵗ)")
+@test("q5", 1.5, hint="t = 1 in the first step; m / (1 - β₁ᵗ), s / (1 - β₂ᵗ)")
 def four_steps(s):
     w, gs = sgd_problem(41, (3, 2))
     (got,), (state,) = adam_run(s, [w], [[g] for g in gs], 0.05)
@@ -1132,7 +1184,11 @@ def four_steps(s):
     assert state[0] == 4, f"after four steps t is 4, got {state[0]}"
 
 
-@test("q5", 1, hint="decoupled: shrink w by lr * weight_decay beside the step, leave the gradient alone")
+@test(
+    "q5",
+    1,
+    hint="decoupled: shrink w by lr * weight_decay beside the step, leave the gradient alone",
+)
 def adamw(s):
     w, gs = sgd_problem(42, (4,))
     steps = [[g] for g in gs]
@@ -1145,9 +1201,9 @@ def adamw(s):
     assert not near(got, adam_reference(*args, decay=0.4)), (
         "decoupled=True still adds the decay to the gradient, where Adam rescales it"
     )
-    assert not near(got, adam_reference(*args, decay=0.4, mode="adamw", variant="decay without rate")), (
-        "AdamW: the decay is lr * weight_decay * w; the learning rate is missing"
-    )
+    assert not near(
+        got, adam_reference(*args, decay=0.4, mode="adamw", variant="decay without rate")
+    ), "AdamW: the decay is lr * weight_decay * w; the learning rate is missing"
     assert near(got, adam_reference(*args, decay=0.4, mode="adamw")), "AdamW: four steps are wrong"
 
 
@@ -1162,12 +1218,16 @@ def a_counter_for_each_parameter(s):
     assert first[1][1] is None, "a parameter that has not made a step has the state None"
     (got_a, got_b), states = adam_run(s, [a, b], steps, 0.1)
     late = adam_reference(b, [None, *gb[:3]], 0.1, variant="shared counter")
-    assert not near(got_b, late), "each parameter counts its own steps: one that joins later starts at t = 1"
-    assert near(got_a, adam_reference(a, ga[:3], 0.1)), "a skipped step must leave the state as it is"
+    assert not near(got_b, late), (
+        "each parameter counts its own steps: one that joins later starts at t = 1"
+    )
+    assert near(got_a, adam_reference(a, ga[:3], 0.1)), (
+        "a skipped step must leave the state as it is"
+    )
     assert near(got_b, adam_reference(b, gb[:3], 0.1)), "the parameter that joined later is wrong"
 
 
-@test("q5", 1, hidden=True, hint="√v̂ + ε is not √(v̂ + ε): try gradients of 1e-6")
+@test("q5", 1, hidden=True, hint="√ŝ + ε is not √(ŝ + ε): try gradients of 1e-6")
 def tiny_gradients(s):
     w, gs = sgd_problem(45, (1, 4))
     gs = [1e-6 * g for g in gs]
@@ -1191,9 +1251,16 @@ def other_settings(s):
 
 
 # %% tags=["wrong", "q5"]
-# expect: the bias correction of v is missing
+# expect: the bias correction of s is missing
 def adam_step(
-    parameters, gradients, states, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled=False
+    parameters,
+    gradients,
+    states,
+    lr,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+    decoupled=False,
 ):
     new_parameters, new_states = [], []
     for w, g, state in zip(parameters, gradients, states, strict=True):
@@ -1212,7 +1279,14 @@ def adam_step(
 # %% tags=["wrong", "q5"]
 # expect: ε stands outside the root
 def adam_step(
-    parameters, gradients, states, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled=False
+    parameters,
+    gradients,
+    states,
+    lr,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+    decoupled=False,
 ):
     new_parameters, new_states = [], []
     for w, g, state in zip(parameters, gradients, states, strict=True):
@@ -1231,7 +1305,14 @@ def adam_step(
 # %% tags=["wrong", "q5"]
 # expect: decoupled=True still adds the decay to the gradient
 def adam_step(
-    parameters, gradients, states, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled=False
+    parameters,
+    gradients,
+    states,
+    lr,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+    decoupled=False,
 ):
     new_parameters, new_states = [], []
     for w, g, state in zip(parameters, gradients, states, strict=True):
@@ -1249,7 +1330,14 @@ def adam_step(
 # %% tags=["wrong", "q5"]
 # expect: each parameter counts its own steps
 def adam_step(
-    parameters, gradients, states, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled=False
+    parameters,
+    gradients,
+    states,
+    lr,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+    decoupled=False,
 ):
     step = 1 + max((state[0] for state in states if state is not None), default=0)
     new_parameters, new_states = [], []
@@ -1269,7 +1357,14 @@ def adam_step(
 # %% tags=["wrong", "q5"]
 # expect: the step counter is one too high
 def adam_step(
-    parameters, gradients, states, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled=False
+    parameters,
+    gradients,
+    states,
+    lr,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+    decoupled=False,
 ):
     new_parameters, new_states = [], []
     for w, g, state in zip(parameters, gradients, states, strict=True):
@@ -1288,7 +1383,14 @@ def adam_step(
 # %% tags=["wrong", "q5"]
 # expect: the learning rate is missing
 def adam_step(
-    parameters, gradients, states, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled=False
+    parameters,
+    gradients,
+    states,
+    lr,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+    decoupled=False,
 ):
     new_parameters, new_states = [], []
     for w, g, state in zip(parameters, gradients, states, strict=True):
@@ -1309,15 +1411,19 @@ def adam_step(
 #
 # Steps (or epochs) $t$ count from 0, and step $t$ is made with the rate of step $t$. Write
 #
-# - `inverse_time(t, lr, decay)`: $\dfrac{\eta_0}{1 + d\,t}$, with $\eta_0$ = `lr` and $d$ = `decay`;
-# - `staircase(t, lr, factor, every)`: starts at `lr` and is multiplied by `factor` at once after each `every` steps;
-# - `triangle(t, low, high, half_period)`: rises in a straight line from `low` at $t = 0$ to `high` at `half_period`,
-#   falls in a straight line back to `low` at 2 `half_period`, and so on for ever;
-# - `warmup_cosine(t, lr, warmup, total)`: for $t <$ `warmup` it rises in equal steps, $\eta_0\,(t+1)/\text{warmup}$; from
-#   there it is half a cosine, $\eta_0\,\tfrac12\left(1+\cos\dfrac{\pi\,(t-\text{warmup})}{\text{total}-\text{warmup}}\right)$, down to 0 at
-#   $t$ = `total`, and 0 ever after; `warmup` may be 0, and is less than `total`;
-# - `solve(name, lr, lr_end, steps)`: the constant with which a schedule starts at `lr` and has the rate `lr_end`
-#   at $t$ = `steps`: for `"inverse_time"` the $d$ above, for `"exponential"` the $\gamma$ of $\eta_0\,\gamma^t$.
+# - `inverse_time(t, lr, decay)`: $\dfrac{\alpha_0}{1 + d\,t}$, with $\alpha_0$ = `lr` and $d$ =
+#   `decay`;
+# - `staircase(t, lr, factor, every)`: starts at `lr` and is multiplied by `factor` at once after each
+#   `every` steps;
+# - `triangle(t, low, high, half_period)`: rises in a straight line from `low` at $t = 0$ to `high` at
+#   `half_period`, falls in a straight line back to `low` at 2 `half_period`, and so on for ever;
+# - `warmup_cosine(t, lr, warmup, total)`: for $t <$ `warmup` it rises in equal steps,
+#   $\alpha_0\,(t+1)/\text{warmup}$; from there it is half a cosine,
+#   $\alpha_0\,\tfrac12\left(1+\cos\dfrac{\pi\,(t-\text{warmup})}{\text{total}-\text{warmup}}\right)$,
+#   down to 0 at $t$ = `total`, and 0 ever after; `warmup` may be 0, and is less than `total`;
+# - `solve(name, lr, lr_end, steps)`: the constant with which a schedule starts at `lr` and has the rate
+#   `lr_end` at $t$ = `steps`: for `"inverse_time"` the $d$ above, for `"exponential"` the $\gamma$ of
+#   $\alpha_0\,\gamma^t$.
 
 
 # %% tags=["answer", "q6"]
@@ -1366,11 +1472,12 @@ def solve(name, lr, lr_end, steps):
 
 
 # %% [markdown] tags=["reasoning", "q6"]
-# **Why.** From $\eta_0 = 0.2$ with $d = 1$ the first formula gives 0.2, 0.1, 0.067, 0.05, 0.04: for the second step $0.2/3 = 0.067$,
-# where a table that is often copied has 0.67. The warm-up counts $t + 1$, since a step with rate 0 is a step wasted, and
-# the cosine counts from the end of the warm-up, so that it starts at the full rate. After `total` the cosine itself would rise
-# again. Solving: $\eta_0/(1+dT) = \eta_T$ gives $d = (\eta_0/\eta_T - 1)/T$, and $\eta_0\gamma^T = \eta_T$ gives
-# $\gamma = (\eta_T/\eta_0)^{1/T}$.
+# **Why.** From $\alpha_0 = 0.2$ with $d = 1$ the first formula gives 0.2, 0.1, 0.067, 0.05, 0.04: for
+# the second step $0.2/3 = 0.067$, where a table that is often copied has 0.67. The warm-up counts
+# $t + 1$, since a step with rate 0 is a step wasted, and the cosine counts from the end of the warm-up,
+# so that it starts at the full rate. After `total` the cosine itself would rise again. Solving:
+# $\alpha_0/(1+dT) = \alpha_T$ gives $d = (\alpha_0/\alpha_T - 1)/T$, and $\alpha_0\gamma^T = \alpha_T$
+# gives $\gamma = (\alpha_T/\alpha_0)^{1/T}$.
 
 
 # %% tags=["test"]
@@ -1398,15 +1505,21 @@ def warm_up_and_cosine(s):
     assert not near(got[:4], [lr * t / 4 for t in range(4)]), (
         "the warm-up starts with a rate of 0, a step wasted: it is (t + 1) / warmup"
     )
-    assert near(got[:4], [lr * (t + 1) / 4 for t in range(4)]), f"warm-up: got {np.round(got[:4], 3)}"
+    assert near(got[:4], [lr * (t + 1) / 4 for t in range(4)]), (
+        f"warm-up: got {np.round(got[:4], 3)}"
+    )
     early = [lr / 2 * (1 + math.cos(math.pi * t / total)) for t in range(4, 15)]
     assert not near(got[4:15], early), (
         "the cosine counts from the start of training: count from the end of the warm-up, else the rate jumps there"
     )
     late = [lr / 2 * (1 + math.cos(math.pi * (t - 4) / total)) for t in range(4, 15)]
-    assert not near(got[4:15], late), "the cosine must reach 0 at `total`: its length is total - warmup"
+    assert not near(got[4:15], late), (
+        "the cosine must reach 0 at `total`: its length is total - warmup"
+    )
     right = [lr / 2 * (1 + math.cos(math.pi * (t - 4) / 11)) for t in range(4, 16)]
-    assert near(got[4:], right), f"cosine: got {np.round(got[4:], 3)}, expected {np.round(right, 3)}"
+    assert near(got[4:], right), (
+        f"cosine: got {np.round(got[4:], 3)}, expected {np.round(right, 3)}"
+    )
 
 
 @test("q6", 1, hint="t modulo 2 * half_period says where in the cycle t is")
@@ -1415,20 +1528,28 @@ def up_and_down(s):
     expected = [0.1, 0.3, 0.5, 0.7, 0.5, 0.3] * 2 + [0.1]
     saw = [0.1 + 0.6 * (t % 3) / 3 for t in range(13)]
     assert not near(got, saw), "triangle: that is a saw; it must come down in a line as it went up"
-    assert near(got, expected), f"triangle: got {np.round(got, 3)}, expected {np.round(expected, 3)}"
+    assert near(got, expected), (
+        f"triangle: got {np.round(got, 3)}, expected {np.round(expected, 3)}"
+    )
 
 
 @test("q6", 1, hint="put t = steps into the formula, and solve for the constant")
 def constants(s):
     d = float(given(s.solve("inverse_time", 0.9, 0.02, 30), "solve"))
-    assert near(d, (45 - 1) / 30), f"inverse_time: 0.9 / (1 + 30 d) = 0.02 for d = 1.46667, got {d:.5f}"
+    assert near(d, (45 - 1) / 30), (
+        f"inverse_time: 0.9 / (1 + 30 d) = 0.02 for d = 1.46667, got {d:.5f}"
+    )
     gamma = float(s.solve("exponential", 0.9, 0.02, 30))
-    assert near(gamma, (0.02 / 0.9) ** (1 / 30)), f"exponential: 0.9 γ³⁰ = 0.02, got γ = {gamma:.5f}"
+    assert near(gamma, (0.02 / 0.9) ** (1 / 30)), (
+        f"exponential: 0.9 γ³⁰ = 0.02, got γ = {gamma:.5f}"
+    )
 
 
 @test("q6", 1, hidden=True, hint="no warm-up at all; steps after `total`; many periods")
 def schedule_edges(s):
-    assert near(float(s.warmup_cosine(0, 0.5, 0, 7)), 0.5), "without a warm-up step 0 has the full rate"
+    assert near(float(s.warmup_cosine(0, 0.5, 0, 7)), 0.5), (
+        "without a warm-up step 0 has the full rate"
+    )
     assert near(float(s.warmup_cosine(3, 0.5, 0, 6)), 0.25), "half way down"
     after = [float(s.warmup_cosine(t, 0.5, 2, 9)) for t in (9, 10, 13, 1000)]
     assert near(after, [0.0] * 4), f"after `total` the rate is 0; got {np.round(after, 3)}"
@@ -1561,16 +1682,17 @@ def solve(name, lr, lr_end, steps):
 # %% [markdown] tags=["q7", "outcome-3"]
 # ## Question 7 · Clip by the global norm
 #
-# Write `clip_gradients(gradients, max_norm)` for a list of arrays of any shapes, float32 or float64. Their *global norm*
-# is the Euclidean norm of all entries of all arrays, taken as one long vector. Where it exceeds `max_norm`, multiply
-# all arrays by the same factor, so that the global norm becomes `max_norm`; else change nothing. Work *in place*:
-# the caller's arrays change, and keep their dtype. Return the norm from before, as a number.
+# Write `clip_gradients(gradients, max_norm)` for a list of arrays of any shapes, float32 or float64.
+# Their *global norm* is the Euclidean norm of all entries of all arrays, taken as one long vector.
+# Where it exceeds `max_norm`, multiply all arrays by the same factor, so that the global norm becomes
+# `max_norm`; else change nothing. Work *in place*: the caller's arrays change, and keep their dtype.
+# Return the norm from before, as a number.
 #
-# - Entries may be as large as $10^{200}$, whose squares overflow; the norm must still be right (to eight digits for
-#   float64, five for float32).
+# - Entries may be as large as $10^{200}$, whose squares overflow; the norm must still be right (to
+#   eight digits for float64, five for float32).
 # - Where an entry is NaN or infinite, raise `ValueError` and change nothing.
-# - The list may be empty, an array may have no entries, or be a view of another array (transposed, every
-#   second entry); the norm of no entries is 0.
+# - The list may be empty, an array may have no entries, or be a view of another array (transposed,
+#   every second entry); the norm of no entries is 0.
 
 
 # %% tags=["answer", "q7"]
@@ -1592,10 +1714,11 @@ def clip_gradients(gradients, max_norm):
 
 
 # %% [markdown] tags=["reasoning", "q7"]
-# **Why.** One factor for all arrays keeps the direction of the step; clipping each array for itself turns it. Dividing
-# by the largest entry before squaring keeps every square at most 1, and the factor is taken out again at the end.
-# `g *= factor` changes the array that the caller holds; `g = g * factor` makes a new one and gives the *name* `g` to it.
-# A NaN compares false with everything: without the test `norm > max_norm` is false, and the NaN walks into the weights.
+# **Why.** One factor for all arrays keeps the direction of the step; clipping each array for itself
+# turns it. Dividing by the largest entry before squaring keeps every square at most 1, and the factor
+# is taken out again at the end. `g *= factor` changes the array that the caller holds; `g = g * factor`
+# makes a new one and gives the *name* `g` to it. A NaN compares false with everything: without the test
+# `norm > max_norm` is false, and the NaN walks into the weights.
 
 
 # %% tags=["test"]
@@ -1662,7 +1785,9 @@ def rescues_a_run(s):
         g = 4 * w**3
         norms.append(float(s.clip_gradients([g], 1.0)))
         w = w - lr * g
-        assert np.all(np.abs(w) < 10), "the run still explodes: is the gradient that was passed clipped?"
+        assert np.all(np.abs(w) < 10), (
+            "the run still explodes: is the gradient that was passed clipped?"
+        )
     assert norms[0] > 100, f"the first norm is {4 * math.hypot(27, 8):.1f}, you returned {norms[0]}"
     assert np.linalg.norm(w) < 0.6, f"60 clipped steps end at {w}"
 
@@ -1675,7 +1800,9 @@ def huge_entries(s):
         with np.errstate(all="ignore"):
             returned = float(s.clip_gradients(mine, 2.0))
         assert math.isfinite(returned), f"entries of {scale:g}: their squares overflow"
-        assert near(returned, norm, rtol=digits), f"entries of {scale:g}: the norm is {norm}, got {returned}"
+        assert near(returned, norm, rtol=digits), (
+            f"entries of {scale:g}: the norm is {norm}, got {returned}"
+        )
         assert near(global_norm(mine), 2.0, rtol=1e-5), (
             f"entries of {scale:g}: after clipping the norm is {global_norm(mine)}, not 2"
         )
@@ -1711,7 +1838,7 @@ def odd_lists(s):
 # expect: you clipped each array by its own norm
 def clip_gradients(gradients, max_norm):
     norms = [np.sqrt(np.sum(g**2)) for g in gradients]
-    for g, norm in zip(gradients, norms):
+    for g, norm in zip(gradients, norms, strict=True):
         if norm > max_norm:
             g *= max_norm / norm
     return np.sqrt(sum(norm**2 for norm in norms))
@@ -1782,19 +1909,24 @@ def clip_gradients(gradients, max_norm):
 # %% [markdown] tags=["q8", "outcome-4"]
 # ## Question 8 · Variance through the layers (derivation)
 #
-# A network of ReLU layers without biases: $\mathbf a_l = \mathbf W_l\mathbf h_{l-1}$, $\mathbf h_l = \max(0, \mathbf a_l)$ for $l = 1,\dots,L$, with the input
-# $\mathbf h_0$. $\mathbf W_l$ has shape $(n_l, n_{l-1})$; its entries are independent, symmetric about 0, with standard deviation $s_l$.
-# In the backward pass $\boldsymbol\delta_l = \partial\mathcal L/\partial\mathbf a_l$ = $(\mathbf W_{l+1}^\top\boldsymbol\delta_{l+1})\odot\mathbb 1[\mathbf a_l > 0]$; count a unit as on with
-# probability ½, independently of $\boldsymbol\delta_{l+1}$. Derive how the variance travels, then write
+# A network of ReLU layers without biases: $z_l = W_lh_{l-1}$, $h_l = \max(0, z_l)$ for $l = 1,\dots,L$,
+# with the input $h_0$. $W_l$ has shape $(n_l, n_{l-1})$; its entries are independent, symmetric about
+# 0, with standard deviation $s_l$. In the backward pass
+# $\mathrm dz_l = \partial J/\partial z_l = (W_{l+1}^\top\mathrm dz_{l+1})\odot\mathbb 1[z_l > 0]$;
+# count a unit as on with probability ½, independently of $\mathrm dz_{l+1}$. Derive how the variance
+# travels, then write
 #
-# - `forward_variances(widths, stds, q)`: the list of $\operatorname{Var} a_1,\dots,\operatorname{Var} a_L$ for one entry each, where `widths` is
-#   $[n_0,\dots,n_L]$, `stds` $[s_1,\dots,s_L]$, and `q` the mean square $\mathbb E h^2$ of the entries of $\mathbf h_0$;
-# - `backward_variances(widths, stds, q)`: the list of the mean squares of the entries of $\boldsymbol\delta_1,\dots,\boldsymbol\delta_L$, where that of
-#   $\boldsymbol\delta_L$ is `q`;
-# - `fans(shape)`: `(fan_in, fan_out)` of a weight: for a linear layer its shape is `(out, in)`; for a convolution `(out, in, …)`,
-#   and each further axis (the kernel's height, width) multiplies both;
-# - `initial_weight(shape, kind, rng)`, drawn with the generator `rng`: `"he_normal"` is normal with variance
-#   $2/\text{fan\_in}$, `"xavier_uniform"` is uniform about 0 with variance $2/(\text{fan\_in}+\text{fan\_out})$.
+# - `forward_variances(widths, stds, q)`: the list of
+#   $\operatorname{Var} z_1,\dots,\operatorname{Var} z_L$ for one entry each, where `widths` is
+#   $[n_0,\dots,n_L]$, `stds` $[s_1,\dots,s_L]$, and `q` the mean square $\mathbb E h^2$ of the entries
+#   of $h_0$;
+# - `backward_variances(widths, stds, q)`: the list of the mean squares of the entries of
+#   $\mathrm dz_1,\dots,\mathrm dz_L$, where that of $\mathrm dz_L$ is `q`;
+# - `fans(shape)`: `(fan_in, fan_out)` of a weight: for a linear layer its shape is `(out, in)`; for a
+#   convolution `(out, in, …)`, and each further axis (the kernel's height, width) multiplies both;
+# - `initial_weight(shape, kind, rng)`, drawn with the generator `rng`: `"he_normal"` is normal with
+#   variance $2/\text{fan\_in}$, `"xavier_uniform"` is uniform about 0 with variance
+#   $2/(\text{fan\_in}+\text{fan\_out})$.
 
 
 # %% tags=["answer", "q8"]
@@ -1841,12 +1973,15 @@ def initial_weight(shape, kind, rng):
 
 
 # %% [markdown] tags=["reasoning", "q8"]
-# **Why.** $a_l$ is a sum of $n_{l-1}$ uncorrelated terms of mean 0, each of variance $s_l^2\,\mathbb E h_{l-1}^2$ (the mean *square*
-# of $h$, which for ReLU outputs is not their variance). As $a_l$ is symmetric about 0, ReLU keeps half of its mean square:
-# $\mathbb E h_l^2 = \tfrac12\operatorname{Var} a_l$. So each layer multiplies by $\tfrac12 n_{l-1}s_l^2$, which is 1 for $s_l^2 = 2/n_{l-1}$: He's initialisation.
-# Backwards an entry of $\mathbf W^\top\boldsymbol\delta$ sums over the $n_{l+1}$ *outputs*, and half of the units pass it on:
-# $\tfrac12 n_{l+1}s_{l+1}^2$. Xavier's $2/(n_\text{in}+n_\text{out})$ is the compromise between $1/n_\text{in}$ and $1/n_\text{out}$, without the ½ of
-# ReLU: 50 ReLU layers of equal width with it shrink the variance by $2^{-50}$. A uniform distribution on $\pm b$ has variance $b^2/3$.
+# **Why.** $z_l$ is a sum of $n_{l-1}$ uncorrelated terms of mean 0, each of variance
+# $s_l^2\,\mathbb E h_{l-1}^2$ (the mean *square* of $h$, which for ReLU outputs is not their variance).
+# As $z_l$ is symmetric about 0, ReLU keeps half of its mean square:
+# $\mathbb E h_l^2 = \tfrac12\operatorname{Var} z_l$. So each layer multiplies by
+# $\tfrac12 n_{l-1}s_l^2$, which is 1 for $s_l^2 = 2/n_{l-1}$: He's initialisation. Backwards an entry
+# of $W^\top\mathrm dz$ sums over the $n_{l+1}$ *outputs*, and half of the units pass it on:
+# $\tfrac12 n_{l+1}s_{l+1}^2$. Xavier's $2/(n_\text{in}+n_\text{out})$ is the compromise between
+# $1/n_\text{in}$ and $1/n_\text{out}$, without the ½ of ReLU: 50 ReLU layers of equal width with it
+# shrink the variance by $2^{-50}$. A uniform distribution on $\pm b$ has variance $b^2/3$.
 
 
 # %% tags=["test"]
@@ -1868,7 +2003,7 @@ def through_backwards(widths, stds, q, keep=0.5, fan=1, shift=0):
     return out
 
 
-@test("q8", 1, hint="Var a = n_in · s² · E h², and ReLU halves the mean square")
+@test("q8", 1, hint="Var z = n_in · s² · E h², and ReLU halves the mean square")
 def forwards(s):
     got = np.array(given(s.forward_variances(WIDTHS, STDS, 1.7), "forward_variances"), dtype=float)
     assert got.shape == (4,), f"one variance for each of the 4 layers, got {got.shape}"
@@ -1876,18 +2011,22 @@ def forwards(s):
         "forward: the ½ of the ReLU is missing: half of the mean square is lost in each layer"
     )
     assert not near(got, through_forwards(WIDTHS, STDS, 1.7, fan=1)), (
-        "forward: an entry of a_l sums over the n_in inputs, not the n_out outputs"
+        "forward: an entry of z_l sums over the n_in inputs, not the n_out outputs"
     )
     assert not near(got, np.array(through_forwards(WIDTHS, STDS, 1.7)) / 2), (
-        "forward: these are the mean squares of h_l; the variances of a_l, before ReLU, are asked for"
+        "forward: these are the mean squares of h_l; the variances of z_l, before ReLU, are asked for"
     )
     expected = through_forwards(WIDTHS, STDS, 1.7)
     assert near(got, expected), f"forward: got {np.round(got, 4)}, expected {np.round(expected, 4)}"
 
 
-@test("q8", 1, hint="(Wᵀ δ) sums over the outputs of the layer above; half of the units pass it on")
+@test(
+    "q8", 1, hint="(Wᵀ dz) sums over the outputs of the layer above; half of the units pass it on"
+)
 def backwards(s):
-    got = np.array(given(s.backward_variances(WIDTHS, STDS, 0.4), "backward_variances"), dtype=float)
+    got = np.array(
+        given(s.backward_variances(WIDTHS, STDS, 0.4), "backward_variances"), dtype=float
+    )
     assert got.shape == (4,), f"one value for each of the 4 layers, got {got.shape}"
     expected = through_backwards(WIDTHS, STDS, 0.4)
     assert not near(got[::-1], expected), "backward: the list is in the wrong order: layer 1 first"
@@ -1896,12 +2035,14 @@ def backwards(s):
         "backward: units that are off pass nothing on: the ½ is missing"
     )
     assert not near(got, through_backwards(WIDTHS, STDS, 0.4, fan=0)), (
-        "backward: Wᵀ δ sums over the n_out outputs of W, not over its inputs"
+        "backward: Wᵀ dz sums over the n_out outputs of W, not over its inputs"
     )
     assert not near(got, through_backwards(WIDTHS, STDS, 0.4, shift=1)), (
-        "backward: from δ_(l+1) to δ_l the gradient goes through W_(l+1), with s_(l+1)"
+        "backward: from dz_(l+1) to dz_l the gradient goes through W_(l+1), with s_(l+1)"
     )
-    assert near(got, expected), f"backward: got {np.round(got, 4)}, expected {np.round(expected, 4)}"
+    assert near(got, expected), (
+        f"backward: got {np.round(got, 4)}, expected {np.round(expected, 4)}"
+    )
 
 
 def q_text(q):
@@ -1912,7 +2053,9 @@ def q_text(q):
 def fans_of_shapes(s):
     for shape, expected in (((5, 8), (8, 5)), ((6, 3, 5, 2), (30, 60)), ((4, 7, 3), (21, 12))):
         got = tuple(int(n) for n in several(s.fans(shape), "fans", 2))
-        assert got != expected[::-1], f"{shape}: fan_in and fan_out are swapped; axis 1 is the input"
+        assert got != expected[::-1], (
+            f"{shape}: fan_in and fan_out are swapped; axis 1 is the input"
+        )
         assert got != (shape[1], shape[0]) or len(shape) == 2, (
             f"{shape}: each output of a convolution sums over the kernel's area too"
         )
@@ -1925,7 +2068,9 @@ def drawn(s, shape, kind, seed):
     return weight
 
 
-@test("q8", 1, hint="scale is the standard deviation; a uniform distribution on ±b has variance b²/3")
+@test(
+    "q8", 1, hint="scale is the standard deviation; a uniform distribution on ±b has variance b²/3"
+)
 def drawn_weights(s):
     w = drawn(s, (150, 400), "he_normal", 1)
     ratio = np.var(w) / (2 / 400)
@@ -1941,7 +2086,9 @@ def drawn_weights(s):
     assert not 0.3 < ratio < 0.37, (
         "xavier_uniform: you took the standard deviation for the bound; it is smaller by √3"
     )
-    assert 0.97 < ratio < 1.03, f"xavier_uniform: the variance is {ratio:.3f} times 2 / (fan_in + fan_out)"
+    assert 0.97 < ratio < 1.03, (
+        f"xavier_uniform: the variance is {ratio:.3f} times 2 / (fan_in + fan_out)"
+    )
     assert np.abs(w).max() < 1.01 * math.sqrt(6 / 480), "xavier_uniform: not a uniform distribution"
     assert abs(w.mean()) < 2e-3, "xavier_uniform: the mean is not 0"
 
@@ -1971,13 +2118,20 @@ def measured_variances(s):
     )
 
 
-@test("q8", 1, hidden=True, hint="He's variance 2 / fan_in keeps the size of the signal, layer after layer")
+@test(
+    "q8",
+    1,
+    hidden=True,
+    hint="He's variance 2 / fan_in keeps the size of the signal, layer after layer",
+)
 def fifty_layers(s):
     h = rng(62).normal(size=(80, 20))
     for layer in range(50):
         h = np.maximum(0, drawn(s, (80, 80), "he_normal", 100 + layer) @ h)
     size = float(np.mean(h**2))
-    assert 1e-4 < size < 1e4, f"after 50 layers of ReLU the mean square has gone from 1 to {size:.2g}"
+    assert 1e-4 < size < 1e4, (
+        f"after 50 layers of ReLU the mean square has gone from 1 to {size:.2g}"
+    )
     predicted = np.array(s.forward_variances([64] * 51, [math.sqrt(2 / 64)] * 50, 1.0), dtype=float)
     assert near(predicted, [2.0] * 50), "equal widths, s² = 2/n: the variance is 2 in every layer"
     w = drawn(s, (64, 16, 3, 3), "he_normal", 3)
@@ -1989,7 +2143,7 @@ def fifty_layers(s):
 # expect: the ½ of the ReLU is missing
 def forward_variances(widths, stds, q):
     variances = []
-    for n, std in zip(widths[:-1], stds):
+    for n, std in zip(widths[:-1], stds, strict=True):
         q = n * std**2 * q
         variances.append(q)
     return variances
@@ -1997,7 +2151,7 @@ def forward_variances(widths, stds, q):
 
 def backward_variances(widths, stds, q):
     squares = [q]
-    for n, std in zip(widths[:1:-1], stds[:0:-1]):
+    for n, std in zip(widths[:1:-1], stds[:0:-1], strict=True):
         squares.insert(0, n * std**2 * squares[0])
     return squares
 
@@ -2015,10 +2169,10 @@ def initial_weight(shape, kind, rng):
 
 
 # %% tags=["wrong", "q8"]
-# expect: Wᵀ δ sums over the n_out outputs of W
+# expect: Wᵀ dz sums over the n_out outputs of W
 def forward_variances(widths, stds, q):
     variances = []
-    for n, std in zip(widths[:-1], stds):
+    for n, std in zip(widths[:-1], stds, strict=True):
         variances.append(n * std**2 * q)
         q = variances[-1] / 2
     return variances
@@ -2026,7 +2180,7 @@ def forward_variances(widths, stds, q):
 
 def backward_variances(widths, stds, q):
     squares = [q]
-    for n, std in zip(widths[-2:0:-1], stds[:0:-1]):
+    for n, std in zip(widths[-2:0:-1], stds[:0:-1], strict=True):
         squares.insert(0, n * std**2 * squares[0] / 2)
     return squares
 
@@ -2047,7 +2201,7 @@ def initial_weight(shape, kind, rng):
 # expect: each output of a convolution sums over the kernel's area too
 def forward_variances(widths, stds, q):
     variances = []
-    for n, std in zip(widths[:-1], stds):
+    for n, std in zip(widths[:-1], stds, strict=True):
         variances.append(n * std**2 * q)
         q = variances[-1] / 2
     return variances
@@ -2055,7 +2209,7 @@ def forward_variances(widths, stds, q):
 
 def backward_variances(widths, stds, q):
     squares = [q]
-    for n, std in zip(widths[:1:-1], stds[:0:-1]):
+    for n, std in zip(widths[:1:-1], stds[:0:-1], strict=True):
         squares.insert(0, n * std**2 * squares[0] / 2)
     return squares
 
@@ -2076,7 +2230,7 @@ def initial_weight(shape, kind, rng):
 # expect: you took the standard deviation for the bound
 def forward_variances(widths, stds, q):
     variances = []
-    for n, std in zip(widths[:-1], stds):
+    for n, std in zip(widths[:-1], stds, strict=True):
         variances.append(n * std**2 * q)
         q = variances[-1] / 2
     return variances
@@ -2084,7 +2238,7 @@ def forward_variances(widths, stds, q):
 
 def backward_variances(widths, stds, q):
     squares = [q]
-    for n, std in zip(widths[:1:-1], stds[:0:-1]):
+    for n, std in zip(widths[:1:-1], stds[:0:-1], strict=True):
         squares.insert(0, n * std**2 * squares[0] / 2)
     return squares
 
@@ -2105,7 +2259,7 @@ def initial_weight(shape, kind, rng):
 # expect: half of what ReLU needs
 def forward_variances(widths, stds, q):
     variances = []
-    for n, std in zip(widths[:-1], stds):
+    for n, std in zip(widths[:-1], stds, strict=True):
         variances.append(n * std**2 * q)
         q = variances[-1] / 2
     return variances
@@ -2113,7 +2267,7 @@ def forward_variances(widths, stds, q):
 
 def backward_variances(widths, stds, q):
     squares = [q]
-    for n, std in zip(widths[:1:-1], stds[:0:-1]):
+    for n, std in zip(widths[:1:-1], stds[:0:-1], strict=True):
         squares.insert(0, n * std**2 * squares[0] / 2)
     return squares
 
@@ -2133,14 +2287,17 @@ def initial_weight(shape, kind, rng):
 # %% [markdown] tags=["q9", "outcome-5"]
 # ## Question 9 · Batch normalisation: training and inference
 #
-# Write `batch_norm(x, gamma, beta, running_mean, running_var, training, momentum=0.1, eps=1e-5)`, as PyTorch has it, for `x`
-# of shape `(n, c)`, or `(n, c, h, w)`, where mean and variance of a channel run over samples and places; the four other
-# arrays have shape `(c,)`. Return `(y, running_mean, running_var)`, with $\mathbf y = \gamma\,\dfrac{\mathbf x - \boldsymbol\mu}{\sqrt{\boldsymbol\sigma^2+\epsilon}} + \beta$ in each channel.
+# Write `batch_norm(x, gamma, beta, running_mean, running_var, training, momentum=0.1, eps=1e-5)`, as
+# PyTorch has it, for `x` of shape `(n, c)`, or `(n, c, h, w)`, where mean and variance of a channel run
+# over samples and places; the four other arrays have shape `(c,)`. Return
+# `(y, running_mean, running_var)`, with $y = \gamma\,\dfrac{x - \mu}{\sqrt{\sigma^2+\epsilon}} + \beta$
+# in each channel.
 #
-# - In training, $\boldsymbol\mu$ and $\boldsymbol\sigma^2$ are mean and *biased* variance (divided by $m$) of this batch's $m$ values of the channel,
-#   and $\text{running} \leftarrow (1-\rho)\,\text{running} + \rho\,\text{batch}$ with $\rho$ = `momentum` for both running arrays; the running variance takes in
-#   the *unbiased* variance of the batch (divided by $m-1$). Where $m = 1$, raise `ValueError`.
-# - In inference $\boldsymbol\mu$ and $\boldsymbol\sigma^2$ are the running ones, which stay as they are.
+# - In training, $\mu$ and $\sigma^2$ are mean and *biased* variance (divided by $m$) of this batch's
+#   $m$ values of the channel, and $\text{running} \leftarrow (1-p)\,\text{running} + p\,\text{batch}$
+#   with $p$ = `momentum` for both running arrays; the running variance takes in the *unbiased* variance
+#   of the batch (divided by $m-1$). Where $m = 1$, raise `ValueError`.
+# - In inference $\mu$ and $\sigma^2$ are the running ones, which stay as they are.
 
 
 # %% tags=["answer", "q9"]
@@ -2164,11 +2321,13 @@ def batch_norm(x, gamma, beta, running_mean, running_var, training, momentum=0.1
 
 
 # %% [markdown] tags=["reasoning", "q9"]
-# **Why.** A channel has one mean, whatever the place in the image, because a convolution uses one kernel at all places. In training
-# each sample's output depends on the batch it is in; in inference it must not, since an answer may not depend on who
-# else asks. In PyTorch `momentum` is the weight of the *new* batch; many texts write it the other way round. The batch is
-# divided by its own biased spread, so that it comes out with variance 1, while the running variance estimates that of
-# all data, hence $m-1$. $\epsilon$ stands under the root: $\sqrt{\sigma^2}+\epsilon$ would divide a constant channel by $10^{-5}$ instead of $0.003$.
+# **Why.** A channel has one mean, whatever the place in the image, because a convolution uses one
+# kernel at all places. In training each sample's output depends on the batch it is in; in inference it
+# must not, since an answer may not depend on who else asks. In PyTorch `momentum` is the weight of the
+# *new* batch; many texts write it the other way round. The batch is divided by its own biased spread,
+# so that it comes out with variance 1, while the running variance estimates that of all data, hence
+# $m-1$. $\epsilon$ stands under the root: $\sqrt{\sigma^2}+\epsilon$ would divide a constant channel by
+# $10^{-5}$ instead of $0.003$.
 
 
 # %% tags=["test"]
@@ -2218,7 +2377,11 @@ def training_output(s):
         )
 
 
-@test("q9", 1, hint="momentum is the weight of the *new* batch; running_var takes the unbiased variance")
+@test(
+    "q9",
+    1,
+    hint="momentum is the weight of the *new* batch; running_var takes the unbiased variance",
+)
 def running_statistics(s):
     for shape, rho in (((5, 3), 0.1), ((2, 3, 2, 2), 0.3)):
         p = norm_problem(72, shape)
@@ -2255,7 +2418,12 @@ def inference(s):
     )
 
 
-@test("q9", 1, hidden=True, hint="a batch of one: an image has many values a channel, a vector has one")
+@test(
+    "q9",
+    1,
+    hidden=True,
+    hint="a batch of one: an image has many values a channel, a vector has one",
+)
 def batches_of_one(s):
     p = norm_problem(74, (1, 3))
     with raises(ValueError, "training with one value a channel"):
@@ -2399,11 +2567,13 @@ def batch_norm(x, gamma, beta, running_mean, running_var, training, momentum=0.1
 # %% [markdown] tags=["q10", "outcome-5"]
 # ## Question 10 · The backward pass of batch normalisation (derivation)
 #
-# In training, for `x` of shape `(n, c)` with $n\ge2$: in each column $\mu = \frac1n\sum_i x_i$, $\sigma^2 = \frac1n\sum_i(x_i-\mu)^2$,
-# $\hat x_i = (x_i-\mu)/\sqrt{\sigma^2+\epsilon}$, $y_i = \gamma\hat x_i+\beta$. Given `dy` of the shape of `x`, the gradient of the loss with respect
-# to $\mathbf y$, derive those with respect to $\mathbf x$, $\gamma$ and $\beta$: mind that $\mu$ and $\sigma^2$ depend on *every* $x_i$. Write
-# `batch_norm_backward(dy, x, gamma, eps=1e-5)`, which returns `(dx, dgamma, dbeta)` of the shapes `(n, c)`, `(c,)`, `(c,)`.
-# A hidden check compares every entry with a numeric gradient.
+# In training, for `x` of shape `(n, c)` with $n\ge2$: in each column $\mu = \frac1n\sum_i x_i$,
+# $\sigma^2 = \frac1n\sum_i(x_i-\mu)^2$, $\hat x_i = (x_i-\mu)/\sqrt{\sigma^2+\epsilon}$,
+# $y_i = \gamma\hat x_i+\beta$. Given `dy` of the shape of `x`, the gradient of the loss with respect to
+# $y$, derive those with respect to $x$, $\gamma$ and $\beta$: mind that $\mu$ and $\sigma^2$ depend on
+# *every* $x_i$. Write `batch_norm_backward(dy, x, gamma, eps=1e-5)`, which returns
+# `(dx, dgamma, dbeta)` of the shapes `(n, c)`, `(c,)`, `(c,)`. A hidden check compares every entry with
+# a numeric gradient.
 
 
 # %% tags=["answer", "q10"]
@@ -2421,16 +2591,18 @@ def batch_norm_backward(dy, x, gamma, eps=1e-5):
 
 
 # %% [markdown] tags=["reasoning", "q10"]
-# **Why.** $\gamma$ and $\beta$ are shared by all samples, so their gradients are sums. With $d_i = \gamma\,\partial\mathcal L/\partial y_i$ and
-# $r = \sqrt{\sigma^2+\epsilon}$, the derivative of $\hat x_i$ has three parts:
+# **Why.** $\gamma$ and $\beta$ are shared by all samples, so their gradients are sums. With
+# $a_i = \gamma\,\partial J/\partial y_i$ and $r = \sqrt{\sigma^2+\epsilon}$, the derivative of
+# $\hat x_i$ has three parts:
 #
 # $$\frac{\partial\hat x_i}{\partial x_j} = \frac1r\Big(\delta_{ij} - \frac1n\Big) - \frac{x_i-\mu}{r^2}\,\frac{\partial r}{\partial x_j},
 # \qquad \frac{\partial r}{\partial x_j} = \frac{1}{2r}\cdot\frac2n(x_j-\mu) = \frac{\hat x_j}{n}.$$
 #
-# (In $\partial\sigma^2/\partial x_j$ the part through $\mu$ vanishes, since $\sum_i(x_i-\mu) = 0$.) Therefore
-# $\partial\mathcal L/\partial x_j = \frac1r\big(d_j - \bar d - \hat x_j\,\overline{d\hat x}\big)$, where the bars are means over the batch. The result
-# is what remains of $\mathbf d$ when its mean and its part along $\hat{\mathbf x}$ are taken out: shifting or stretching the whole batch changes
-# nothing in the output, so the gradient does not point that way.
+# (In $\partial\sigma^2/\partial x_j$ the part through $\mu$ vanishes, since $\sum_i(x_i-\mu) = 0$.)
+# Therefore $\partial J/\partial x_j = \frac1r\big(a_j - \bar a - \hat x_j\,\overline{a\hat x}\big)$,
+# where the bars are means over the batch. The result is what remains of $a$ when its mean and its part
+# along $\hat{x}$ are taken out: shifting or stretching the whole batch changes nothing in the output,
+# so the gradient does not point that way.
 
 
 # %% tags=["test"]
@@ -2580,16 +2752,18 @@ def batch_norm_backward(dy, x, gamma, eps=1e-5):
 # %% [markdown] tags=["q11", "outcome-5"]
 # ## Question 11 · Batch, layer, instance and group normalisation
 #
-# They differ only in the numbers that share a mean and a variance. For `x` of shape `(n, c, h, w)` write
-# `normalise(x, kind, groups=1, eps=1e-5)`, which returns $(x-\mu)/\sqrt{\sigma^2+\epsilon}$ with the biased variance, where $\mu$ and $\sigma^2$ are taken
+# They differ only in the numbers that share a mean and a variance. For `x` of shape `(n, c, h, w)`
+# write `normalise(x, kind, groups=1, eps=1e-5)`, which returns $(x-\mu)/\sqrt{\sigma^2+\epsilon}$ with
+# the biased variance, where $\mu$ and $\sigma^2$ are taken
 #
 # - for `"batch"` over each channel of all samples; for `"layer"` over all of one sample;
 # - for `"instance"` over each channel of each sample;
-# - for `"group"` over each group of channels of each sample: `groups` groups of $c$/`groups` *neighbouring* channels
-#   (with $c = 6$ and 3 groups: channels 0, 1; 2, 3; 4, 5); `ValueError` where `groups` does not divide $c$.
+# - for `"group"` over each group of channels of each sample: `groups` groups of $c$/`groups`
+#   *neighbouring* channels (with $c = 6$ and 3 groups: channels 0, 1; 2, 3; 4, 5); `ValueError` where
+#   `groups` does not divide $c$.
 #
-# Then `which_norm()`: a dictionary from the letters to `"batch"`, `"layer"`, `"instance"` or `"group"` (a word may fit twice),
-# the one most in use for
+# Then `which_norm()`: a dictionary from the letters to `"batch"`, `"layer"`, `"instance"` or `"group"`
+# (a word may fit twice), the one most in use for
 #
 # - `"a"`: an image classifier, a convolutional network trained with 256 images a batch;
 # - `"b"`: a detector for large images, a convolutional network of which two images fit into memory;
@@ -2621,13 +2795,16 @@ def which_norm():
 
 
 # %% [markdown] tags=["reasoning", "q11"]
-# **Why.** With the channels split into (parts, channels of a part), layer normalisation is one group, instance normalisation $c$
-# groups of one channel, and batch normalisation is the latter with the samples put together as well. Batch statistics of many images are
-# good estimates, and cost nothing at inference, where they are constants (a). Of two images they are noise; groups do
-# not look at the batch (b). A text is written with one sample and any length, and channels stand for features of one token: layer
-# normalisation (c), as in a recurrent network, where the statistics of late time steps would come from few, long sentences (e). Mean and contrast
-# of each channel of one image are its style: instance normalisation takes them out (d). In Transformers, layer normalisation runs
-# over the features of each token alone; for images here it takes in all places of the sample, as PyTorch's `GroupNorm(1, c)` does.
+# **Why.** With the channels split into (parts, channels of a part), layer normalisation is one group,
+# instance normalisation $c$ groups of one channel, and batch normalisation is the latter with the
+# samples put together as well. Batch statistics of many images are good estimates, and cost nothing at
+# inference, where they are constants (a). Of two images they are noise; groups do not look at the batch
+# (b). A text is written with one sample and any length, and channels stand for features of one token:
+# layer normalisation (c), as in a recurrent network, where the statistics of late time steps would come
+# from few, long sentences (e). Mean and contrast of each channel of one image are its style: instance
+# normalisation takes them out (d). In Transformers, layer normalisation runs over the features of each
+# token alone; for images here it takes in all places of the sample, as PyTorch's `GroupNorm(1, c)`
+# does.
 
 
 # %% tags=["test"]
@@ -2638,7 +2815,9 @@ def normalised(x, kind, groups=1, eps=1e-5, ddof=0):
     for first in range(0, c, size):
         for rows in [slice(None)] if kind == "batch" else [slice(i, i + 1) for i in range(n)]:
             part = x[rows, first : first + size]
-            out[rows, first : first + size] = (part - part.mean()) / np.sqrt(part.var(ddof=ddof) + eps)
+            out[rows, first : first + size] = (part - part.mean()) / np.sqrt(
+                part.var(ddof=ddof) + eps
+            )
     return out
 
 
@@ -2674,7 +2853,9 @@ def groups_of_neighbours(s):
     strided = np.empty_like(x)
     for g in range(3):
         strided[:, g::3] = normalised(x[:, g::3], "layer")
-    assert not near(y, strided), "group: a group is made of *neighbouring* channels, not every third"
+    assert not near(y, strided), (
+        "group: a group is made of *neighbouring* channels, not every third"
+    )
     assert not near(y, normalised(x, "group", 2)), "group: `groups` is their number, not their size"
     assert near(y, normalised(x, "group", 3)), "group: 6 channels in 3 groups are wrong"
 
@@ -2684,16 +2865,22 @@ def choices(s):
     answers = given(s.which_norm(), "which_norm")
     assert answers.get("a") == "batch", "a: 256 images give good statistics"
     assert answers.get("b") != "batch", "b: mean and variance of two images are mostly noise"
-    assert answers.get("b") == "group", "b: which kind was made for convolutions with small batches?"
+    assert answers.get("b") == "group", (
+        "b: which kind was made for convolutions with small batches?"
+    )
     assert answers.get("d") == "instance", "d: take out each image's contrast, channel by channel"
 
 
-@test("q11", 1, hidden=True, hint="a batch of one, groups of one channel, groups that do not divide c")
+@test(
+    "q11", 1, hidden=True, hint="a batch of one, groups of one channel, groups that do not divide c"
+)
 def normalise_edges(s):
     x = rng(93).normal(size=(1, 5, 1, 3)) * 1e4
     for kind in ("batch", "layer", "instance"):
         assert near(normalised_got(s, x, kind), normalised(x, kind)), f"{kind}: a batch of one"
-    assert near(normalised_got(s, x, "group", 5), normalised(x, "instance")), "5 groups of 5 channels"
+    assert near(normalised_got(s, x, "group", 5), normalised(x, "instance")), (
+        "5 groups of 5 channels"
+    )
     assert near(normalised_got(s, x, "group", 1), normalised(x, "layer")), "one group"
     with raises(ValueError, "2 groups of 5 channels"):
         s.normalise(x, "group", 2)
@@ -2790,20 +2977,26 @@ def which_norm():
 # %% [markdown] tags=["q12", "outcome-6"]
 # ## Question 12 · A fair comparison (experiment)
 #
-# `run(name, rate, seed, split)` trains the optimiser called `name` once, with this learning rate and seed, and returns its loss
-# on `split`, which is `"val"` or `"test"`; smaller is better, and a run that diverged returns NaN or infinity. Write
-# `compare(run, grids, budget, tuning_seeds, test_seeds)`, where `grids` is a dictionary from names to lists of rates:
+# `run(name, rate, seed, split)` trains the optimiser called `name` once, with this learning rate and
+# seed, and returns its loss on `split`, which is `"val"` or `"test"`; smaller is better, and a run that
+# diverged returns NaN or infinity. Write `compare(run, grids, budget, tuning_seeds, test_seeds)`, where
+# `grids` is a dictionary from names to lists of rates:
 #
-# 1. *Equal budgets.* Each optimiser is tuned with exactly the first `budget` rates of its list, each run once with each of
-#    the tuning seeds, on `"val"`. Where a list is shorter than that, raise `ValueError` before the first run.
-# 2. *Tune on validation data, over seeds.* Choose the rate whose mean validation loss is smallest; a rate of which some run
-#    was not finite is not chosen (you may rely on one rate that is fine).
-# 3. *Then test.* Only when all optimisers are tuned, run each of them once with each of the test seeds on `"test"`, with its chosen rate.
-# 4. Return `(results, winner)`. `results[name]` is `(rate, mean, error)`: the chosen rate, the mean of the $k \ge 2$ test losses and its
-#    standard error $s/\sqrt k$ with $s^2$ the unbiased variance (divided by $k-1$). `winner` is the name with the smallest mean, provided that for
-#    *each* other optimiser the difference of the means exceeds $2\sqrt{e^2 + e'^2}$, where $e$, $e'$ are the two standard errors; else `None`.
+# 1. *Equal budgets.* Each optimiser is tuned with exactly the first `budget` rates of its list, each
+#    run once with each of the tuning seeds, on `"val"`. Where a list is shorter than that, raise
+#    `ValueError` before the first run.
+# 2. *Tune on validation data, over seeds.* Choose the rate whose mean validation loss is smallest; a
+#    rate of which some run was not finite is not chosen (you may rely on one rate that is fine).
+# 3. *Then test.* Only when all optimisers are tuned, run each of them once with each of the test seeds
+#    on `"test"`, with its chosen rate.
+# 4. Return `(results, winner)`. `results[name]` is `(rate, mean, error)`: the chosen rate, the mean of
+#    the $k \ge 2$ test losses and its standard error $s/\sqrt k$ with $s^2$ the unbiased variance
+#    (divided by $k-1$). `winner` is the name with the smallest mean, provided that for *each* other
+#    optimiser the difference of the means exceeds $2\sqrt{e^2 + e'^2}$, where $e$, $e'$ are the two
+#    standard errors; else `None`.
 #
-# The next cell gives such a `run`, so that you can compare three optimisers on handwritten digits afterwards.
+# The next cell gives such a `run`, so that you can compare three optimisers on handwritten digits
+# afterwards.
 
 
 # %%
@@ -2866,12 +3059,14 @@ def compare(run, grids, budget, tuning_seeds, test_seeds):
 
 
 # %% [markdown] tags=["reasoning", "q12"]
-# **Why.** The more settings one tries, the better the best of them looks: unequal budgets compare patience, not methods. The single
-# luckiest run is luck for the same reason, so the *mean* over seeds decides. The test data stay unseen until everything is chosen; a rate chosen
-# on them fits their noise. `np.argmin` of a list with a NaN returns the place of the NaN, the diverged run: make it infinite first.
-# The standard error says how well the mean is known, and shrinks with $\sqrt k$; the standard deviation says how much single runs
-# scatter, and does not. The difference of two independent means has the variance $e^2 + e'^2$, and two standard deviations of it are the
-# usual, rough border; with few seeds, or several comparisons at once, ask for more.
+# **Why.** The more settings one tries, the better the best of them looks: unequal budgets compare
+# patience, not methods. The single luckiest run is luck for the same reason, so the *mean* over seeds
+# decides. The test data stay unseen until everything is chosen; a rate chosen on them fits their noise.
+# `np.argmin` of a list with a NaN returns the place of the NaN, the diverged run: make it infinite
+# first. The standard error says how well the mean is known, and shrinks with $\sqrt k$; the standard
+# deviation says how much single runs scatter, and does not. The difference of two independent means has
+# the variance $e^2 + e'^2$, and two standard deviations of it are the usual, rough border; with few
+# seeds, or several comparisons at once, ask for more.
 
 
 # %% tags=["look"]
@@ -2887,11 +3082,16 @@ except NotImplementedError:
     print("Write compare first; this cell then draws what it finds.")
 else:
     fig, ax = plt.subplots(figsize=(5, 3), layout="constrained")
-    for place, (name, (rate, mean, error)) in enumerate(results.items()):
+    for place, (rate, mean, error) in enumerate(results.values()):
         ax.errorbar(place, mean, yerr=2 * error, fmt="o", capsize=6)
         ax.annotate(f"rate {rate}", (place, mean), xytext=(8, 0), textcoords="offset points")
     ax.set_xticks(range(len(results)), list(results))
-    ax.set(xlim=(-0.5, 2.8), ylabel="test loss after 60 steps", title=f"clear winner: {winner}")
+    ax.set(
+        xlim=(-0.5, 2.8),
+        xlabel="optimiser",
+        ylabel="test loss after 60 steps",
+        title=f"clear winner: {winner}",
+    )
     viz.show(
         fig,
         alt="Mean test loss of SGD, momentum and Adam on handwritten digits, each with the rate "
@@ -2938,7 +3138,9 @@ def book_keeping(lab, grids, budget, tuning_seeds, test_seeds):
         f"unequal budgets: you tried all rates of each list, {spent} runs; the first `budget` rates are allowed"
     )
     for name, rates in grids.items():
-        expected = sorted((name, rate, seed, "val") for rate in rates[:budget] for seed in tuning_seeds)
+        expected = sorted(
+            (name, rate, seed, "val") for rate in rates[:budget] for seed in tuning_seeds
+        )
         got = sorted(r for r in lab.tuning() if r[0] == name)
         seeds = {r[2] for r in got}
         assert seeds == set(tuning_seeds), (
@@ -2948,7 +3150,9 @@ def book_keeping(lab, grids, budget, tuning_seeds, test_seeds):
             f"{name}: {len(got)} tuning runs, expected {len(expected)}: the first {budget} rates, each once with each tuning seed"
         )
         tests = sorted(r[2] for r in lab.testing() if r[0] == name)
-        assert tests == sorted(test_seeds), f"{name} was tested with the seeds {tests}, not {test_seeds}"
+        assert tests == sorted(test_seeds), (
+            f"{name} was tested with the seeds {tests}, not {test_seeds}"
+        )
 
 
 def compared(s, lab, grids, budget, tuning_seeds, test_seeds):
@@ -2963,10 +3167,14 @@ def compared(s, lab, grids, budget, tuning_seeds, test_seeds):
 
 def table_of(seed, grids):
     r = rng(seed)
-    return {n: {rate: tuple(r.uniform(0.3, 2, size=2)) for rate in rates} for n, rates in grids.items()}
+    return {
+        n: {rate: tuple(r.uniform(0.3, 2, size=2)) for rate in rates} for n, rates in grids.items()
+    }
 
 
-@test("q12", 1, hint="rates[:budget], each with each tuning seed on val; then the test seeds on test")
+@test(
+    "q12", 1, hint="rates[:budget], each with each tuning seed on val; then the test seeds on test"
+)
 def equal_budgets(s):
     grids = {"plain": [0.5, 0.1, 0.02, 0.9], "newest": [3.0, 1.0, 0.3, 0.03, 0.01, 0.003]}
     lab = Laboratory(table_of(101, grids), 0.05)
@@ -2997,9 +3205,17 @@ def chosen_rates(s):
     )
 
 
-@test("q12", 1, hint="s / √k with s² divided by k - 1; a difference counts from two standard errors of it on")
+@test(
+    "q12",
+    1,
+    hint="s / √k with s² divided by k - 1; a difference counts from two standard errors of it on",
+)
 def error_bars_and_winner(s):
-    losses = {"a": [0.30, 0.50, 0.40, 0.36], "b": [0.46, 0.52, 0.66, 0.60], "c": [0.9, 0.8, 1.0, 1.1]}
+    losses = {
+        "a": [0.30, 0.50, 0.40, 0.36],
+        "b": [0.46, 0.52, 0.66, 0.60],
+        "c": [0.9, 0.8, 1.0, 1.1],
+    }
 
     def run(name, rate, seed, split):
         return losses[str(name)][int(seed) % 4] if str(split) == "test" else 0.5
@@ -3011,7 +3227,9 @@ def error_bars_and_winner(s):
         assert not near(error, np.std(values, ddof=1)), (
             "that is the standard deviation of single runs; the standard error of their mean is smaller by √k"
         )
-        assert not near(error, np.std(values) / 2), "the variance is the unbiased one: divide by k - 1"
+        assert not near(error, np.std(values) / 2), (
+            "the variance is the unbiased one: divide by k - 1"
+        )
         assert near(error, np.std(values, ddof=1) / 2), f"{name}: error {error:.4f} is wrong"
         assert near(float(results[name][1]), np.mean(values)), f"{name}: the mean is wrong"
     assert winner == "a", f"0.39 ± 0.04 against 0.56 ± 0.04 is a clear win for 'a', got {winner!r}"
@@ -3035,7 +3253,12 @@ def diverged_runs(s):
         assert winner == "a", "0.4 against 0.7 without any spread: 'a' wins"
 
 
-@test("q12", 1, hidden=True, hint="a short list is refused before the first run; one optimiser wins alone")
+@test(
+    "q12",
+    1,
+    hidden=True,
+    hint="a short list is refused before the first run; one optimiser wins alone",
+)
 def refusals_and_loners(s):
     grids = {"a": [0.3, 0.2, 0.1], "b": [0.3, 0.2]}
     lab = Laboratory(table_of(102, grids))
@@ -3054,7 +3277,9 @@ def compare(run, grids, budget, tuning_seeds, test_seeds):
         raise ValueError("too few rates")
     results = {}
     for name, rates in grids.items():
-        losses = {rate: [run(name, rate, seed, "test") for seed in test_seeds] for rate in rates[:budget]}
+        losses = {
+            rate: [run(name, rate, seed, "test") for seed in test_seeds] for rate in rates[:budget]
+        }
         rate = min(losses, key=lambda rate: np.mean(losses[rate]))
         error = np.std(losses[rate], ddof=1) / np.sqrt(len(test_seeds))
         results[name] = (rate, np.mean(losses[rate]), error)
@@ -3095,7 +3320,9 @@ def compare(run, grids, budget, tuning_seeds, test_seeds):
         raise ValueError("too few rates")
     chosen, results = {}, {}
     for name, rates in grids.items():
-        best = [min(run(name, rate, seed, "val") for seed in tuning_seeds) for rate in rates[:budget]]
+        best = [
+            min(run(name, rate, seed, "val") for seed in tuning_seeds) for rate in rates[:budget]
+        ]
         chosen[name] = rates[int(np.nanargmin(best))]
     for name, rate in chosen.items():
         losses = [run(name, rate, seed, "test") for seed in test_seeds]
@@ -3116,7 +3343,10 @@ def compare(run, grids, budget, tuning_seeds, test_seeds):
         raise ValueError("too few rates")
     chosen, results = {}, {}
     for name, rates in grids.items():
-        means = [np.mean([run(name, rate, seed, "val") for seed in tuning_seeds]) for rate in rates[:budget]]
+        means = [
+            np.mean([run(name, rate, seed, "val") for seed in tuning_seeds])
+            for rate in rates[:budget]
+        ]
         chosen[name] = rates[int(np.argmin(means))]
     for name, rate in chosen.items():
         losses = [run(name, rate, seed, "test") for seed in test_seeds]
@@ -3137,7 +3367,10 @@ def compare(run, grids, budget, tuning_seeds, test_seeds):
         raise ValueError("too few rates")
     chosen, results = {}, {}
     for name, rates in grids.items():
-        means = [np.mean([run(name, rate, seed, "val") for seed in tuning_seeds]) for rate in rates[:budget]]
+        means = [
+            np.mean([run(name, rate, seed, "val") for seed in tuning_seeds])
+            for rate in rates[:budget]
+        ]
         chosen[name] = rates[int(np.argmin(np.where(np.isfinite(means), means, np.inf)))]
     for name, rate in chosen.items():
         losses = [run(name, rate, seed, "test") for seed in test_seeds]
@@ -3158,7 +3391,10 @@ def compare(run, grids, budget, tuning_seeds, test_seeds):
         raise ValueError("too few rates")
     chosen, results = {}, {}
     for name, rates in grids.items():
-        means = [np.mean([run(name, rate, seed, "val") for seed in tuning_seeds]) for rate in rates[:budget]]
+        means = [
+            np.mean([run(name, rate, seed, "val") for seed in tuning_seeds])
+            for rate in rates[:budget]
+        ]
         chosen[name] = rates[int(np.argmin(np.where(np.isfinite(means), means, np.inf)))]
     for name, rate in chosen.items():
         losses = [run(name, rate, seed, "test") for seed in test_seeds]
@@ -3169,17 +3405,19 @@ def compare(run, grids, budget, tuning_seeds, test_seeds):
 # %% [markdown] tags=["q13", "outcome-6", "outcome-1", "outcome-3"]
 # ## Question 13 · What is wrong with these training runs? (bug clinic)
 #
-# The next cell trains ReLU networks on 1 000 images of handwritten digits, seven times. Runs B, D and F are Adam with
-# $\beta_1 = 0.9$, $\beta_2 = 0.999$ and batch normalisation, the others SGD without; six have something wrong. The rows of panels show, by
-# step:
+# The next cell trains ReLU networks on 1 000 images of handwritten digits, seven times. Runs B, D and F
+# are Adam with $\beta_1 = 0.9$, $\beta_2 = 0.999$ and batch normalisation, the others SGD without; six
+# have something wrong. The rows of panels show, by step:
 #
 # 1. the cross-entropy of the training data ($\ln 10 \approx 2.3$ is the loss of guessing);
-# 2. that of 200 validation images put through the network all at once (solid), and of the same images in batches of five, sorted by
-#    class (dashed); where only one line is to be seen, they agree;
-# 3. the norm of the gradient of the first layer's weights; where the line leaves the panel downwards, it is 0;
+# 2. that of 200 validation images put through the network all at once (solid), and of the same images
+#    in batches of five, sorted by class (dashed); where only one line is to be seen, they agree;
+# 3. the norm of the gradient of the first layer's weights; where the line leaves the panel downwards,
+#    it is 0;
 # 4. the largest entry of the step, divided by the learning rate.
 #
-# Write `diagnosis()`: a dictionary from the runs `"A"` … `"G"` to **one** word each; two of the words are not needed.
+# Write `diagnosis()`: a dictionary from the runs `"A"` … `"G"` to **one** word each; two of the words
+# are not needed.
 #
 # - `"healthy"`;
 # - `"rate_too_high"`: the learning rate is far above the stable one;
@@ -3191,8 +3429,9 @@ def compare(run, grids, budget, tuning_seeds, test_seeds):
 # - `"overfitting"`: the network learns the training data by heart, and the validation loss rises;
 # - `"no_zero_grad"`: the gradients of all steps are added up.
 #
-# And write `first_step()`: by which factor is *any* entry's first step too long in Adam without the two corrections, with the betas above
-# (and $\epsilon$ of no account)? Return the number to four digits; you can read off one panel whether it is right.
+# And write `first_step()`: by which factor is *any* entry's first step too long in Adam without the two
+# corrections, with the betas above (and $\epsilon$ of no account)? Return the number to four digits;
+# you can read off one panel whether it is right.
 
 # %% tags=["look"]
 import matplotlib.pyplot as plt
@@ -3250,14 +3489,18 @@ def first_step():
 
 
 # %% [markdown] tags=["reasoning", "q13"]
-# **Why.** A: all is well until one step has a gradient a thousand times as long as the others; the loss jumps in that step, and what was learnt
-# is gone. B: the training loss is that of a good run, and so is the validation loss all at once; five images of one class, normalised by
-# their own mean, look like any other five. An overfitted network would be as bad all at once. C: the loss stays at that of guessing, a plateau: five
-# layers of weights of a fifth of He's size shrink the signal by $5^5$ on the way up, and the gradient on the way down. D: the first step is $0.1/\sqrt{0.001} = 3.16$ times the rate, and
-# longer still after a few steps, since $1-0.9^t$ grows faster than $\sqrt{1-0.999^t}$; the healthy run F starts at exactly 1. E: it learns, then wavers
-# at a high level while its gradients stay as large as ever; a decaying rate or larger batches would lower the floor. G: the first steps
-# throw the weights so far that the units die; the gradient is 0 soon after, and the loss is that of guessing. With summed
-# gradients, the steps would grow from one to the next, which they do in no run.
+# **Why.** A: all is well until one step has a gradient a thousand times as long as the others; the loss
+# jumps in that step, and what was learnt is gone. B: the training loss is that of a good run, and so is
+# the validation loss all at once; five images of one class, normalised by their own mean, look like any
+# other five. An overfitted network would be as bad all at once. C: the loss stays at that of guessing,
+# a plateau: six layers have weights of a fifth of He's size, and the gradient of the first comes
+# through the five others, $5^5 \approx 3000$ times too small. D: the first step is
+# $0.1/\sqrt{0.001} = 3.16$ times the rate, and longer still after a few steps, since $1-0.9^t$ grows
+# faster than $\sqrt{1-0.999^t}$; the healthy run F starts at exactly 1. E: it learns, then wavers at a
+# high level while its gradients stay as large as ever; a decaying rate or larger batches would lower
+# the floor. G: the first steps throw the weights so far that the units die; the gradient is 0 soon
+# after, and the loss is that of guessing. With summed gradients, the steps would grow from one to the
+# next, which they do in no run.
 
 
 # %% tags=["test"]
@@ -3294,13 +3537,19 @@ def patient_b(s):
     assert illness(s, "B") != "overfitting", (
         "B: an overfitted network would be as bad with all images at once; only small batches are bad here"
     )
-    assert illness(s, "B") == "training_mode", "B: the answer for an image depends on the others in its batch"
+    assert illness(s, "B") == "training_mode", (
+        "B: the answer for an image depends on the others in its batch"
+    )
 
 
 @test("q13", 0.5, hint="the loss of guessing from the first step on; how large is the gradient?")
 def patient_c(s):
-    assert illness(s, "C") != "rate_too_high", "C: the loss does not move at all, the steps are tiny"
-    assert illness(s, "C") == "small_init", "C: its gradient is a thousand times smaller than that of others"
+    assert illness(s, "C") != "rate_too_high", (
+        "C: the loss does not move at all, the steps are tiny"
+    )
+    assert illness(s, "C") == "small_init", (
+        "C: its gradient is a thousand times smaller than that of others"
+    )
 
 
 @test("q13", 0.5, hint="how long is the first step of Adam, with the corrections?")
@@ -3317,19 +3566,29 @@ def size_of_the_first_step(s):
     factor = float(given(s.first_step(), "first_step"))
     assert not near(factor, 1 / math.sqrt(0.001), rtol=1e-3), "m is too small as well: 1 - β₁"
     assert not near(factor, 100.0, rtol=1e-3), "the *root* of v: √(1 - β₂)"
-    assert near(factor, 0.1 / math.sqrt(0.001), rtol=1e-3), f"got {factor}; run D shows another value"
+    assert near(factor, 0.1 / math.sqrt(0.001), rtol=1e-3), (
+        f"got {factor}; run D shows another value"
+    )
 
 
-@test("q13", 0.5, hidden=True, hint="E learns; its loss stays high and restless, its gradients large")
+@test(
+    "q13", 0.5, hidden=True, hint="E learns; its loss stays high and restless, its gradients large"
+)
 def patient_e(s):
     assert illness(s, "E") != "overfitting", "E: the *training* loss is high too"
-    assert illness(s, "E") != "healthy", "E: after 240 steps its loss is ten times that of F"
-    assert illness(s, "E") == "noise_floor", "E: it goes down on average, but each step pulls elsewhere"
+    assert illness(s, "E") != "healthy", (
+        "E: after 240 steps its loss is more than ten times that of F"
+    )
+    assert illness(s, "E") == "noise_floor", (
+        "E: it goes down on average, but each step pulls elsewhere"
+    )
 
 
 @test("q13", 0.5, hidden=True, hint="G has the loss of guessing, but not from the start on")
 def patient_g(s):
-    assert illness(s, "G") != "small_init", "G: its first gradients are large, and its loss jumps up first"
+    assert illness(s, "G") != "small_init", (
+        "G: its first gradients are large, and its loss jumps up first"
+    )
     assert illness(s, "G") != "no_zero_grad", "G: summed gradients grow; these end at 0"
     assert illness(s, "G") == "rate_too_high", "G: after a few huge steps all units are off"
 
@@ -3427,21 +3686,23 @@ def first_step():
 # %% [markdown] tags=["q14", "outcome-2", "outcome-3"]
 # ## Question 14 · An optimiser for unknown problems (open challenge)
 #
-# Write `minimise(f, w0, budget)`: `f(w)` returns `(loss, gradient)` for `w` of the shape `(d,)` of `w0`; you may call it at most `budget` times,
-# and nothing else is known of the problem. Return the best weights that you found. With `budget` = 200, the loss must fall from its
-# start towards its minimum, $\dfrac{L(\mathbf w)-L^*}{L(\mathbf w_0)-L^*}$, to
+# Write `minimise(f, w0, budget)`: `f(w)` returns `(loss, gradient)` for `w` of the shape `(d,)` of
+# `w0`; you may call it at most `budget` times, and nothing else is known of the problem. Return the
+# best weights that you found. With `budget` = 200, the loss must fall from its start towards its
+# minimum, $\dfrac{J(w)-J^\star}{J(w_0)-J^\star}$, to
 #
 # | problem | target |
 # |---|---|
-# | a bowl, $\tfrac12(\mathbf w-\mathbf c)^\top\mathbf A(\mathbf w-\mathbf c)$, $d = 20$, condition number 100 | $10^{-6}$ |
-# | such bowls with $\mathbf A$ multiplied by anything from $10^{-2}$ to $10^6$ | $10^{-6}$ |
+# | a bowl, $\tfrac12(w-c)^\top A(w-c)$, $d = 20$, condition number 100 | $10^{-6}$ |
+# | such bowls with $A$ multiplied by anything from $10^{-2}$ to $10^6$ | $10^{-6}$ |
 # | Rosenbrock's curved valley, $100\,(w_2-w_1^2)^2+(1-w_1)^2$, from $(-1.2, 1)$ | $10^{-4}$ |
 # | a ravine: a bowl with $d = 30$, condition number 1000, scales as above | $10^{-4}$ |
 # | logistic regression with features of unlike scales | $10^{-4}$ |
 # | a start beside a saddle point; a start *at* the minimum | $10^{-4}$; stay |
 #
-# No one rate fits all of these. Question 1 says what limits it, questions 3 to 5 what makes ravines shorter; how could the optimiser
-# notice by itself that its rate is too high, or that its momentum carries it uphill? Any method goes that you write yourself.
+# No one rate fits all of these. Question 1 says what limits it, questions 3 to 5 what makes ravines
+# shorter; how could the optimiser notice by itself that its rate is too high, or that its momentum
+# carries it uphill? Any method goes that you write yourself.
 
 
 # %% tags=["answer", "q14"]
@@ -3469,14 +3730,17 @@ def minimise(f, w0, budget):
 
 
 # %% [markdown] tags=["reasoning", "q14"]
-# **Why.** Three ideas, each for one of the difficulties. *Backtracking* finds the rate: a step of length $\eta\mathbf g$ with $\eta \le 1/\lambda_{\max}$ lowers the loss
-# by at least $\tfrac12\eta\lVert\mathbf g\rVert^2$; where it does not, the rate is halved, and after each success it may grow a little (Armijo 1966).
-# Nesterov's *look-ahead*, with a momentum that grows as $t/(t+3)$, turns the $\kappa$ of plain gradient descent's step count into about
-# $\sqrt\kappa$ (Nesterov 1983). A *restart* drops the momentum when the step went against the last gradient, so that it never has to be
-# tuned (O'Donoghue and Candès 2015). `not … <=` instead of `>` catches a loss of NaN as well. Adam with a decaying rate gets far, but not down the
-# long ravine: it scales each axis for itself, and these ravines lie askew. Methods that estimate the curvature between the axes from past gradients,
-# such as L-BFGS (Nocedal 1980), do better still on problems as small and free of noise as these; with mini-batches their line search and
-# curvature drown in noise.
+# **Why.** Three ideas, each for one of the difficulties. *Backtracking* finds the rate: a step of
+# length $\alpha g$ with $\alpha \le 1/\lambda_{\max}$ lowers the loss by at least
+# $\tfrac12\alpha\lVert g\rVert^2$; where it does not, the rate is halved, and after each success it may
+# grow a little (Armijo 1966). Nesterov's *look-ahead*, with a momentum that grows as $t/(t+3)$, turns
+# the $\kappa$ of plain gradient descent's step count into about $\sqrt\kappa$ (Nesterov 1983). A
+# *restart* drops the momentum when the step went against the last gradient, so that it never has to be
+# tuned (O'Donoghue and Candès 2015). `not … <=` instead of `>` catches a loss of NaN as well. Adam with
+# a decaying rate gets far, but not down the long ravine: it scales each axis for itself, and these
+# ravines lie askew. Methods that estimate the curvature between the axes from past gradients, such as
+# L-BFGS (Nocedal 1980), do better still on problems as small and free of noise as these; with
+# mini-batches their line search and curvature drown in noise.
 
 
 # %% tags=["test"]
@@ -3505,7 +3769,9 @@ def challenge(s, problem, target, what, budget=200):
     def counted(w):
         calls.append(1)
         w = np.array(w, dtype=float)
-        assert w.shape == w0.shape, f"f was called with an array of the shape {w.shape}, not {w0.shape}"
+        assert w.shape == w0.shape, (
+            f"f was called with an array of the shape {w.shape}, not {w0.shape}"
+        )
         with np.errstate(all="ignore"):
             value, gradient = f(w)
         return float(value), gradient.copy()
@@ -3516,9 +3782,13 @@ def challenge(s, problem, target, what, budget=200):
     assert len(calls) <= budget, (
         f"{what}: f was called {len(calls)} times, the budget is {budget}; a rejected step costs a call too"
     )
-    assert np.isfinite(w).all(), f"{what}: the run diverged, the result is not finite; can the rate adapt?"
+    assert np.isfinite(w).all(), (
+        f"{what}: the run diverged, the result is not finite; can the rate adapt?"
+    )
     start, end = float(f(w0)[0]) - lowest, float(f(w)[0]) - lowest
-    assert end <= start, f"{what}: the loss has grown from {start:.3g} to {end:.3g} above its minimum: the run diverged"
+    assert end <= start, (
+        f"{what}: the loss has grown from {start:.3g} to {end:.3g} above its minimum: the run diverged"
+    )
     assert end <= target * start, (
         f"{what}: {end / start:.1g} of the start is left after {len(calls)} calls, the target is {target:g}"
     )
@@ -3535,12 +3805,18 @@ def bowls_of_any_scale(s):
         challenge(s, bowl(122, 20, 100, scale), 1e-6, f"bowl times {scale:g}")
 
 
-@test("q14", 1, hint="the curvature changes along the valley: the rate must be able to fall and to rise")
+@test(
+    "q14",
+    1,
+    hint="the curvature changes along the valley: the rate must be able to fall and to rise",
+)
 def curved_valley(s):
     challenge(s, (valley, np.array([-1.2, 1.0]), 0.0), 1e-4, "Rosenbrock's valley")
 
 
-@test("q14", 0.5, hint="count every call of f, also that of a step that you reject; return your best")
+@test(
+    "q14", 0.5, hint="count every call of f, also that of a step that you reject; return your best"
+)
 def small_budgets(s):
     for budget in (1, 2, 3, 7):
         challenge(s, bowl(123, 4, 10), 1.0, f"a budget of {budget}", budget)
@@ -3551,7 +3827,12 @@ def long_ravine(s):
     challenge(s, bowl(131, 30, 1000, 1e4), 1e-4, "ravine, κ = 1000, times 10000")
 
 
-@test("q14", 1, hidden=True, hint="features from 0.3 to 3: the curvature is as unlike as their squares")
+@test(
+    "q14",
+    1,
+    hidden=True,
+    hint="features from 0.3 to 3: the curvature is as unlike as their squares",
+)
 def unlike_features(s):
     r = rng(4)
     scales = np.geomspace(0.3, 3, 6)
@@ -3573,7 +3854,9 @@ def unlike_features(s):
 @test("q14", 0.5, hidden=True, hint="a gradient of 0 must not be divided by")
 def special_starts(s):
     def saddle(w):
-        return w[0] ** 4 / 4 - w[0] ** 2 / 2 + 5 * w[1] ** 2, np.array([w[0] ** 3 - w[0], 10 * w[1]])
+        return w[0] ** 4 / 4 - w[0] ** 2 / 2 + 5 * w[1] ** 2, np.array(
+            [w[0] ** 3 - w[0], 10 * w[1]]
+        )
 
     challenge(s, (saddle, np.array([1e-3, 1.0]), -0.25), 1e-4, "a start beside a saddle point", 120)
 
