@@ -1,0 +1,66 @@
+"""The bug clinics' runs show the signs by which the exercises tell them apart."""
+
+import numpy as np
+import pytest
+
+from dlnotes.course import clinic
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return clinic.optimisation_runs()
+
+
+def test_runs_have_one_row_a_record(runs):
+    assert list(runs) == list("ABCDEFG")
+    steps = [1, *range(4, 241, 4)]
+    for run in runs.values():
+        assert run.shape == (61, 6)
+        assert np.isfinite(run).all()
+        np.testing.assert_array_equal(run[:, 0], steps)
+
+
+def test_runs_are_the_same_each_time(runs):
+    again = clinic.optimisation_runs()
+    assert all(np.array_equal(runs[name], again[name]) for name in runs)
+
+
+def test_no_clipping_shows_one_huge_gradient_and_a_jump_of_the_loss(runs):
+    step, loss, _, _, gradient, _ = runs["A"].T
+    worst = gradient.argmax()
+    assert step[worst] == 120
+    assert gradient[worst] > 100 * np.delete(gradient, worst).max()
+    assert loss[worst] < 0.5 < 1.5 < loss[worst + 1]
+
+
+def test_training_mode_shows_in_small_batches_only(runs):
+    for name, run in runs.items():
+        if name == "B":
+            assert run[-1, 2] < 0.2 < 2 < run[-1, 3]
+        else:
+            np.testing.assert_allclose(run[:, 2], run[:, 3], rtol=1e-9)
+
+
+def test_small_weights_hold_the_loss_at_that_of_guessing(runs):
+    np.testing.assert_allclose(runs["C"][:, 1], np.log(10), atol=0.01)
+    assert runs["C"][:, 4].max() < 1e-3 * runs["A"][0, 4]
+
+
+def test_first_steps_of_adam_with_and_without_bias_correction(runs):
+    np.testing.assert_allclose(runs["D"][0, 5], 0.1 / np.sqrt(0.001), rtol=1e-4)
+    assert runs["D"][:10, 5].max() > 5
+    for name in "BF":
+        np.testing.assert_allclose(runs[name][0, 5], 1, rtol=1e-4)
+
+
+def test_noise_holds_the_loss_up(runs):
+    assert runs["E"][-10:, 1].min() > 0.1
+    assert runs["E"][-10:, 1].max() < 1.5
+    assert runs["F"][-10:, 1].max() < 0.05
+
+
+def test_too_high_a_rate_throws_the_weights_out_and_kills_the_units(runs):
+    _, loss, _, _, gradient, _ = runs["G"].T
+    assert loss.max() > 5
+    assert loss[-10:].min() > 2
+    assert gradient[-10:].max() < 1e-6
