@@ -68,7 +68,7 @@ def embedding(
     `padding_idx` (negative counts from the end) and `scale_grad_by_freq` change the gradient only.
     """
     input, weight, _ = _lookup(input, weight, padding_idx)
-    return np.take(weight, input, axis=0)
+    return _rows(weight, input)
 
 
 def embedding_backward(
@@ -133,7 +133,7 @@ def embedding_bag(
     the rows (mode "sum" only). Places that hold `padding_idx` are left out; an empty bag gives 0.
     """
     bags = _Bags(input, weight, per_sample_weights, offsets, mode, padding_idx, include_last_offset)
-    rows = np.take(bags.weight, bags.input, axis=0)
+    rows = _rows(bags.weight, bags.input)
     if mode == "max":
         return bags.largest(rows)[0]
     if bags.samples is not None:
@@ -163,12 +163,12 @@ def embedding_bag_backward(
         dy = dy / np.maximum(bags.sizes, 1).astype(dy.dtype)[:, None]
     drows = dy[bags.bag]
     if mode == "max":
-        _, first = bags.largest(np.take(weight, bags.input, axis=0))
+        _, first = bags.largest(_rows(weight, bags.input))
         drows *= first[bags.bag] == np.arange(len(bags.input))[:, None]
     dsamples = None
     if bags.samples is not None:
         dsamples = np.zeros(np.shape(per_sample_weights), dy.dtype)
-        kept = np.einsum("nd,nd->n", drows, np.take(weight, bags.input, axis=0))
+        kept = np.einsum("nd,nd->n", drows, _rows(weight, bags.input))
         dsamples.reshape(-1)[bags.kept] = kept
         drows *= bags.samples[:, None]
     return scatter_add(drows, bags.input, len(weight)), dsamples
@@ -250,6 +250,11 @@ def add_up(weights, indices, starts, rows, size) -> np.ndarray:
     return scipy.sparse.csc_array((weights, indices, starts), shape=(size, len(rows))) @ rows
 
 
+def _rows(weight, indices):
+    """Return weight[indices]; "clip" spares NumPy a second check of indices that are checked."""
+    return np.take(weight, indices, axis=0, mode="clip")
+
+
 # ---- arguments -------------------------------------------------------------------------------
 
 
@@ -260,8 +265,8 @@ def _indices(name, value, size) -> np.ndarray:
     if not np.issubdtype(value.dtype, np.integer):
         raise TypeError(f"{name} must hold integers, got {value.dtype}")
     value = np.asarray(value)
-    bad = value < 0 if size is None else (value < 0) | (value >= size)
-    if bad.any():
+    if value.size and (value.min() < 0 or (size is not None and value.max() >= size)):
+        bad = value < 0 if size is None else (value < 0) | (value >= size)
         allowed = "at least 0" if size is None else f"in 0 … {size - 1}"
         raise ValueError(f"{name} must be {allowed}, got {value[bad][0]}")
     return value

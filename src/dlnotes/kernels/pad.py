@@ -24,13 +24,14 @@ def pad(
     repeated ("reflect"), the edge itself ("replicate"), or what lies at the other end ("circular").
     """
     x, pairs, value = _check(x, pad, mode, value)
-    y = x.copy()
+    y = x if pairs else x.copy()
     for axis, (front, behind) in pairs:
-        source, inside = _source(y.shape[axis], front, behind, mode)
+        source, inside, kept, copies = _source(y.shape[axis], front, behind, mode)
         x, y = y, np.full((*y.shape[:axis], len(source), *y.shape[axis + 1 :]), value, y.dtype)
         before = (slice(None),) * axis
-        filled = inside if mode == "constant" else slice(None)
-        y[*before, filled] = x[*before, source[filled]]
+        y[*before, inside] = x[*before, kept]
+        if mode != "constant":
+            y[*before, copies] = x[*before, source[copies]]
     return y
 
 
@@ -48,28 +49,36 @@ def pad_backward(
     sizes = dict(pairs)
     shape = [n + sum(sizes.get(axis, (0, 0))) for axis, n in enumerate(x.shape)]
     _validate.has_shape("dy", dy, tuple(shape), "the shape of the output")
-    dx = dy.copy()
+    dx = dy if pairs else dy.copy()
     for axis, (front, behind) in reversed(pairs):
-        source, inside = _source(x.shape[axis], front, behind, mode)
+        source, inside, kept, copies = _source(x.shape[axis], front, behind, mode)
         before = (slice(None),) * axis
         dy, dx = dx, np.zeros((*dx.shape[:axis], x.shape[axis], *dx.shape[axis + 1 :]), x.dtype)
-        dx[*before, source[inside]] = dy[*before, inside]  # each entry once; then the copies
-        for place in () if mode == "constant" else np.flatnonzero(~inside):
+        dx[*before, kept] = dy[*before, inside]  # each entry once; then the copies
+        for place in () if mode == "constant" else copies:
             dx[*before, source[place]] += dy[*before, place]
     return dx
 
 
 def _source(size, front, behind, mode):
-    """Return which entry of an axis stands at each place after padding, and what is no copy."""
+    """Return which entry of an axis stands at each place after padding.
+
+    Also the slice of the places that are no copies, the slice of the entries that stand there, and
+    the other places.
+    """
+    first, left = max(0, -front), size + min(0, front) + min(0, behind)
+    kept = slice(first, first + left)
+    inside = slice(max(0, front), max(0, front) + left)
     places = np.arange(-front, size + behind)
-    inside = (places >= 0) & (places < size)
+    copies = np.delete(np.arange(len(places)), inside)
     if mode == "reflect":
         last = size - 1
-        return last - np.abs(last - np.abs(places)), inside
-    if mode == "circular":  # goes round what is left where entries are cut off
-        first, left = max(0, -front), size + min(0, front) + min(0, behind)
-        return (places - first) % left + first, inside
-    return np.clip(places, 0, size - 1), inside
+        source = last - np.abs(last - np.abs(places))
+    elif mode == "circular":  # goes round what is left where entries are cut off
+        source = (places - first) % max(1, left) + first
+    else:
+        source = np.clip(places, 0, size - 1)
+    return source, inside, kept, copies
 
 
 def _check(x, pad, mode, value):
