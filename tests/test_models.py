@@ -471,6 +471,15 @@ def test_macs_of_every_kind_of_layer(engine):
     assert models.summary(engine.Sequential(engine.ReLU()), (1, 2)).macs == 0
 
 
+@pytest.mark.parametrize("engine", [nn, torch.nn])
+@pytest.mark.parametrize(("kind", "gates"), [("RNN", 1), ("LSTM", 4), ("GRU", 3)])
+def test_macs_of_recurrent_layers(kind, gates, engine):
+    rnn = getattr(engine, kind)(4, 6, 2, batch_first=True, bidirectional=True)
+    (row,) = models.summary(rnn, (3, 5, 4))
+    assert row.macs == 3 * 5 * 2 * gates * 6 * ((4 + 6) + (12 + 6))
+    assert row.output_shape == (3, 5, 12)
+
+
 def Attends(engine):
     """Return a network of one attention of a sequence to itself."""
 

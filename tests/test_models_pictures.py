@@ -98,6 +98,7 @@ def given(name, seed, dtype):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@h.shapes_unchecked()  # they are checked in float32; here they take most of the time
 def test_training_as_on_torch(name):
     """Values, weights and running statistics over two steps each of SGD with momentum and Adam."""
     ours, theirs = pair(name, np.float64)
@@ -172,6 +173,7 @@ def test_names_as_in_torchvision():
 # ---- generative ----------------------------------------------------------------------------------
 
 
+@h.shapes_unchecked()  # they are checked in float32; here they take most of the time
 def test_a_linear_autoencoder_finds_the_principal_components():
     """Trained to the end, it loses what PCA of the same size loses."""
     rng = np.random.default_rng(0)

@@ -74,6 +74,7 @@ def logits(net, *inputs):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@h.shapes_unchecked()  # they are checked in float32; here they take most of the time
 def test_training_as_on_torch(name):
     """Values, gradients and weights over three steps of SGD with momentum, then Adam."""
     ours, theirs = pair(name)

@@ -150,6 +150,7 @@ RUNS = [(n, o) for n in IMAGES for o in OPTIMIZERS if n not in DEEP or o == "SGD
 
 
 @pytest.mark.parametrize(("name", "optimizer"), RUNS)
+@h.shapes_unchecked()  # they are checked in float32; here they take most of the time
 def test_training_in_float64(name, optimizer):
     """Losses, weights and running statistics, step by step, then the outputs in evaluation."""
     network, settings, shape, classes = IMAGES[name]
