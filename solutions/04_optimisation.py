@@ -3694,10 +3694,9 @@ def first_step():
 #
 # | problem | target |
 # |---|---|
-# | a bowl, $\tfrac12(w-c)^\top A(w-c)$, $d = 20$, condition number 100 | $10^{-6}$ |
-# | such bowls with $A$ multiplied by anything from $10^{-2}$ to $10^6$ | $10^{-6}$ |
+# | bowls, $\tfrac12(w-c)^\top A(w-c)$, $d = 20$, condition number 100, $\lambda_{\max}$ from $10^{-2}$ to $10^6$ | $10^{-6}$ |
 # | Rosenbrock's curved valley, $100\,(w_2-w_1^2)^2+(1-w_1)^2$, from $(-1.2, 1)$ | $10^{-4}$ |
-# | a ravine: a bowl with $d = 30$, condition number 1000, scales as above | $10^{-4}$ |
+# | a ravine: a bowl with $d = 30$, condition number 1000, $\lambda_{\max}$ as above | $10^{-4}$ |
 # | logistic regression with features of unlike scales | $10^{-4}$ |
 # | a start beside a saddle point; a start *at* the minimum | $10^{-4}$; stay |
 #
@@ -3795,12 +3794,7 @@ def challenge(s, problem, target, what, budget=200):
     )
 
 
-@test("q14", 1, hint="momentum needs about √κ steps where gradient descent needs κ")
-def round_bowl(s):
-    challenge(s, bowl(121, 20, 100), 1e-6, "bowl, κ = 100")
-
-
-@test("q14", 1, hint="try a step, see whether the loss fell by enough, else shorten the rate")
+@test("q14", 2, hint="try a step, see whether the loss fell by enough, else shorten the rate")
 def bowls_of_any_scale(s):
     for scale in (1e6, 1e-2):
         challenge(s, bowl(122, 20, 100, scale), 1e-6, f"bowl times {scale:g}")
@@ -3859,13 +3853,12 @@ def special_starts(s):
             [w[0] ** 3 - w[0], 10 * w[1]]
         )
 
-    challenge(s, (saddle, np.array([1e-3, 1.0]), -0.25), 1e-4, "a start beside a saddle point", 120)
+    challenge(s, (saddle, np.array([1e-3, 1.0]), -0.25), 1e-4, "a start beside a saddle point", 100)
 
     def quartic(w):
         return np.sum((w - 3) ** 4), 4 * (w - 3) ** 3
 
-    challenge(s, (quartic, np.array([3.0]), 0.0), 1e-4, "a start at the minimum", 120)
-    challenge(s, (quartic, np.array([-7.0]), 0.0), 1e-4, "(w - 3)⁴ in one dimension", 120)
+    challenge(s, (quartic, np.array([3.0]), 0.0), 1e-4, "a start at the minimum")
 
 
 # %% tags=["wrong", "q14"]

@@ -21,6 +21,7 @@ def test_built_files_are_in_step_with_the_master(name):
     assert build.differences(files, LAYOUT.root) == []
 
 
+@pytest.mark.timeout(1200)  # a minute for the longest, several where other work shares the cores
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="grading needs Linux or macOS")
 @pytest.mark.parametrize("name", NAMES)
 def test_blank_solution_and_wrong_answers_get_what_they_must(name):
