@@ -63,12 +63,15 @@ class Compiler:
             flags.append("-fsanitize-coverage=trace-pc")
         return flags
 
-    def run(self, *arguments: str) -> None:
+    def run(self, *arguments: str, link: bool = False) -> None:
         """Run the compiler; CompileError holds what it says."""
+        command = list(self.command)
+        if link and "ziglang" in command:
+            command[-1] = "cc"  # else zig would first build its C++ library, which nobody uses
         zig = {name: str(_cache.folder() / "zig") for name in _ZIG_FOLDERS}
         environment = {**zig, **os.environ, "LC_ALL": "C"}
         done = subprocess.run(
-            [*self.command, *arguments], capture_output=True, text=True, env=environment, check=False
+            [*command, *arguments], capture_output=True, text=True, env=environment, check=False
         )
         if done.returncode:
             raise CompileError(done.stderr.strip() or f"{self.command[0]} failed")
@@ -108,14 +111,11 @@ def find_compiler() -> Compiler:
 
 
 def _compiler(command: list[str]) -> Compiler:
-    if "ziglang" in command:
-        found = importlib.util.find_spec("ziglang")
-        file = Path(found.origin)
-    else:
-        file = Path(os.path.realpath(shutil.which(command[0])))
+    zig = importlib.util.find_spec("ziglang") if "ziglang" in command else None
+    file = Path(zig.origin if zig else os.path.realpath(shutil.which(command[0])))
     # What the name runs may be a link to another family: macOS calls clang++ g++.
     name = file.name if sys.platform != "darwin" else "clang++"
-    family = "gcc" if re.search(r"g\+\+|gcc", name) else "clang"
+    family = "gcc" if re.search(r"g\+\+|gcc", name) and "ziglang" not in command else "clang"
     state = file.stat()
     return Compiler(tuple(command), family, f"{file} {state.st_size} {state.st_mtime_ns}")
 
@@ -128,9 +128,7 @@ def build(source: Source, kernel: KernelSource, expression: str, mode: str) -> P
     compiler = find_compiler()
     text = _translation(source, kernel, expression)
     flags = compiler.flags(mode)
-    names = [file.name for file in sorted(ENGINE.iterdir())]
-    engine = [(ENGINE / name).read_bytes() for name in names]
-    key = _cache.key("cpu", text, flags, compiler.command, compiler.identity, *engine)
+    key = _cache.key("kernel", text, flags, compiler.command, compiler.identity, *_engine())
 
     def make(folder: Path) -> None:
         code, assembly, library = (folder / f"kernel.{end}" for end in ("cpp", "s", "so"))
@@ -142,11 +140,18 @@ def build(source: Source, kernel: KernelSource, expression: str, mode: str) -> P
             compiler.run(*flags, "-S", str(code), "-o", str(assembly))
             assembly.write_text(annotate(assembly.read_text(), set(source.files)))
             objects = [assembly]
-        compiler.run("-shared", *map(str, objects), str(_runtime(compiler, mode)), "-o", str(library))
+        compiler.run("-shared", *map(str, objects), str(_runtime(compiler, mode)), "-o", str(library),
+                     link=True)  # fmt: skip
         for file in [code, *objects]:
             file.unlink()
 
     return _cache.entry(key, make) / "kernel.so"
+
+
+@functools.cache
+def _engine() -> tuple[bytes, ...]:
+    """Return all of the engine that shapes what is built: its sources and this file."""
+    return tuple(file.read_bytes() for file in [*sorted(ENGINE.iterdir()), Path(__file__)])
 
 
 def _runtime(compiler: Compiler, mode: str) -> Path:
@@ -154,8 +159,7 @@ def _runtime(compiler: Compiler, mode: str) -> Path:
     flags = [*_COMMON, "-O2", f"-I{ENGINE}", *([] if mode == "fast" else ["-DENGINE_WATCH"])]
     if "ziglang" in compiler.command:
         flags.append("-fno-sanitize=undefined")
-    engine = [file.read_bytes() for file in sorted(ENGINE.iterdir())]
-    key = _cache.key("runtime", flags, compiler.command, compiler.identity, *engine)
+    key = _cache.key("runtime", flags, compiler.command, compiler.identity, *_engine())
 
     def make(folder: Path) -> None:
         compiler.run(*flags, "-c", str(ENGINE / "runtime.cpp"), "-o", str(folder / "runtime.o"))
@@ -191,15 +195,17 @@ def annotate(assembly: str, files: set[str]) -> str:
     numbered: dict[str, str] = {}
     for number, folder, name in _FILE.findall(assembly):
         numbered[number] = os.path.join(folder, name) if name else folder
-    place, out, table = ("", "0"), [], []
+    place, ours, out, table = ("", "0"), False, [], []
     for line in assembly.splitlines():
         out.append(line)
         if found := _LOCATION.match(line):
-            if numbered.get(found[1]) in files:
+            ours = numbered.get(found[1]) in files
+            if ours:
                 place = (numbered[found[1]], found[2])
         elif _WATCHED_CALL.match(line):
             out.append(f"{label}{len(table)}:")
-            table.append(place)
+            step_of_engine = "trace_pc" in line and not ours
+            table.append(("", "0") if step_of_engine else place)
     names = sorted({file for file, _ in table})
     out += ["\t.data", "\t.p2align 3"]
     out += [f'{label}_file{i}:\n\t.asciz "{name}"' for i, name in enumerate(names)]

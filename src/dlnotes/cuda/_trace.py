@@ -4,7 +4,7 @@ import ctypes
 import functools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -265,6 +265,7 @@ class _LaneStep:
     place: tuple[str, int]
     accesses: list[Access]
     barrier: str | None
+    pieces: set[int] = field(default_factory=set)  # the straight pieces of code seen
 
 
 class Steps(_Recording):
@@ -286,12 +287,14 @@ class Steps(_Recording):
             if kind in (SYNC_WARP, SYNC_BLOCK):
                 mine.append(_LaneStep(place, [], "warp" if kind == SYNC_WARP else "block"))
                 continue
-            if not mine or mine[-1].place != place or mine[-1].barrier or kind == STEP:
+            again = kind == STEP and mine and int(event["pc"]) in mine[-1].pieces  # a loop
+            if not mine or mine[-1].place != place or mine[-1].barrier or again:
                 mine.append(_LaneStep(place, [], None))
-            if kind < len(KINDS):
+            if kind == STEP:
+                mine[-1].pieces.add(int(event["pc"]))
+            else:
                 mine[-1].accesses.append(self._access(event))
-        return {lane: [s for i, s in enumerate(mine) if not _repeated(mine, i)]
-                for lane, mine in sorted(steps.items())}  # fmt: skip
+        return dict(sorted(steps.items()))
 
     def _access(self, event) -> Access:
         buffer = self._buffer(int(event["buffer"]))
@@ -338,9 +341,3 @@ class Steps(_Recording):
     def __str__(self) -> str:
         return "\n".join(map(str, self._together))
 
-
-def _repeated(steps: list[_LaneStep], i: int) -> bool:
-    """Say whether a step only announces the line whose accesses the next one holds."""
-    here = steps[i]
-    after = steps[i + 1] if i + 1 < len(steps) else None
-    return not here.accesses and not here.barrier and after is not None and after.place == here.place

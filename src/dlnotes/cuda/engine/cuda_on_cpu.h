@@ -36,11 +36,22 @@
 #define ENGINE_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 // ---- vector types: aligned as on the GPU, so that a float4 is one access of 16 bytes -----------
+#ifdef __clang__  // clang checks the alignment of what a copy constructor gets, g++ that of any copy
+#define ENGINE_COPIES(T, NAME)                                                                     \
+  NAME() = default;                                                                                \
+  NAME(const NAME& v) { __builtin_memcpy(this, &v, sizeof v); }                                    \
+  NAME& operator=(const NAME& v) { __builtin_memcpy(this, &v, sizeof v); return *this; }
+#define ENGINE_COPIES2(T, NAME) ENGINE_COPIES(T, NAME) NAME(T x, T y) : x(x), y(y) {}
+#define ENGINE_COPIES4(T, NAME) ENGINE_COPIES(T, NAME) NAME(T x, T y, T z, T w) : x(x), y(y), z(z), w(w) {}
+#else
+#define ENGINE_COPIES2(T, NAME)
+#define ENGINE_COPIES4(T, NAME)
+#endif
 #define ENGINE_VECTORS(T, NAME, ALIGN2, ALIGN4)                                                    \
   struct NAME##1 { T x; };                                                                         \
-  struct __align__(ALIGN2) NAME##2 { T x, y; };                                                    \
+  struct __align__(ALIGN2) NAME##2 { T x, y; ENGINE_COPIES2(T, NAME##2) };                                                \
   struct NAME##3 { T x, y, z; };                                                                   \
-  struct __align__(ALIGN4) NAME##4 { T x, y, z, w; };                                              \
+  struct __align__(ALIGN4) NAME##4 { T x, y, z, w; ENGINE_COPIES4(T, NAME##4) };                                              \
   static inline NAME##1 make_##NAME##1(T x) { return {x}; }                                        \
   static inline NAME##2 make_##NAME##2(T x, T y) { return {x, y}; }                                \
   static inline NAME##3 make_##NAME##3(T x, T y, T z) { return {x, y, z}; }                        \
