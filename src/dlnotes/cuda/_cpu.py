@@ -66,8 +66,13 @@ class Compiler:
     def run(self, *arguments: str, link: bool = False) -> None:
         """Run the compiler; CompileError holds what it says."""
         command = list(self.command)
+        if link:
+            arguments = ("-shared", *arguments)
         if link and "ziglang" in command:
-            command[-1] = "cc"  # else zig would first build its C++ library, which nobody uses
+            # The process has the C library already; to link it, zig would build it for minutes.
+            command[-1] = "cc"
+            apple = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
+            arguments = (*arguments, "-nostdlib", *apple)
         zig = {name: str(_cache.folder() / "zig") for name in _ZIG_FOLDERS}
         environment = {**zig, **os.environ, "LC_ALL": "C"}
         done = subprocess.run(
@@ -140,10 +145,11 @@ def build(source: Source, kernel: KernelSource, expression: str, mode: str) -> P
             compiler.run(*flags, "-S", str(code), "-o", str(assembly))
             assembly.write_text(annotate(assembly.read_text(), set(source.files)))
             objects = [assembly]
-        compiler.run("-shared", *map(str, objects), str(_runtime(compiler, mode)), "-o", str(library),
-                     link=True)  # fmt: skip
-        for file in [code, *objects]:
-            file.unlink()
+        objects.append(_runtime(compiler, mode))
+        compiler.run(*map(str, objects), "-o", str(library), link=True)
+        for file in folder.iterdir():
+            if file != library:
+                file.unlink()
 
     return _cache.entry(key, make) / "kernel.so"
 
