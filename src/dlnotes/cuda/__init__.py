@@ -7,8 +7,8 @@ The book's kernels are plain CUDA C++ in `.cu` files. The same file runs in two 
 >>> kernel = module.kernel("matmul_tiled<16>")                   # doctest: +SKIP
 >>> kernel[(2, 3), (16, 16)](m, n, k, a, b, c)                   # doctest: +SKIP
 
-**device="cpu"** compiles it with the machine's C++ compiler (or the package `ziglang`) and runs it on
-NumPy arrays. Every CUDA thread is a *fiber*, a stack of its own; one runs until it comes to a
+**device="cpu"** compiles it with the machine's C++ compiler (or the package `ziglang`) and runs it
+on NumPy arrays. Every CUDA thread is a *fiber*, a stack of its own; one runs until it comes to a
 barrier, a shuffle or its end, then the next. Barriers, shuffles, votes and atomics therefore do
 what they do on a GPU. There are four modes:
 
@@ -23,13 +23,13 @@ what they do on a GPU. There are four modes:
   shared memory's banks conflict.
 - "step": as checked, and returns `Steps`: one warp, line by line, with each lane's values.
 
-**device="cuda"** compiles it by NVRTC for exactly the card at hand and launches it on torch tensors, on
-torch's current stream. `compile` does the first half alone and needs no GPU.
+**device="cuda"** compiles it by NVRTC for exactly the card at hand and launches it on torch
+tensors, on torch's current stream. `compile` does the first half alone and needs no GPU.
 
 How a race is found: the runtime keeps for each element who wrote and read it last, and when: a
 barrier starts a new epoch for its block, `__syncwarp` orders the lanes that meet at it, and two
-accesses of one epoch that no such meeting orders are a race, whichever came first in this run. Shuffles
-and votes order nothing, as the programming guide says. Between blocks nothing is ordered.
+accesses of one epoch that no such meeting orders are a race, whichever came first in this run.
+Shuffles and votes order nothing, as the programming guide says. Between blocks nothing is ordered.
 
 What the CPU cannot show: time; the order in which a GPU would run blocks; a missing memory fence
 (here every write is seen at once; kernels that hand data from block to block by fences are
@@ -48,16 +48,20 @@ from dlnotes.cuda._gpu import available
 from dlnotes.cuda._kernel import Kernel, Module, load
 from dlnotes.cuda._nvrtc import Cubin, architectures
 from dlnotes.cuda._trace import Access, LineReport, Step, Steps, Trace
+from dlnotes.cuda.ladders import LADDERS, Ladder, Rung
 
 __all__ = [
+    "LADDERS",
     "Access",
     "CompileError",
     "Cubin",
     "CudaError",
     "Kernel",
     "KernelError",
+    "Ladder",
     "LineReport",
     "Module",
+    "Rung",
     "Step",
     "Steps",
     "ToolError",

@@ -20,7 +20,7 @@ _fallback: Path | None = None
 
 
 def folder() -> Path:
-    """Return the cache's folder: DLNOTES_KERNELS, else `dlnotes/kernels` in the user's cache folder.
+    """Return the cache's folder: DLNOTES_KERNELS, else one in the user's own cache folder.
 
     Where that cannot be written, a temporary folder serves for this process, and a line on stderr
     says so once.

@@ -31,11 +31,12 @@ MODES = ("fast", "checked", "trace", "step")
 MOST_DYNAMIC_SHARED = 227 * 1024  # bytes for each block on an H100, the most of any
 _one_launch = threading.Lock()  # the runtime keeps its state in one place
 
-_COMMON = (
-    "-std=c++17 -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -fno-threadsafe-statics "
-    "-fno-strict-aliasing -fno-stack-protector -ffp-contract=off -U_FORTIFY_SOURCE -w"
-).split()
-_CHECKS = "-fsanitize=thread -fsanitize=alignment,bounds,integer-divide-by-zero".split()
+_COMMON = [
+    *("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-w"),
+    *("-fno-threadsafe-statics", "-fno-strict-aliasing", "-fno-stack-protector"),
+    *("-ffp-contract=off", "-U_FORTIFY_SOURCE"),
+]
+_CHECKS = ["-fsanitize=thread", "-fsanitize=alignment,bounds,integer-divide-by-zero"]
 # At these levels a float4 is still read in one access, as it is written in the source.
 _LEVEL = {
     "gcc": {"fast": ["-O2"], "checked": ["-Og", "-g1", "-fno-tree-sra"], "step": ["-O0", "-g1"]},
@@ -45,7 +46,7 @@ _LEVEL = {
 
 @dataclass(frozen=True)
 class Compiler:
-    """A C++ compiler: how it is called, of which family it is, and what tells its versions apart."""
+    """A C++ compiler: how it is called, its family, and what tells its versions apart."""
 
     command: tuple[str, ...]
     family: str
@@ -102,10 +103,8 @@ def find_compiler() -> Compiler:
         if shutil.which(command[0]) is None:
             raise ToolError(f"DLNOTES_CXX names {command[0]!r}, which is not there")
         return _compiler(command)
-    # Without Apple's command line tools, clang++ is a stub that opens a window.
-    stub = sys.platform == "darwin" and subprocess.run(["xcode-select", "-p"], capture_output=True).returncode  # fmt: skip
-    for name in () if stub else ("g++", "clang++", "c++"):
-        if shutil.which(name):
+    for name in ("g++", "clang++", "c++"):
+        if shutil.which(name) and not _is_stub():
             return _compiler([name])
     if importlib.util.find_spec("ziglang"):
         return _compiler([sys.executable, "-m", "ziglang", "c++"])
@@ -113,6 +112,13 @@ def find_compiler() -> Compiler:
         "to run CUDA kernels on the CPU a C++ compiler is needed, and none is installed: "
         "`pip install ziglang` brings one (60 MB), or install g++ or clang++"
     )
+
+
+def _is_stub() -> bool:
+    """Say whether macOS would open a window in place of a compiler: its tools are not installed."""
+    if sys.platform != "darwin":
+        return False
+    return subprocess.run(["xcode-select", "-p"], capture_output=True, check=False).returncode != 0
 
 
 def _compiler(command: list[str]) -> Compiler:
@@ -125,7 +131,7 @@ def _compiler(command: list[str]) -> Compiler:
     return Compiler(tuple(command), family, f"{file} {state.st_size} {state.st_mtime_ns}")
 
 
-# ---- building --------------------------------------------------------------------------------------
+# ---- building --------------------------------------------------------------------------------
 
 
 def build(source: Source, kernel: KernelSource, expression: str, mode: str) -> Path:
@@ -181,12 +187,15 @@ def _translation(source: Source, kernel: KernelSource, expression: str) -> str:
     bound = f"engine_bound_of{'<' + arguments if kernel.template else ''}::value"
     return (
         f'#include "cuda_on_cpu.h"\n{for_cpu(source.text)}\n#line 1 "entry point"\n'
-        f"{head}struct engine_bound_of {{ static constexpr int value = ({kernel.bound or 1024}); }};\n"
+        f"{head}struct engine_bound_of {{\n"
+        f"  static constexpr int value = ({kernel.bound or 1024});\n}};\n"
         f"ENGINE_KERNEL(0, ({expression}), ({bound}))\n"
     )
 
 
-_WATCHED_CALL = re.compile(r"\s+(?:callq?|bl)\s+_?(?:__tsan_(?!func|init)|__sanitizer_cov_trace_pc)")
+_WATCHED_CALL = re.compile(
+    r"\s+(?:callq?|bl)\s+_?(?:__tsan_(?!func|init)|__sanitizer_cov_trace_pc)"
+)
 _LOCATION = re.compile(r"\s+\.loc\s+(\d+)\s+(\d+)")
 _FILE = re.compile(r'\s\.file\s+(\d+)\s+"([^"]*)"(?:\s+"([^"]*)")?')
 
@@ -222,7 +231,7 @@ def annotate(assembly: str, files: set[str]) -> str:
     return "\n".join(out) + "\n"
 
 
-# ---- running ---------------------------------------------------------------------------------------
+# ---- running ---------------------------------------------------------------------------------
 
 
 class _Failure(ctypes.Structure):
@@ -327,7 +336,9 @@ class Program:
             slot.item, slot.grain = copy.itemsize, grain
         library, record = self.library, self.mode in ("trace", "step")
         chosen = (ctypes.c_int64 * 3)(*which)
-        if library.engine_watch(len(copies), watched, int(record), int(self.mode == "step"), chosen):
+        if library.engine_watch(
+            len(copies), watched, int(record), int(self.mode == "step"), chosen
+        ):
             raise MemoryError("no memory to watch these arrays: use a smaller problem")
         self._call(shape, shared_bytes, arguments)
         for original, copy in zip(originals, copies, strict=True):
@@ -346,7 +357,9 @@ class Program:
         self.library.engine_event_count.restype = ctypes.c_size_t
         self.library.engine_events.restype = ctypes.c_void_p
         count = self.library.engine_event_count()
-        data = ctypes.string_at(self.library.engine_events(), count * EVENT.itemsize) if count else b""
+        data = (
+            ctypes.string_at(self.library.engine_events(), count * EVENT.itemsize) if count else b""
+        )
         return np.frombuffer(data, EVENT)
 
     def _lines(self) -> dict[int, tuple[str, int]]:

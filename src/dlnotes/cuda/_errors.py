@@ -21,7 +21,14 @@ class KernelError(CudaError):
     each (x, y, z) or None.
     """
 
-    KINDS = ("race", "out of bounds", "misaligned", "uninitialised", "divergent barrier", "deadlock")
+    KINDS = (
+        "race",
+        "out of bounds",
+        "misaligned",
+        "uninitialised",
+        "divergent barrier",
+        "deadlock",
+    )
 
     def __init__(self, message, *, kernel, file="", line=0, source="", block=None, thread=None):
         self.kind = next((kind for kind in self.KINDS if message.startswith(kind)), "error")

@@ -1,4 +1,4 @@
-"""The public objects: a module is a .cu file, a kernel one of its functions, ready to be launched."""
+"""The public objects: a module is a .cu file, a kernel one of its functions, ready to launch."""
 
 import ctypes
 import numbers
@@ -82,7 +82,9 @@ class Module:
         declared = self._source.kernels.get(base.strip())
         if declared is None:
             names = ", ".join(self.kernels) or "none"
-            raise ValueError(f"no kernel {base.strip()!r} in {self._source.name}; there are: {names}")
+            raise ValueError(
+                f"no kernel {base.strip()!r} in {self._source.name}; there are: {names}"
+            )
         arguments = split(rest.rstrip()[:-1]) if rest else []
         if len(arguments) != len(declared.template):
             wanted = ", ".join(f"{kind} {name}" for kind, name in declared.template)
@@ -197,7 +199,7 @@ def _shape(name: str, value, most: tuple[int, int, int]) -> tuple[int, int, int]
     return tuple([*sizes, 1, 1][:3])
 
 
-# ---- arguments -------------------------------------------------------------------------------------
+# ---- arguments -------------------------------------------------------------------------------
 
 
 def _argument(parameter: Parameter, value, size: int, convert):
@@ -226,7 +228,9 @@ def _record(parameter: Parameter, value, size: int) -> bytes:
         data = bytes(value) if isinstance(value, ctypes.Structure) else value.tobytes()
         if len(data) == size:
             return data
-        raise TypeError(f"{parameter.name} must have {size} bytes ({parameter.type}), got {len(data)}")
+        raise TypeError(
+            f"{parameter.name} must have {size} bytes ({parameter.type}), got {len(data)}"
+        )
     raise TypeError(f"{parameter.name} is a {parameter.type}: pass a ctypes.Structure or a NumPy "
                     f"record of {size} bytes, got {type(value).__name__}")  # fmt: skip
 
@@ -247,18 +251,23 @@ def _host_array(parameter: Parameter, value) -> np.ndarray:
     elif isinstance(value, np.ndarray):
         given = value.dtype.name
         # NumPy has no bfloat16 of its own: its bits in uint16 will do.
-        check_dtype(parameter, "bfloat16" if (parameter.dtype, given) == ("bfloat16", "uint16") else given)
+        check_dtype(
+            parameter, "bfloat16" if (parameter.dtype, given) == ("bfloat16", "uint16") else given
+        )
     else:
         raise TypeError(f"{name} must be a NumPy array, got {type(value).__name__}")
     if not value.flags.c_contiguous:
         raise ValueError(f"{name} must be contiguous: pass np.ascontiguousarray({name})")
     if not parameter.const and not value.flags.writeable:
-        raise ValueError(f"{name} is read-only, and the kernel takes {parameter.type}, to write to it")
+        raise ValueError(
+            f"{name} is read-only, and the kernel takes {parameter.type}, to write to it"
+        )
     return value
 
 
 def check_dtype(parameter: Parameter, given: str) -> None:
     """Raise TypeError unless an array of dtype `given` fits a pointer parameter."""
     if parameter.dtype not in (None, given):
-        raise TypeError(f"{parameter.name} must have dtype {parameter.dtype} ({parameter.type}), got {given}")
-
+        raise TypeError(
+            f"{parameter.name} must have dtype {parameter.dtype} ({parameter.type}), got {given}"
+        )

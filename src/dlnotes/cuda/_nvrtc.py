@@ -1,9 +1,9 @@
 """Kernels for a GPU: NVIDIA's runtime compiler NVRTC, called through NVIDIA's own cuda-bindings.
 
 The result is a cubin, machine code for exactly one architecture. PTX, which the driver would
-translate, is never used: a driver older than the compiler refuses it. No driver or GPU is needed to
-compile. cuda-bindings is used and not cuda-core, because its names are the same for CUDA 12.8 and 13;
-cuda-core moved from `cuda.core.experimental` to `cuda.core` in between.
+translate, is never used: a driver older than the compiler refuses it. To compile, neither driver
+nor GPU is needed. cuda-bindings is used and not cuda-core, because its names are the same for CUDA 12.8 and
+13; cuda-core moved from `cuda.core.experimental` to `cuda.core` in between.
 """
 
 import functools
@@ -26,8 +26,13 @@ _HEADERS = {
         "typedef unsigned short uint16_t; typedef int int32_t; typedef unsigned int uint32_t;"
         "typedef long long int64_t; typedef unsigned long long uint64_t;\n"
     ),
-    "math.h": "#define INFINITY __int_as_float(0x7f800000)\n#define NAN __int_as_float(0x7fffffff)\n",
-    "float.h": "#define FLT_MAX 3.402823466e+38f\n#define FLT_MIN 1.175494351e-38f\n#define FLT_EPSILON 1.192092896e-07f\n",
+    "math.h": (
+        "#define INFINITY __int_as_float(0x7f800000)\n#define NAN __int_as_float(0x7fffffff)\n"
+    ),
+    "float.h": (
+        "#define FLT_MAX 3.402823466e+38f\n#define FLT_MIN 1.175494351e-38f\n"
+        "#define FLT_EPSILON 1.192092896e-07f\n"
+    ),
 }
 _MISSING = (
     "to compile kernels for a GPU NVIDIA's NVRTC and its bindings are needed: "
@@ -47,7 +52,7 @@ class Cubin:
 
 @functools.cache
 def _bindings():
-    """Return the module cuda.bindings.nvrtc and its version; ToolError where something is missing."""
+    """Return the module cuda.bindings.nvrtc and its version, or raise ToolError."""
     try:
         from cuda.bindings import nvrtc
 
@@ -60,7 +65,7 @@ def _bindings():
 
 
 def architectures() -> list[str]:
-    """Return the architectures that the installed NVRTC compiles for, e.g. ["sm_75", "sm_80", …]."""
+    """Return what the installed NVRTC compiles for, e.g. ["sm_75", "sm_80", …]."""
     nvrtc, _ = _bindings()
     return [f"sm_{number}" for number in _call(nvrtc.nvrtcGetSupportedArchs())]
 
@@ -81,7 +86,9 @@ def _include_folders(major: int) -> tuple[str, ...]:
 def compile_source(source: Source, kernels: Sequence[str], arch: str) -> Cubin:
     """Return the cubin of `kernels` (template arguments given), compiled or from the cache."""
     if not re.fullmatch(r"sm_\d+[af]?", arch):
-        raise ValueError(f'arch must be a real architecture such as "sm_80" or "sm_90a", got {arch!r}')
+        raise ValueError(
+            f'arch must be a real architecture such as "sm_80" or "sm_90a", got {arch!r}'
+        )
     _, version = _bindings()
     options = [f"-arch={arch}", "-std=c++17", "-lineinfo"]
     includes = [f"-I{folder}" for folder in _include_folders(version[0])]

@@ -1,4 +1,4 @@
-"""What the loader has to know of a .cu file: its text with local includes, its kernels, its shared memory.
+"""What the loader has to know of a .cu file: its text, its kernels, its shared memory.
 
 This is no C++ parser. It finds what stands in plain sight, `__global__ void name(parameters)` and
 `__shared__ type name[size];`, with comments blanked so that nothing is found in them. Lines are

@@ -1,4 +1,4 @@
-"""What a watched kernel did: accesses line by line, as memory sees them, and a warp step by step."""
+"""What a watched kernel did: accesses by line, as memory sees them, and a warp step by step."""
 
 import ctypes
 import functools
@@ -22,7 +22,7 @@ WARP, SECTOR, BANKS, WORD = 32, 32, 32, 4  # lanes; bytes of a sector; banks of 
 
 @dataclass(frozen=True)
 class Buffer:
-    """An array that a kernel touched: an argument ("global") or a __shared__ variable ("shared")."""
+    """An array of a kernel: an argument ("global") or a __shared__ variable ("shared")."""
 
     name: str
     space: str
@@ -134,8 +134,12 @@ class Trace(_Recording):
         rows = []
         for number, (where, buffer, kind) in enumerate(unique.tolist()):
             chosen = group == number
-            rows.append(self._row(self._spot_names[where], buffer, kind, events[chosen], request[chosen]))
-        return sorted(rows, key=lambda r: (r.file != os.path.basename(self.source.name), r.file, r.line))
+            rows.append(
+                self._row(self._spot_names[where], buffer, kind, events[chosen], request[chosen])
+            )
+        return sorted(
+            rows, key=lambda r: (r.file != os.path.basename(self.source.name), r.file, r.line)
+        )
 
     def _spots(self) -> list[int]:
         """Number the (file, line) pairs: several instructions may stand in one line."""
@@ -176,15 +180,17 @@ class Trace(_Recording):
         numbers, buffer = self._named(name)
         events = self.events
         chosen = events[np.isin(events["buffer"], numbers) & (events["kind"] == KINDS.index(kind))]
-        first = chosen["offset"] // buffer.item
-        last = (chosen["offset"] + chosen["bytes"] - 1) // buffer.item
+        first = chosen["offset"].astype(np.int64) // buffer.item
+        last = (chosen["offset"].astype(np.int64) + chosen["bytes"] - 1) // buffer.item
         counts = np.zeros(int(last.max(initial=-1)) + 1, np.int64)
         for step in range(int((last - first).max(initial=0)) + 1):
             np.add.at(counts, (first + step)[first + step <= last], 1)
         return counts
 
-    def first_request(self, name: str, kind: str = "read", block: int = 0, warp: int = 0) -> np.ndarray:
-        """Return for each lane the element that it touches in the warp's first such request; -1: none."""
+    def first_request(
+        self, name: str, kind: str = "read", block: int = 0, warp: int = 0
+    ) -> np.ndarray:
+        """Return which element each lane touches in the warp's first such request; -1: none."""
         numbers, buffer = self._named(name)
         events = self.events
         chosen = np.flatnonzero(
@@ -235,7 +241,9 @@ def _ways(events, request) -> float:
     for step in range(int(words.max())):
         inside = step < words
         word = events["offset"][inside].astype(np.int64) // WORD + step
-        pieces.append(np.stack([request[inside], phase[inside], word % BANKS, word, atomic[inside]], 1))
+        pieces.append(
+            np.stack([request[inside], phase[inside], word % BANKS, word, atomic[inside]], 1)
+        )
     each = np.unique(np.concatenate(pieces), axis=0)
     banks, depth = np.unique(each[:, :3], axis=0, return_counts=True)
     phases, start = np.unique(banks[:, :2], axis=0, return_index=True)
@@ -256,7 +264,9 @@ class Step:
     def __str__(self) -> str:
         text = f"line {self.line:3d}  {len(self.lanes):2d} lanes  {self.source}"
         for lane in self.lanes[:1]:
-            text += "".join(f"\n{'':20}lane {lane}: {access}" for access in self.accesses.get(lane, ()))
+            text += "".join(
+                f"\n{'':20}lane {lane}: {access}" for access in self.accesses.get(lane, ())
+            )
         return text
 
 
@@ -285,7 +295,9 @@ class Steps(_Recording):
             mine = steps.setdefault(lane, [])
             kind = int(event["kind"])
             if kind in (SYNC_WARP, SYNC_BLOCK):
-                mine.append(_LaneStep(place, [], "warp" if kind == SYNC_WARP else "block"))
+                if not mine or mine[-1].place != place or mine[-1].accesses or mine[-1].barrier:
+                    mine.append(_LaneStep(place, [], None))
+                mine[-1].barrier = "warp" if kind == SYNC_WARP else "block"
                 continue
             again = kind == STEP and mine and int(event["pc"]) in mine[-1].pieces  # a loop
             if not mine or mine[-1].place != place or mine[-1].barrier or again:
@@ -303,7 +315,11 @@ class Steps(_Recording):
         size = len(raw) // dtype.itemsize * dtype.itemsize
         values = tuple(np.frombuffer(raw[:size], dtype).tolist())
         return Access(
-            KINDS[event["kind"]], buffer.name, buffer.space, int(event["offset"]) // buffer.item, values
+            KINDS[event["kind"]],
+            buffer.name,
+            buffer.space,
+            int(event["offset"]) // buffer.item,
+            values,
         )
 
     def lane(self, number: int) -> list[Step]:
@@ -340,4 +356,3 @@ class Steps(_Recording):
 
     def __str__(self) -> str:
         return "\n".join(map(str, self._together))
-

@@ -18,7 +18,7 @@ __device__ __forceinline__ int end_of(int out, int stride, int padding, int kern
   return min(out * stride - padding + kernel, size);
 }
 
-// The largest entry of the window and its place row · w + column, the first on ties.
+// The largest entry of the window and its place row · w + column, the first on ties, of NaNs the last.
 __global__ void max_pool_naive(Pool p, int images, const float* __restrict__ x, float* __restrict__ y, long long* __restrict__ indices) {
   const int o = blockIdx.x * blockDim.x + threadIdx.x;
   if (o >= images * p.out_h * p.out_w) return;
@@ -27,9 +27,10 @@ __global__ void max_pool_naive(Pool p, int images, const float* __restrict__ x, 
   const int top = first_of(row, p.stride_h, p.padding_h), left = first_of(column, p.stride_w, p.padding_w);
   int best = top * p.w + left;
   for (int i = top; i < end_of(row, p.stride_h, p.padding_h, p.kernel_h, p.h); i++)
-    for (int j = left; j < end_of(column, p.stride_w, p.padding_w, p.kernel_w, p.w); j++)
-      // Written so that NaN wins, and then stays.
-      if (!(plane[i * p.w + j] <= plane[best]) && plane[best] == plane[best]) best = i * p.w + j;
+    for (int j = left; j < end_of(column, p.stride_w, p.padding_w, p.kernel_w, p.w); j++) {
+      const float v = plane[i * p.w + j];
+      if (v > plane[best] || v != v) best = i * p.w + j;  // NaN, which is not itself, wins
+    }
   y[o] = plane[best];
   indices[o] = best;
 }
@@ -83,7 +84,7 @@ __global__ void max_pool_tiled(Pool p, int images, const float* __restrict__ x, 
   for (int i = best_i; i < end_of(row, p.stride_h, p.padding_h, p.kernel_h, p.h); i++)
     for (int j = first_j; j < end_of(column, p.stride_w, p.padding_w, p.kernel_w, p.w); j++) {
       const float v = tile[(i - top) * tile_w + j - left];
-      if (!(v <= best) && best == best) best = v, best_i = i, best_j = j;
+      if (v > best || v != v) best = v, best_i = i, best_j = j;
     }
   const size_t o = ((size_t)blockIdx.z * p.out_h + row) * p.out_w + column;
   y[o] = best;
