@@ -2,8 +2,8 @@
 
 The result is a cubin, machine code for exactly one architecture. PTX, which the driver would
 translate, is never used: a driver older than the compiler refuses it. To compile, neither driver
-nor GPU is needed. cuda-bindings is used and not cuda-core, because its names are the same for CUDA 12.8 and
-13; cuda-core moved from `cuda.core.experimental` to `cuda.core` in between.
+nor GPU is needed. cuda-bindings is used and not cuda-core, because its names are the same for CUDA
+12.8 and 13; cuda-core moved from `cuda.core.experimental` to `cuda.core` in between.
 """
 
 import functools
