@@ -159,10 +159,19 @@ __global__ void f(const float* x, float* y) {
   __syncthreads();
   y[threadIdx.x] = v;
 }"""),
-    "a mask that names who has left": ("error", 32, """
+    "a mask that names who has left": ("divergent warp", 32, """
 __global__ void f(const float* x, float* y) {
   if (threadIdx.x >= 20) return;
   y[threadIdx.x] = __shfl_down_sync(0xffffffffu, x[threadIdx.x], 1);  //!
+}"""),
+    "a shuffle that does not name its caller": ("divergent warp", 32, """
+__global__ void f(const float* x, float* y) {
+  y[threadIdx.x] = __shfl_down_sync(0x0000ffffu, x[threadIdx.x], 1);  //!
+}"""),
+    "a shuffle from a lane that takes no part": ("divergent warp", 32, """
+__global__ void f(const float* x, float* y) {
+  if (threadIdx.x < 16)
+    y[threadIdx.x] = __shfl_sync(0x0000ffffu, x[threadIdx.x], 20);  //!
 }"""),
     "division by zero": ("error", 1, """
 __global__ void f(const float* x, float* y) {

@@ -34,7 +34,7 @@ _one_launch = threading.Lock()  # the runtime keeps its state in one place
 _COMMON = [
     *("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-w"),
     *("-fno-threadsafe-statics", "-fno-strict-aliasing", "-fno-stack-protector"),
-    *("-ffp-contract=off", "-U_FORTIFY_SOURCE"),
+    *("-ffp-contract=off", "-U_FORTIFY_SOURCE", "-nostdinc++"),
 ]
 _CHECKS = ["-fsanitize=thread", "-fsanitize=alignment,bounds,integer-divide-by-zero"]
 # At these levels a float4 is still read in one access, as it is written in the source.

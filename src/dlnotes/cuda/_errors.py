@@ -17,8 +17,8 @@ class KernelError(CudaError):
     """A kernel did something wrong while it ran.
 
     Attributes: `kind` ("race", "out of bounds", "misaligned", "uninitialised", "divergent barrier",
-    "deadlock" or "error"), `kernel`, `file`, `line` (0 where unknown), and `block` and `thread`,
-    each (x, y, z) or None.
+    "divergent warp", "deadlock" or "error"), `kernel`, `file`, `line` (0 where unknown), and
+    `block` and `thread`, each (x, y, z) or None.
     """
 
     KINDS = (
@@ -27,6 +27,7 @@ class KernelError(CudaError):
         "misaligned",
         "uninitialised",
         "divergent barrier",
+        "divergent warp",
         "deadlock",
     )
 

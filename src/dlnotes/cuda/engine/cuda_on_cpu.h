@@ -14,10 +14,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define __CUDA_ON_CPU__ 1
-#define __global__
+#define __global__ inline  // so that kernels that nobody asked for cost nothing
 #define __device__
 #define __host__
 #define __constant__
@@ -141,7 +142,7 @@ template <class T> ENGINE_PLAIN void hand_over(void** lanes, unsigned mask) {
     Carried<T>* to = (Carried<T>*)lanes[l];
     if (to->source < 0) continue;  // beyond the segment: the lane keeps its own value
     if (!(mask >> to->source & 1))
-      fail(0, 0, "lane %d reads from lane %d, which does not take part (mask %08x)", l, to->source, mask);
+      fail(0, 0, "divergent warp: lane %d reads from lane %d, which takes no part (mask %08x)", l, to->source, mask);
     to->answer = ((Carried<T>*)lanes[to->source])->value;
   }
 }
@@ -292,6 +293,15 @@ static inline float min(float a, float b) { return fminf(a, b); }
 static inline float max(float a, float b) { return fmaxf(a, b); }
 static inline double min(double a, double b) { return fmin(a, b); }
 static inline double max(double a, double b) { return fmax(a, b); }
+// In CUDA these take the type of their argument. The C++ library's headers, which would say so too,
+// take longer to read than everything else together: the C library's are used instead.
+#define ENGINE_FLOAT(NAME) static inline float NAME(float x) { return NAME##f(x); }
+ENGINE_FLOAT(sqrt) ENGINE_FLOAT(exp) ENGINE_FLOAT(exp2) ENGINE_FLOAT(log) ENGINE_FLOAT(log2) ENGINE_FLOAT(log1p)
+ENGINE_FLOAT(sin) ENGINE_FLOAT(cos) ENGINE_FLOAT(tanh) ENGINE_FLOAT(erf) ENGINE_FLOAT(floor) ENGINE_FLOAT(ceil)
+ENGINE_FLOAT(rint) ENGINE_FLOAT(fabs) ENGINE_FLOAT(cbrt) ENGINE_FLOAT(expm1)
+static inline float pow(float x, float y) { return powf(x, y); }
+static inline float abs(float x) { return fabsf(x); }
+static inline double abs(double x) { return fabs(x); }
 
 // ---- entry points: the loader appends ENGINE_KERNEL(number, (kernel<arguments>), bound) ----------
 namespace engine {

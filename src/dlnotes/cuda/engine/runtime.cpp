@@ -177,7 +177,7 @@ static bool meeting_complete(int i) {
     if (first + l >= threads || other.state == DONE) {
       if (STRICT && first + l < threads) {
         current = i;
-        fail(f.file, f.line, "%s: the mask %08x names lane %d, which has returned from the kernel", f.what, f.mask, l);
+        fail(f.file, f.line, "divergent warp: the mask %08x of %s names lane %d, which has returned", f.mask, f.what, l);
       }
       continue;
     }
@@ -198,7 +198,7 @@ void warp_meeting(unsigned mask, void* argument, Meeting meet, const char* what,
   Fiber& f = fibers[current];
   f.mask = mask, f.argument = argument, f.meet = meet, f.what = what, f.file = file, f.line = line;
   f.state = AT_WARP_MEETING;
-  if (!(mask >> lane() & 1)) fail(file, line, "%s: lane %u calls with a mask %08x that does not name it", what, lane(), mask);
+  if (!(mask >> lane() & 1)) fail(file, line, "divergent warp: lane %u calls %s with the mask %08x, which does not name it", lane(), what, mask);
   watch_sync(file, line, false);
   if (!meeting_complete(current)) to_scheduler();
 }
