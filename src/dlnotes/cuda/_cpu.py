@@ -34,7 +34,7 @@ _one_launch = threading.Lock()  # the runtime keeps its state in one place
 _COMMON = [
     *("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-w"),
     *("-fno-threadsafe-statics", "-fno-strict-aliasing", "-fno-stack-protector"),
-    *("-ffp-contract=off", "-U_FORTIFY_SOURCE", "-nostdinc++"),
+    *("-ffp-contract=off", "-U_FORTIFY_SOURCE"),
 ]
 _CHECKS = ["-fsanitize=thread", "-fsanitize=alignment,bounds,integer-divide-by-zero"]
 # At these levels a float4 is still read in one access, as it is written in the source.
@@ -52,12 +52,16 @@ class Compiler:
     family: str
     identity: str
 
+    def common(self) -> list[str]:
+        """Return the options of all that is compiled."""
+        zig = ["-fno-sanitize=undefined"]  # else it adds traps of its own
+        others = ["-nostdinc++", f"-I{ENGINE / 'c'}"]
+        return [*_COMMON, f"-I{ENGINE}", *(zig if "ziglang" in self.command else others)]
+
     def flags(self, mode: str) -> list[str]:
         """Return the options that compile a kernel for `mode`."""
         build = {"trace": "checked"}.get(mode, mode)
-        flags = [*_COMMON, *_LEVEL[self.family][build], f"-I{ENGINE}"]
-        if "ziglang" in self.command:
-            flags.append("-fno-sanitize=undefined")  # zig would add its own traps
+        flags = [*self.common(), *_LEVEL[self.family][build]]
         if mode != "fast":
             flags += [*_CHECKS, "-DENGINE_WATCH"]
         if mode == "step":
@@ -66,18 +70,20 @@ class Compiler:
 
     def run(self, *arguments: str, link: bool = False) -> None:
         """Run the compiler; CompileError holds what it says."""
-        command = list(self.command)
         if link:
             arguments = ("-shared", *arguments)
-        if link and "ziglang" in command:
+        if link and "ziglang" in self.command:
             # The process has the C library already; to link it, zig would build it for minutes.
-            command[-1] = "cc"
             apple = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
             arguments = (*arguments, "-nostdlib", *apple)
         zig = {name: str(_cache.folder() / "zig") for name in _ZIG_FOLDERS}
         environment = {**zig, **os.environ, "LC_ALL": "C"}
         done = subprocess.run(
-            [*command, *arguments], capture_output=True, text=True, env=environment, check=False
+            [*self.command, *arguments],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
         )
         if done.returncode:
             raise CompileError(done.stderr.strip() or f"{self.command[0]} failed")
@@ -107,7 +113,7 @@ def find_compiler() -> Compiler:
         if shutil.which(name) and not _is_stub():
             return _compiler([name])
     if importlib.util.find_spec("ziglang"):
-        return _compiler([sys.executable, "-m", "ziglang", "c++"])
+        return _compiler([sys.executable, "-m", "ziglang", "cc"])
     raise ToolError(
         "to run CUDA kernels on the CPU a C++ compiler is needed, and none is installed: "
         "`pip install ziglang` brings one (60 MB), or install g++ or clang++"
@@ -163,14 +169,13 @@ def build(source: Source, kernel: KernelSource, expression: str, mode: str) -> P
 @functools.cache
 def _engine() -> tuple[bytes, ...]:
     """Return all of the engine that shapes what is built: its sources and this file."""
-    return tuple(file.read_bytes() for file in [*sorted(ENGINE.iterdir()), Path(__file__)])
+    files = [file for file in sorted(ENGINE.rglob("*")) if file.is_file()]
+    return tuple(file.read_bytes() for file in [*files, Path(__file__)])
 
 
 def _runtime(compiler: Compiler, mode: str) -> Path:
     """Return the engine's runtime as an object file."""
-    flags = [*_COMMON, "-O2", f"-I{ENGINE}", *([] if mode == "fast" else ["-DENGINE_WATCH"])]
-    if "ziglang" in compiler.command:
-        flags.append("-fno-sanitize=undefined")
+    flags = [*compiler.common(), "-O2", *([] if mode == "fast" else ["-DENGINE_WATCH"])]
     key = _cache.key("runtime", flags, compiler.command, compiler.identity, *_engine())
 
     def make(folder: Path) -> None:

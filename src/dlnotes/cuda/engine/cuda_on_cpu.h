@@ -295,6 +295,7 @@ static inline double min(double a, double b) { return fmin(a, b); }
 static inline double max(double a, double b) { return fmax(a, b); }
 // In CUDA these take the type of their argument. The C++ library's headers, which would say so too,
 // take longer to read than everything else together: the C library's are used instead.
+#ifndef _LIBCPP_VERSION  // zig gives its C++ library's headers in any case
 #define ENGINE_FLOAT(NAME) static inline float NAME(float x) { return NAME##f(x); }
 ENGINE_FLOAT(sqrt) ENGINE_FLOAT(exp) ENGINE_FLOAT(exp2) ENGINE_FLOAT(log) ENGINE_FLOAT(log2) ENGINE_FLOAT(log1p)
 ENGINE_FLOAT(sin) ENGINE_FLOAT(cos) ENGINE_FLOAT(tanh) ENGINE_FLOAT(erf) ENGINE_FLOAT(floor) ENGINE_FLOAT(ceil)
@@ -302,6 +303,7 @@ ENGINE_FLOAT(rint) ENGINE_FLOAT(fabs) ENGINE_FLOAT(cbrt) ENGINE_FLOAT(expm1)
 static inline float pow(float x, float y) { return powf(x, y); }
 static inline float abs(float x) { return fabsf(x); }
 static inline double abs(double x) { return fabs(x); }
+#endif
 
 // ---- entry points: the loader appends ENGINE_KERNEL(number, (kernel<arguments>), bound) ----------
 namespace engine {
