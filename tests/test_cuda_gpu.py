@@ -1,4 +1,4 @@
-"""The way to a GPU, as far as it can be tested without one: cubins, and what a launch hands over."""
+"""The way to a GPU, as far as it goes without one: cubins, and what a launch hands over."""
 
 import ctypes
 import sys

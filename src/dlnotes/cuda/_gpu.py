@@ -27,7 +27,7 @@ def _driver():
     try:
         from cuda.bindings import driver
     except ImportError as problem:
-        raise ToolError(f"{_nvrtc._MISSING} ({problem})") from problem
+        raise ToolError(f"{_nvrtc.MISSING} ({problem})") from problem
     return driver
 
 

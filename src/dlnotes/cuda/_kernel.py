@@ -129,7 +129,9 @@ class Kernel:
         at_block: int | None = None,
         at_warp: int | None = None,
     ) -> Trace | Steps | None:
-        """Run the kernel and wait for it; return a Trace or Steps in the modes that record.
+        """Run the kernel; return a Trace or Steps in the modes that record.
+
+        On the CPU the kernel has ended when this returns; on a GPU it is queued, as torch does it.
 
         at_block, at_warp: which block (counted flat) and which of its warps the modes "trace" and
         "step" record; all for "trace" and the first for "step" if not given.

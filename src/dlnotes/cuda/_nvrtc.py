@@ -34,7 +34,7 @@ _HEADERS = {
         "#define FLT_EPSILON 1.192092896e-07f\n"
     ),
 }
-_MISSING = (
+MISSING = (
     "to compile kernels for a GPU NVIDIA's NVRTC and its bindings are needed: "
     '`pip install "dlnotes[cuda]"`, or beside torch for CUDA 12 `pip install "cuda-bindings==12.*" '
     "nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12`"
@@ -58,9 +58,9 @@ def _bindings():
 
         error, major, minor = nvrtc.nvrtcVersion()
     except (ImportError, RuntimeError, OSError) as problem:
-        raise ToolError(f"{_MISSING} ({problem})") from problem
+        raise ToolError(f"{MISSING} ({problem})") from problem
     if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        raise ToolError(f"{_MISSING} (NVRTC says {error})")
+        raise ToolError(f"{MISSING} (NVRTC says {error})")
     return nvrtc, (major, minor)
 
 

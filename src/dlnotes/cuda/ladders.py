@@ -567,7 +567,7 @@ def _adam_constants(step, lr, betas, eps):
 
 
 def _adam_separate(s, p, g, m, v, step, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
-    n, grid = p.size if isinstance(p, np.ndarray) else p.numel(), None
+    n = p.size if isinstance(p, np.ndarray) else p.numel()
     rate, eps = _adam_constants(step, lr, betas, eps)
     grid = blocks(n, 256)
     s.launch("adam_mean", grid, 256, n, betas[0], weight_decay, p, g, m)

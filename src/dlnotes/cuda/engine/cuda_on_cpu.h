@@ -278,8 +278,10 @@ static inline float __fadd_rn(float a, float b) { return a + b; }
 static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline float __frsqrt_rn(float x) { return 1.f / sqrtf(x); }
 static inline float __saturatef(float x) { return x < 0 ? 0 : x > 1 ? 1 : x; }
-static inline float rsqrtf(float x) { return 1.f / sqrtf(x); }
-static inline double rsqrt(double x) { return 1. / sqrt(x); }
+static inline float engine_rsqrt(float x) { return 1.f / sqrtf(x); }
+static inline double engine_rsqrt(double x) { return 1. / sqrt(x); }
+#define rsqrtf engine_rsqrt  // newer C libraries have functions of these names
+#define rsqrt engine_rsqrt
 #define ENGINE_MIN_MAX(T)                                                                          \
   static inline T min(T a, T b) { return a < b ? a : b; }                                          \
   static inline T max(T a, T b) { return a > b ? a : b; }
