@@ -14,6 +14,7 @@ _ROOMS = (
     "autograd",
     "check",
     "course",
+    "cuda",
     "data",
     "kernels",
     "metrics",

@@ -1,0 +1,93 @@
+"""CUDA kernels that every reader can run, see and trust, with or without a GPU.
+
+The book's kernels are plain CUDA C++ in `.cu` files. The same file runs in two ways:
+
+>>> from dlnotes import cuda
+>>> module = cuda.load("linear.cu", mode="checked")              # doctest: +SKIP
+>>> kernel = module.kernel("matmul_tiled<16>")                   # doctest: +SKIP
+>>> kernel[(2, 3), (16, 16)](m, n, k, a, b, c)                   # doctest: +SKIP
+
+**device="cpu"** compiles it with the machine's C++ compiler (or the package `ziglang`) and runs it
+on NumPy arrays. Every CUDA thread is a *fiber*, a stack of its own; one runs until it comes to a
+barrier, a shuffle or its end, then the next. Barriers, shuffles, votes and atomics therefore do
+what they do on a GPU. There are four modes:
+
+- "fast": as fast as this way allows; nothing is copied, and a wild access may damage the process.
+- "checked": each load and store is checked, some 100 times slower. A `KernelError` names the
+  kernel, line, block and thread of an access out of bounds (global or shared memory, also from one
+  row of a shared array into the next), of a misaligned vector access, of a **race** (two threads,
+  one element, one of them writes, and no barrier between), of reading shared memory that nobody
+  has written, and of barriers that not all threads reach.
+- "trace": as checked, and returns a `Trace`: for every line, how many requests its loads and stores
+  make, how many 32-byte sectors each takes, how many of those bytes are used, and whether
+  shared memory's banks conflict.
+- "step": as checked, and returns `Steps`: one warp, line by line, with each lane's values.
+
+**device="cuda"** compiles it by NVRTC for exactly the card at hand and launches it on torch
+tensors, on torch's current stream. `compile` does the first half alone and needs no GPU.
+
+How a race is found: the runtime keeps for each element who wrote and read it last, and when: a
+barrier starts a new epoch for its block, `__syncwarp` orders the lanes that meet at it, and two
+accesses of one epoch that no such meeting orders are a race, whichever came first in this run.
+Shuffles and votes order nothing, as the programming guide says. Between blocks nothing is ordered.
+
+What the CPU cannot show: time; the order in which a GPU would run blocks; a missing memory fence
+(here every write is seen at once; kernels that hand data from block to block by fences are
+reported as races); and the last bits of a sum, since a GPU joins a·b + c into one rounding.
+`__device__` variables of a file are not watched.
+
+Compiled kernels are kept in the user's cache folder, or where DLNOTES_KERNELS says.
+DLNOTES_CXX names another compiler. Nothing is compiled when this package is imported.
+"""
+
+from pathlib import Path
+
+from dlnotes.cuda import _nvrtc
+from dlnotes.cuda._errors import CompileError, CudaError, KernelError, ToolError
+from dlnotes.cuda._gpu import available
+from dlnotes.cuda._kernel import Kernel, Module, load
+from dlnotes.cuda._nvrtc import Cubin, architectures
+from dlnotes.cuda._trace import Access, LineReport, Step, Steps, Trace
+from dlnotes.cuda.ladders import LADDERS, Ladder, Rung
+
+__all__ = [
+    "LADDERS",
+    "Access",
+    "CompileError",
+    "Cubin",
+    "CudaError",
+    "Kernel",
+    "KernelError",
+    "Ladder",
+    "LineReport",
+    "Module",
+    "Rung",
+    "Step",
+    "Steps",
+    "ToolError",
+    "Trace",
+    "architectures",
+    "available",
+    "compile",
+    "load",
+]
+
+
+def compile(
+    path: str | Path | None = None,
+    *,
+    source: str | None = None,
+    kernels: list[str] | None = None,
+    arch: str = "sm_80",
+) -> Cubin:
+    """Compile a file, or the text `source`, to machine code for the GPU architecture `arch`.
+
+    kernels: which, with template arguments; if not given, all that are no templates. Needs no GPU.
+
+    Raises CompileError with the compiler's messages, ToolError where NVRTC is not installed.
+    """
+    module = load(path, source=source)
+    if kernels is None:
+        found = module._source.kernels.values()
+        kernels = [kernel.name for kernel in found if not kernel.template]
+    return _nvrtc.compile_source(module._source, kernels, arch)

@@ -1,0 +1,219 @@
+"""What the loader has to know of a .cu file: its text, its kernels, its shared memory.
+
+This is no C++ parser. It finds what stands in plain sight, `__global__ void name(parameters)` and
+`__shared__ type name[size];`, with comments blanked so that nothing is found in them. Lines are
+never moved, so every message names the line that the reader sees.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dlnotes.cuda._errors import CompileError
+
+# C++ name → (NumPy dtype, or None where NumPy has none; bytes). Everything else is "other".
+SCALARS = {
+    "float": ("float32", 4), "double": ("float64", 8), "bool": ("bool", 1),
+    "char": ("int8", 1), "signed char": ("int8", 1), "unsigned char": ("uint8", 1),
+    "short": ("int16", 2), "unsigned short": ("uint16", 2),
+    "int": ("int32", 4), "unsigned": ("uint32", 4), "unsigned int": ("uint32", 4),
+    "long long": ("int64", 8), "unsigned long long": ("uint64", 8), "size_t": ("uint64", 8),
+    "int8_t": ("int8", 1), "uint8_t": ("uint8", 1), "int16_t": ("int16", 2),
+    "uint16_t": ("uint16", 2), "int32_t": ("int32", 4), "uint32_t": ("uint32", 4),
+    "int64_t": ("int64", 8), "uint64_t": ("uint64", 8),
+    "half": ("float16", 2), "__half": ("float16", 2),
+    "nv_bfloat16": ("bfloat16", 2), "__nv_bfloat16": ("bfloat16", 2),
+}  # fmt: skip
+_QUALIFIERS = r"\b(?:const|volatile|__restrict__|__restrict|__grid_constant__)\b"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a kernel, template arguments filled in.
+
+    `dtype` is the NumPy dtype's name of the scalar or of what the pointer points to; None for types
+    that only the compiler knows (structs), whose size alone is checked.
+    """
+
+    name: str
+    type: str
+    pointer: bool
+    const: bool
+    dtype: str | None
+
+
+@dataclass(frozen=True)
+class KernelSource:
+    """A kernel as declared: its template's parameters, its own, and its launch bound."""
+
+    name: str
+    template: tuple[tuple[str, str], ...]  # (kind, name), e.g. (("int", "TILE"), ("class", "T"))
+    parameters: tuple[tuple[str, str], ...]  # (type, name)
+    bound: str  # the text in __launch_bounds__(…), or ""
+
+    def signature(self, arguments: list[str]) -> tuple[Parameter, ...]:
+        """Return the parameters with the template's `arguments` in place of its names."""
+        given = dict(zip([name for _, name in self.template], arguments, strict=False))
+        found = []
+        for declared, name in self.parameters:
+            text = re.sub(r"\b\w+\b", lambda m: given.get(m[0], m[0]), declared)
+            const = bool(re.search(r"\bconst\b", text))
+            text = " ".join(re.sub(_QUALIFIERS, " ", text).split())
+            pointer = text.endswith("*")
+            base = text.rstrip("* ")
+            dtype = SCALARS.get(base, (None, 0))[0]
+            if text.count("*") > 1:
+                dtype = None
+            found.append(Parameter(name, f"{'const ' * const}{text}", pointer, const, dtype))
+        return tuple(found)
+
+
+@dataclass
+class Source:
+    """A .cu file with its local includes pasted in, ready for a compiler.
+
+    `text` has #line directives; `files` maps each file's name in messages to its text.
+    """
+
+    name: str
+    text: str
+    kernels: dict[str, KernelSource]
+    files: dict[str, str] = field(default_factory=dict)
+
+    def line(self, file: str, number: int) -> str:
+        """Return a line of a file, or "" where there is none."""
+        lines = self.files.get(file, "").splitlines()
+        return lines[number - 1] if 0 < number <= len(lines) else ""
+
+
+def read(path: Path) -> Source:
+    """Return the source of the file at `path`; `#include "…"` beside it is pasted in once."""
+    files: dict[str, str] = {}
+    text = _paste(path.resolve(), files)
+    return Source(str(path.resolve()), text, find_kernels(text), files)
+
+
+def _paste(path: Path, files: dict[str, str]) -> str:
+    name = str(path)
+    if name in files:
+        return ""
+    try:
+        files[name] = text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise FileNotFoundError(f"no CUDA source {name}: {error.strerror}") from error
+    lines = [f'#line 1 "{name}"']
+    for number, line in enumerate(text.splitlines(), 1):
+        include = re.match(r'\s*#\s*include\s*"([^"]+)"', line)
+        target = path.parent / include[1] if include else None
+        if target is not None and target.exists():
+            lines += [_paste(target.resolve(), files), f'#line {number + 1} "{name}"']
+        elif re.match(r"\s*#\s*pragma\s+once", line):
+            lines.append("")  # each file is pasted once
+        else:
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def blank_comments(text: str) -> str:
+    """Return `text` with comments and string contents as spaces, every line where it was."""
+    pattern = r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"'
+    return re.sub(pattern, lambda m: re.sub(r"[^\n]", " ", m[0]), text, flags=re.DOTALL)
+
+
+def split(text: str, separator: str = ",") -> list[str]:
+    """Split at separators that stand in no bracket: `a, b<c, d>, e[f]` → 3 parts."""
+    parts, depth, start = [], 0, 0
+    for i, char in enumerate(text):
+        if char in "([{<":
+            depth += 1
+        elif char in ")]}>":
+            depth -= 1
+        elif char == separator and depth == 0:
+            parts.append(text[start:i].strip())
+            start = i + 1
+    last = text[start:].strip()
+    return [*parts, last] if last or parts else []
+
+
+def _closing(text: str, start: int) -> int:
+    """Return the index after the bracket that closes the one at `start`."""
+    pairs = {"(": ")", "<": ">"}
+    opening, closing, depth = text[start], pairs[text[start]], 0
+    for i in range(start, len(text)):
+        depth += (text[i] == opening) - (text[i] == closing)
+        if depth == 0:
+            return i + 1
+    raise CompileError(f"a {opening!r} is never closed: {text[start : start + 60]!r}")
+
+
+def find_kernels(text: str) -> dict[str, KernelSource]:
+    """Return the kernels declared in `text` by name."""
+    code = blank_comments(text)
+    kernels = {}
+    for found in re.finditer(r"\b__global__\b", code):
+        i, bound = found.end(), ""
+        while True:
+            word = re.compile(r"\s*(\w+)\s*").match(code, i)
+            if word is None:
+                break
+            i = word.end()
+            if word[1] == "__launch_bounds__":
+                end = _closing(code, i)
+                bound, i = split(code[i + 1 : end - 1])[0], end
+            elif i < len(code) and code[i] == "(":
+                end = _closing(code, i)
+                parameters = tuple(_declared(p) for p in split(code[i + 1 : end - 1]))
+                template = _template_before(code, found.start())
+                kernels[word[1]] = KernelSource(word[1], template, parameters, bound)
+                break
+    return kernels
+
+
+def _declared(parameter: str) -> tuple[str, str]:
+    """`const float* __restrict__ x` → ("const float* __restrict__", "x")."""
+    match = re.fullmatch(r"(.*?)(\w+)\s*(?:=.*)?", parameter, re.DOTALL)
+    if match is None:
+        raise CompileError(f"cannot read the kernel parameter {parameter!r}: give it a name")
+    return match[1].strip(), match[2]
+
+
+def _template_before(code: str, start: int) -> tuple[tuple[str, str], ...]:
+    """Return the parameters of the `template <…>` right before a kernel, () where there is none."""
+    head = re.search(r"template\s*<([^;{}]*)>\s*(?:static\s+|inline\s+)*$", code[:start])
+    if head is None:
+        return ()
+    return tuple(_declared(p.split("=")[0].strip()) for p in split(head[1]))
+
+
+def for_cpu(text: str) -> str:
+    """Return `text` with each __shared__ declaration turned into a reference into the arena."""
+    code = blank_comments(text)
+    out, last = [], 0
+    for found in re.finditer(r"(?:\bextern\s+)?\b__shared__\b([^;]*);", code):
+        out += [text[last : found.start()], _in_arena(found[0], found[1])]
+        last = found.end()
+    return "".join([*out, text[last:]])
+
+
+def _in_arena(declaration: str, body: str) -> str:
+    lines = "\n" * declaration.count("\n")
+    attribute = r"\b(?:alignas|__align__|__attribute__)\s*(\((?:[^()]|\([^()]*\))*\))"
+    alignment = " ".join(f"__align__{m[1]}" for m in re.finditer(attribute, body))
+    body = re.sub(attribute, " ", body).replace("extern", " ")
+    declarators = split(body)
+    first = re.fullmatch(r"(.*?)(\w+)\s*((?:\[[^\]]*\]\s*)*)", declarators[0], re.DOTALL)
+    if first is None:
+        raise CompileError(f"cannot read the declaration `{declaration.strip()}`: write it as "
+                           "`__shared__ type name[size];`")  # fmt: skip
+    kind = first[1].strip()
+    code = []
+    for declarator in [f"{first[2]}{first[3]}", *declarators[1:]]:
+        name, _, sizes = declarator.partition("[")
+        name = name.strip()
+        if declaration.lstrip().startswith("extern"):
+            code.append(f"ENGINE_DYNAMIC_SHARED({kind}, {name});")
+        else:
+            sizes = f"[{sizes}" if sizes else ""
+            code.append(f"typedef {kind} {name}_shared_type{sizes} {alignment};")
+            code.append(f"ENGINE_SHARED({name}_shared_type, {name});")
+    return " ".join(code) + lines

@@ -1,0 +1,383 @@
+// The engine that runs CUDA kernels on a CPU: fibers, barriers and, with ENGINE_WATCH, the checks.
+// How it works stands in cuda_on_cpu.h and, for readers, in dlnotes.cuda. No C++ library is used,
+// so that any compiler will do; never compiled with -fsanitize: its own accesses are not watched.
+#include "cuda_on_cpu.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+// ---- switching stacks: save what a function must preserve, swap the stack pointer --------------------
+extern "C" void engine_switch(void** save, void* load);
+#ifdef __APPLE__
+#define ASM_NAME "_engine_switch"
+#else
+#define ASM_NAME "engine_switch"
+#endif
+#if defined(__x86_64__)
+asm(".text\n.globl " ASM_NAME "\n" ASM_NAME ":\n"
+    " pushq %rbp\n pushq %rbx\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
+    " movq %rsp, (%rdi)\n movq %rsi, %rsp\n"
+    " popq %r15\n popq %r14\n popq %r13\n popq %r12\n popq %rbx\n popq %rbp\n ret\n");
+#elif defined(__aarch64__)
+asm(".text\n.globl " ASM_NAME "\n.p2align 2\n" ASM_NAME ":\n"
+    " sub sp, sp, #160\n"
+    " stp x19, x20, [sp]\n stp x21, x22, [sp, #16]\n stp x23, x24, [sp, #32]\n"
+    " stp x25, x26, [sp, #48]\n stp x27, x28, [sp, #64]\n stp x29, x30, [sp, #80]\n"
+    " stp d8, d9, [sp, #96]\n stp d10, d11, [sp, #112]\n stp d12, d13, [sp, #128]\n stp d14, d15, [sp, #144]\n"
+    " mov x9, sp\n str x9, [x0]\n mov sp, x1\n"
+    " ldp x19, x20, [sp]\n ldp x21, x22, [sp, #16]\n ldp x23, x24, [sp, #32]\n"
+    " ldp x25, x26, [sp, #48]\n ldp x27, x28, [sp, #64]\n ldp x29, x30, [sp, #80]\n"
+    " ldp d8, d9, [sp, #96]\n ldp d10, d11, [sp, #112]\n ldp d12, d13, [sp, #128]\n ldp d14, d15, [sp, #144]\n"
+    " add sp, sp, #160\n ret\n");
+#else
+#error "the CPU engine of dlnotes.cuda runs on x86-64 and arm64"
+#endif
+#if defined(__linux__) && defined(__ELF__)
+asm(".section .note.GNU-stack,\"\",%progbits\n.text\n");
+#endif
+
+// What Python reads after a launch that failed.
+struct Failure {
+  char text[2048];
+  char file[1024];
+  int line, has_thread;
+  unsigned block[3], thread[3];
+};
+static Failure failure;
+static volatile sig_atomic_t interrupted;
+
+namespace engine {
+enum State { NEW, READY, AT_WARP_MEETING, AT_BLOCK_BARRIER, DONE };
+struct Fiber {
+  void* stack_pointer;
+  char* stack;  // lowest address
+  uint3 index;
+  State state;
+  const char *what, *file;  // where it waits
+  int line;
+  unsigned mask;
+  void* argument;
+  Meeting meet;
+  int vote;
+};
+static const int MOST_THREADS = 1024, WARP = 32;
+static const size_t STACK = 128 << 10, GUARD = 16 << 10;
+static const size_t MOST_STATIC = 48 << 10, GAP = 128;
+
+static Fiber fibers[MOST_THREADS];
+static int threads, current = -1;  // in this block; the one that runs, or -1
+static char* stacks;               // one region, a guard page below each stack
+static void* scheduler;            // its stack pointer while a fiber runs
+static void (*kernel_body)(void**);
+static void** kernel_arguments;
+static sigjmp_buf way_out;
+static int barrier_answer;
+
+// The arena of shared memory: the dynamic part first, then static variables, with gaps between.
+static char* arena;
+static const size_t ARENA = 1 << 20;
+static size_t dynamic_bytes, arena_used, static_bytes;
+unsigned block_serial;  // counts the blocks of all launches: a variable placed in an earlier one is stale
+
+struct Variable { const char* name; size_t start, bytes; int item, grain; char code; };
+static const int MOST_VARIABLES = 256;
+static Variable variables[MOST_VARIABLES];  // of the current block; 0 is the dynamic part
+static int variable_count;
+static void watch_variable(const Variable&);
+static void watch_block_start();
+static void watch_block_end();
+static void watch_barrier();
+static void watch_sync(const char* file, int line, bool whole_block);
+static void watch_syncwarp(int first, unsigned mask);
+static bool blame_uninitialised(const char* text);
+#ifdef ENGINE_WATCH
+static const bool STRICT = true;  // refuse what hardware forgives and the programming guide does not
+#else
+static const bool STRICT = false;
+#endif
+
+static void stop(const char* file, int line, const char* format, va_list values) {
+  vsnprintf(failure.text, sizeof failure.text, format, values);
+  snprintf(failure.file, sizeof failure.file, "%s", file ? file : "");
+  failure.line = line;
+  failure.has_thread = current >= 0;
+  failure.block[0] = blockIdx.x, failure.block[1] = blockIdx.y, failure.block[2] = blockIdx.z;
+  if (current >= 0) {
+    uint3 t = fibers[current].index;
+    failure.thread[0] = t.x, failure.thread[1] = t.y, failure.thread[2] = t.z;
+  }
+  blame_uninitialised(failure.text);
+  siglongjmp(way_out, 1);
+}
+void fail(const char* file, int line, const char* format, ...) {
+  va_list values;
+  va_start(values, format);
+  if (!file && current >= 0) file = fibers[current].file, line = fibers[current].line;
+  stop(file, line, format, values);
+  __builtin_unreachable();
+}
+
+// ---- fibers --------------------------------------------------------------------------------------
+static void to_scheduler() { engine_switch(&fibers[current].stack_pointer, scheduler); }
+static void fiber_main() {
+  kernel_body(kernel_arguments);
+  fibers[current].state = DONE;
+  to_scheduler();
+  __builtin_trap();
+}
+static void resume(int i) {
+  Fiber& f = fibers[i];
+  if (f.state == NEW) {
+    void** top = (void**)(f.stack + STACK);
+#if defined(__x86_64__)
+    *--top = 0;
+    *--top = (void*)fiber_main;
+    top -= 6;
+    memset(top, 0, 6 * sizeof(void*));
+#else
+    top -= 20;
+    memset(top, 0, 20 * sizeof(void*));
+    top[11] = (void*)fiber_main;  // x30, where `ret` goes
+#endif
+    f.stack_pointer = top;
+  }
+  f.state = READY;
+  current = i;
+  threadIdx = f.index;
+  engine_switch(&scheduler, f.stack_pointer);
+  current = -1;
+}
+unsigned lane() { return (unsigned)current % WARP; }
+unsigned active_mask() {
+  unsigned mask = 0;
+  int first = current & ~(WARP - 1);
+  for (int l = 0; l < WARP && first + l < threads; l++)
+    if (fibers[first + l].state != DONE) mask |= 1u << l;
+  return mask;
+}
+
+// ---- meetings of a warp --------------------------------------------------------------------------
+static bool meeting_complete(int i) {
+  Fiber& f = fibers[i];
+  int first = i & ~(WARP - 1);
+  unsigned present = 0;
+  void* arguments[WARP];
+  for (int l = 0; l < WARP; l++) {
+    if (!(f.mask >> l & 1)) continue;
+    Fiber& other = fibers[first + l];
+    if (first + l >= threads || other.state == DONE) {
+      if (STRICT && first + l < threads) {
+        current = i;
+        fail(f.file, f.line, "divergent warp: the mask %08x of %s names lane %d, which has returned", f.mask, f.what, l);
+      }
+      continue;
+    }
+    if (other.state != AT_WARP_MEETING || other.mask != f.mask || other.what != f.what) return false;
+    present |= 1u << l;
+    arguments[l] = other.argument;
+  }
+  int caller = current;
+  current = i;  // who is named if the meeting fails
+  if (f.meet) f.meet(arguments, present);
+  else watch_syncwarp(first, present);
+  current = caller;
+  for (int l = 0; l < WARP; l++)
+    if (present >> l & 1) fibers[first + l].state = READY;
+  return true;
+}
+void warp_meeting(unsigned mask, void* argument, Meeting meet, const char* what, const char* file, int line) {
+  Fiber& f = fibers[current];
+  f.mask = mask, f.argument = argument, f.meet = meet, f.what = what, f.file = file, f.line = line;
+  f.state = AT_WARP_MEETING;
+  if (!(mask >> lane() & 1)) fail(file, line, "divergent warp: lane %u calls %s with the mask %08x, which does not name it", lane(), what, mask);
+  watch_sync(file, line, false);
+  if (!meeting_complete(current)) to_scheduler();
+}
+
+// ---- barriers of a block -------------------------------------------------------------------------
+int block_barrier(const char* what, int vote, const char* file, int line) {
+  Fiber& f = fibers[current];
+  f.what = what, f.file = file, f.line = line, f.vote = vote;
+  f.state = AT_BLOCK_BARRIER;
+  watch_sync(file, line, true);
+  to_scheduler();
+  return barrier_answer;
+}
+
+// "threads 0 to 31 wait at __syncthreads in line 12; threads 32 to 63 have returned"
+static void describe(char* text, size_t bytes) {
+  size_t n = 0;
+  for (int i = 0, j; i < threads && n + 200 < bytes; i = j) {
+    Fiber& f = fibers[i];
+    for (j = i + 1; j < threads; j++) {
+      Fiber& g = fibers[j];
+      if (g.state != f.state || (f.state != DONE && (g.line != f.line || g.what != f.what))) break;
+    }
+    n += (size_t)snprintf(text + n, bytes - n, j > i + 1 ? "%sthreads %d to %d " : "%sthread %d ", i ? "; " : "", i, j - 1);
+    if (f.state == DONE) n += (size_t)snprintf(text + n, bytes - n, i == j - 1 ? "has returned" : "have returned");
+    else n += (size_t)snprintf(text + n, bytes - n, "%s at %s in line %d", i == j - 1 ? "waits" : "wait", f.what, f.line);
+  }
+}
+static void stuck(const char* kind) {
+  char text[1536] = "";
+  describe(text, sizeof text);
+  for (int i = 0; i < threads; i++)
+    if (fibers[i].state != DONE) {
+      current = i;
+      break;
+    }
+  fail(0, 0, "%s: %s", kind, text);
+}
+// All threads that have not returned wait at the barrier: let them go on.
+static void release_block(int waiting) {
+  int votes = 0, first = -1;
+  for (int i = 0; i < threads; i++) {
+    Fiber& f = fibers[i];
+    if (f.state != AT_BLOCK_BARRIER) continue;
+    if (first < 0) first = i;
+    if (STRICT && (f.line != fibers[first].line || f.what != fibers[first].what)) stuck("divergent barrier");
+    votes += f.vote == ENGINE_VOTE_TRUE;
+  }
+  if (STRICT && waiting < threads) stuck("divergent barrier");
+  for (int i = 0; i < threads; i++)
+    if (fibers[i].state == AT_BLOCK_BARRIER) fibers[i].state = READY;
+  barrier_answer = votes;
+  watch_barrier();
+}
+
+static void run_block() {
+  block_serial++;
+  arena_used = dynamic_bytes + GAP;
+  static_bytes = 0;
+  variable_count = 1;
+  memset(arena, 0xff, dynamic_bytes);  // poison: as floats, NaN
+  variables[0] = Variable{"dynamic shared memory", 0, dynamic_bytes, 1, 1, 'B'};
+  watch_block_start();
+  int i = 0;
+  for (unsigned z = 0; z < blockDim.z; z++)
+    for (unsigned y = 0; y < blockDim.y; y++)
+      for (unsigned x = 0; x < blockDim.x; x++, i++) fibers[i].index = uint3{x, y, z}, fibers[i].state = NEW;
+  for (;;) {
+    bool progress = false;
+    for (int w = 0; w < threads; w += WARP) {  // each warp runs until all its lanes wait
+      int end = w + WARP < threads ? w + WARP : threads;
+      for (bool again = true; again;) {
+        again = false;
+        for (int i = w; i < end; i++)
+          if (fibers[i].state <= READY) resume(i), again = progress = true;
+        for (int i = w; i < end && !again; i++)
+          if (fibers[i].state == AT_WARP_MEETING && meeting_complete(i)) again = progress = true;
+      }
+    }
+    int done = 0, waiting = 0;
+    for (int i = 0; i < threads; i++) done += fibers[i].state == DONE, waiting += fibers[i].state == AT_BLOCK_BARRIER;
+    if (done == threads) break;
+    if (waiting + done == threads) release_block(waiting);
+    else if (!progress) stuck("deadlock");
+  }
+  watch_block_end();
+}
+
+// ---- shared variables ----------------------------------------------------------------------------
+static int grain_of(int item) { return item % 4 == 0 ? 4 : item % 2 == 0 ? 2 : 1; }  // bytes watched as one
+void Shared::place(size_t bytes, size_t align, int item, char code, const char* file, int line) {
+  if (align < GAP) align = GAP;
+  size_t start = (arena_used + align - 1) / align * align;
+  static_bytes += bytes;
+  if (static_bytes > MOST_STATIC || variable_count == MOST_VARIABLES)
+    fail(file, line, "%zu bytes of static shared memory with '%s': a block has at most %zu; more must be dynamic", static_bytes, name, MOST_STATIC);
+  arena_used = start + bytes + GAP;
+  address = arena + start;
+  serial = block_serial;
+  id = variable_count;
+  memset(address, 0xff, bytes);
+  variables[variable_count++] = Variable{name, start, bytes, item, grain_of(item), code};
+  watch_variable(variables[id]);
+}
+void* dynamic_shared(const char* name, int item, char code) {
+  variables[0] = Variable{name, 0, dynamic_bytes, item, grain_of(item), code};
+  return arena;
+}
+
+// ---- a launch ------------------------------------------------------------------------------------
+static pthread_t launcher;
+static void on_signal(int number) {
+  if (!pthread_equal(pthread_self(), launcher)) {
+    pthread_kill(launcher, number);
+    return;
+  }
+  if (number == SIGINT) {
+    interrupted = 1;
+    fail(0, 0, "interrupted");
+  }
+  if (number == SIGFPE) fail("", 0, "integer division by zero, or of the smallest integer by -1");
+  fail("", 0, "access to an address that is not the kernel's, or a stack of more than %zu KB; mode=\"checked\" says where", STACK >> 10);
+}
+static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGINT};
+
+static void allocate() {
+  if (!arena) {
+    // Aligned to 1024 bytes as dynamic shared memory may be asked to be (swizzled tiles).
+    arena = (char*)mmap(0, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
+    stacks = (char*)mmap(0, MOST_THREADS * (STACK + GUARD), PROT_NONE, MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0);
+    if (arena == MAP_FAILED || stacks == MAP_FAILED) fail("", 0, "no memory for the stacks of a block");
+  }
+  static int have;
+  for (; have < threads; have++) {
+    fibers[have].stack = stacks + (size_t)have * (STACK + GUARD) + GUARD;
+    if (mprotect(fibers[have].stack, STACK, PROT_READ | PROT_WRITE)) fail("", 0, "no memory for the stacks of a block");
+  }
+}
+void launch(void (*body)(void**), void** arguments, const unsigned* shape, size_t shared_bytes) {
+  static char signal_stack[64 << 10];
+  stack_t ours, theirs;
+  memset(&ours, 0, sizeof ours);
+  ours.ss_sp = signal_stack, ours.ss_size = sizeof signal_stack;
+  struct sigaction action, before[sizeof SIGNALS / sizeof *SIGNALS];
+  memset(&action, 0, sizeof action);
+  action.sa_handler = on_signal, action.sa_flags = SA_ONSTACK;
+  launcher = pthread_self();
+  failure.text[0] = 0, interrupted = 0, current = -1;
+  kernel_body = body, kernel_arguments = arguments, dynamic_bytes = shared_bytes;
+  gridDim = dim3(shape[0], shape[1], shape[2]), blockDim = dim3(shape[3], shape[4], shape[5]);
+  threads = (int)(blockDim.x * blockDim.y * blockDim.z);
+  sigaltstack(&ours, &theirs);
+  for (size_t i = 0; i < sizeof SIGNALS / sizeof *SIGNALS; i++) sigaction(SIGNALS[i], &action, &before[i]);
+  if (!sigsetjmp(way_out, 1)) {
+    allocate();
+    for (blockIdx.z = 0; blockIdx.z < gridDim.z; blockIdx.z++)
+      for (blockIdx.y = 0; blockIdx.y < gridDim.y; blockIdx.y++)
+        for (blockIdx.x = 0; blockIdx.x < gridDim.x; blockIdx.x++) run_block();
+  }
+  for (size_t i = 0; i < sizeof SIGNALS / sizeof *SIGNALS; i++) sigaction(SIGNALS[i], &before[i], 0);
+  sigaltstack(&theirs, 0);
+  current = -1;
+}
+}  // namespace engine
+
+ENGINE_EXPORT const Failure* engine_failure() { return failure.text[0] ? &failure : 0; }
+ENGINE_EXPORT int engine_interrupted() { return interrupted; }
+
+#ifndef ENGINE_WATCH
+namespace engine {
+static void watch_variable(const Variable&) {}
+static void watch_block_start() {}
+static void watch_block_end() {}
+static void watch_barrier() {}
+static void watch_sync(const char*, int, bool) {}
+static void watch_syncwarp(int, unsigned) {}
+static bool blame_uninitialised(const char*) { return false; }
+void touch(const void*, int, Access, const char*, int) {}
+}  // namespace engine
+#else
+#include "watch.h"
+#endif

@@ -1,0 +1,153 @@
+// Convolution of images x (n, c_in, h, w) with kernels (c_out, c_in, kernel_h, kernel_w), and both gradients.
+// Stride, zero padding and dilation are any; one group.
+//
+//   conv_direct        one thread for each output: the formula, every operand from global memory
+//   conv_implicit      a matrix product, weight (c_out × c_in·kernel) times columns (c_in·kernel × n·out),
+//                      tiled in shared memory. The columns are never stored: their entries are looked up
+//                      in x as the tiles are filled (Chetlur et al., 2014).
+// and the same two for the gradients dx and dweight, which are matrix products of the same sizes.
+
+#include "common.cuh"
+
+struct Conv {
+  int n, c_in, h, w, c_out, out_h, out_w, kernel_h, kernel_w;
+  int stride_h, stride_w, padding_h, padding_w, dilation_h, dilation_w;
+};
+
+// x at (image, channel, row, column); what lies in the padding is zero.
+__device__ __forceinline__ float pixel(const Conv& p, const float* __restrict__ x, int image, int channel, int row, int column) {
+  if (row < 0 || row >= p.h || column < 0 || column >= p.w) return 0.f;
+  return x[(((size_t)image * p.c_in + channel) * p.h + row) * p.w + column];
+}
+
+// An index into (c, kernel_h, kernel_w) or (n, out_h, out_w) taken apart.
+struct Three {
+  int a, row, column;
+  __device__ __forceinline__ Three(int i, int rows, int columns) : a(i / (rows * columns)), row(i / columns % rows), column(i % columns) {}
+};
+
+// The entry of the columns at (tap, position): tap = (channel, i, j), position = (image, row, column).
+__device__ __forceinline__ float column_entry(const Conv& p, const float* __restrict__ x, int tap, int position) {
+  const Three t(tap, p.kernel_h, p.kernel_w), o(position, p.out_h, p.out_w);
+  return pixel(p, x, o.a, t.a, o.row * p.stride_h - p.padding_h + t.row * p.dilation_h,
+               o.column * p.stride_w - p.padding_w + t.column * p.dilation_w);
+}
+// dy seen from the input: what the output that input (row, column) reached through tap (i, j) got, or zero.
+__device__ __forceinline__ float upstream_entry(const Conv& p, const float* __restrict__ dy, int image, int channel, int row, int column,
+                                                int i, int j) {
+  const int down = row + p.padding_h - i * p.dilation_h, right = column + p.padding_w - j * p.dilation_w;
+  if (down < 0 || right < 0 || down % p.stride_h || right % p.stride_w) return 0.f;
+  const int out_row = down / p.stride_h, out_column = right / p.stride_w;
+  if (out_row >= p.out_h || out_column >= p.out_w) return 0.f;
+  return dy[(((size_t)image * p.c_out + channel) * p.out_h + out_row) * p.out_w + out_column];
+}
+
+// ---- direct ------------------------------------------------------------------------------------
+__global__ void conv_direct(Conv p, const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias,
+                            float* __restrict__ y) {
+  const int o = blockIdx.x * blockDim.x + threadIdx.x;
+  if (o >= p.n * p.c_out * p.out_h * p.out_w) return;
+  const Three at(o, p.out_h, p.out_w);
+  const int image = at.a / p.c_out, out = at.a % p.c_out;
+  float sum = bias ? bias[out] : 0.f;
+  for (int channel = 0; channel < p.c_in; channel++)
+    for (int i = 0; i < p.kernel_h; i++)
+      for (int j = 0; j < p.kernel_w; j++)
+        sum += weight[((out * p.c_in + channel) * p.kernel_h + i) * p.kernel_w + j] *
+               pixel(p, x, image, channel, at.row * p.stride_h - p.padding_h + i * p.dilation_h,
+                     at.column * p.stride_w - p.padding_w + j * p.dilation_w);
+  y[o] = sum;
+}
+
+__global__ void conv_backward_input_direct(Conv p, const float* __restrict__ dy, const float* __restrict__ weight, float* __restrict__ dx) {
+  const int index = blockIdx.x * blockDim.x + threadIdx.x;
+  if (index >= p.n * p.c_in * p.h * p.w) return;
+  const Three at(index, p.h, p.w);
+  const int image = at.a / p.c_in, channel = at.a % p.c_in;
+  float sum = 0.f;
+  for (int out = 0; out < p.c_out; out++)
+    for (int i = 0; i < p.kernel_h; i++)
+      for (int j = 0; j < p.kernel_w; j++)
+        sum += weight[((out * p.c_in + channel) * p.kernel_h + i) * p.kernel_w + j] *
+               upstream_entry(p, dy, image, out, at.row, at.column, i, j);
+  dx[index] = sum;
+}
+
+__global__ void conv_backward_weight_direct(Conv p, const float* __restrict__ dy, const float* __restrict__ x, float* __restrict__ dweight) {
+  const int index = blockIdx.x * blockDim.x + threadIdx.x, taps = p.c_in * p.kernel_h * p.kernel_w;
+  if (index >= p.c_out * taps) return;
+  const int out = index / taps, tap = index % taps, outputs = p.out_h * p.out_w;
+  float sum = 0.f;
+  for (int position = 0; position < p.n * outputs; position++)
+    sum += dy[((size_t)(position / outputs) * p.c_out + out) * outputs + position % outputs] * column_entry(p, x, tap, position);
+  dweight[index] = sum;
+}
+
+// ---- implicit matrix products --------------------------------------------------------------------
+// The tiled product of linear.cu, with functions in place of the arrays A and B.
+template <int TILE, class A, class B>
+__device__ __forceinline__ float tile_product(int m, int n, int k, A a, B b) {
+  __shared__ float As[TILE][TILE + 1];
+  __shared__ float Bs[TILE][TILE + 1];
+  const int tx = threadIdx.x, ty = threadIdx.y, row = blockIdx.y * TILE + ty, column = blockIdx.x * TILE + tx;
+  float sum = 0.f;
+  for (int k0 = 0; k0 < k; k0 += TILE) {
+    As[ty][tx] = row < m && k0 + tx < k ? a(row, k0 + tx) : 0.f;
+    Bs[ty][tx] = k0 + ty < k && column < n ? b(k0 + ty, column) : 0.f;
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < TILE; i++) sum += As[ty][i] * Bs[i][tx];
+    __syncthreads();
+  }
+  return sum;
+}
+
+// y = weight · columns: neighbouring threads have neighbouring positions.
+template <int TILE>
+__global__ void conv_implicit(Conv p, const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias,
+                              float* __restrict__ y) {
+  const int taps = p.c_in * p.kernel_h * p.kernel_w, outputs = p.out_h * p.out_w;
+  const float sum = tile_product<TILE>(
+      p.c_out, p.n * outputs, taps, [&](int out, int tap) { return weight[(size_t)out * taps + tap]; },
+      [&](int tap, int position) { return column_entry(p, x, tap, position); });
+  const int out = blockIdx.y * TILE + threadIdx.y, position = blockIdx.x * TILE + threadIdx.x;
+  if (out < p.c_out && position < p.n * outputs)
+    y[((size_t)(position / outputs) * p.c_out + out) * outputs + position % outputs] = sum + (bias ? bias[out] : 0.f);
+}
+
+// dx = weightᵀ · (dy spread over the taps): the sum runs over (output channel, i, j).
+template <int TILE>
+__global__ void conv_backward_input_implicit(Conv p, const float* __restrict__ dy, const float* __restrict__ weight, float* __restrict__ dx) {
+  const int taps = p.kernel_h * p.kernel_w, pixels = p.h * p.w;
+  const float sum = tile_product<TILE>(
+      p.c_in, p.n * pixels, p.c_out * taps,
+      [&](int channel, int i) { return weight[((size_t)(i / taps) * p.c_in + channel) * taps + i % taps]; },
+      [&](int i, int at) {
+        const Three t(i, p.kernel_h, p.kernel_w), o(at, p.h, p.w);
+        return upstream_entry(p, dy, o.a, t.a, o.row, o.column, t.row, t.column);
+      });
+  const int channel = blockIdx.y * TILE + threadIdx.y, at = blockIdx.x * TILE + threadIdx.x;
+  if (channel < p.c_in && at < p.n * pixels) dx[((size_t)(at / pixels) * p.c_in + channel) * pixels + at % pixels] = sum;
+}
+
+// dweight = dy · columnsᵀ: the sum runs over all positions of all images.
+template <int TILE>
+__global__ void conv_backward_weight_implicit(Conv p, const float* __restrict__ dy, const float* __restrict__ x, float* __restrict__ dweight) {
+  const int taps = p.c_in * p.kernel_h * p.kernel_w, outputs = p.out_h * p.out_w;
+  const float sum = tile_product<TILE>(
+      p.c_out, taps, p.n * outputs,
+      [&](int out, int position) { return dy[((size_t)(position / outputs) * p.c_out + out) * outputs + position % outputs]; },
+      [&](int position, int tap) { return column_entry(p, x, tap, position); });
+  const int out = blockIdx.y * TILE + threadIdx.y, tap = blockIdx.x * TILE + threadIdx.x;
+  if (out < p.c_out && tap < taps) dweight[(size_t)out * taps + tap] = sum;
+}
+
+// dbias: the sum of dy over images and positions, one block for each output channel.
+__global__ void conv_backward_bias(Conv p, const float* __restrict__ dy, float* __restrict__ dbias) {
+  const int outputs = p.out_h * p.out_w;
+  float sum = 0.f;
+  for (int i = threadIdx.x; i < p.n * outputs; i += blockDim.x)
+    sum += dy[((size_t)(i / outputs) * p.c_out + blockIdx.x) * outputs + i % outputs];
+  sum = block_reduce<Add>(sum);
+  if (threadIdx.x == 0) dbias[blockIdx.x] = sum;
+}

@@ -1,0 +1,304 @@
+"""Every rung of every CUDA ladder against the NumPy kernels, run on the CPU with all checks on."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from cuda_helpers import needs_compiler, normal, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlnotes import cuda, kernels
+from dlnotes.cuda.ladders import IGNORED
+
+pytestmark = needs_compiler
+f32 = np.float32
+sizes = st.one_of(st.sampled_from([1, 2, 31, 32, 33, 64, 65]), st.integers(1, 40))
+seeds = st.integers(0, 2**32 - 1)
+some = functools.partial(settings, deadline=None, max_examples=6, derandomize=True)
+
+
+def each_rung(*ladders: str):
+    """Run a test for every rung of some ladders."""
+    pairs = [(name, rung.name) for name in ladders for rung in cuda.LADDERS[name].rungs]
+    return pytest.mark.parametrize(("ladder", "rung"), pairs, ids=[f"{n}-{r}" for n, r in pairs])
+
+
+def check(outputs, expected, tolerance=2e-6):
+    """Compare up to a few roundings of the largest number; integers must be the same."""
+    assert len(outputs) == len(expected)
+    for given_, wanted in zip(outputs, expected, strict=True):
+        assert given_.shape == wanted.shape
+        if given_.dtype.kind in "iu":
+            np.testing.assert_array_equal(given_, wanted)
+            continue
+        assert given_.dtype == f32
+        finite = np.abs(wanted[np.isfinite(wanted)])
+        scale = max(1.0, float(finite.max(initial=0)))
+        np.testing.assert_allclose(given_, wanted, rtol=tolerance, atol=tolerance * scale)
+
+
+def double(*arrays):
+    return [a.astype(np.float64) if a.dtype == f32 else a for a in arrays]
+
+
+@each_rung("linear", "linear_backward")
+@some(max_examples=5)
+@given(m=sizes, n=sizes, k=sizes, seed=seeds, scale=st.sampled_from([1.0, 1e4]))
+def test_linear(ladder, rung, m, n, k, seed, scale):
+    x, weight, bias = normal(seed, m, k, scale=scale), normal(seed + 1, n, k), normal(seed + 2, n)
+    dy = normal(seed + 3, m, n)
+    if ladder == "linear":
+        inputs, expected = (x, weight, bias), (kernels.linear(*double(x, weight, bias)),)
+    else:
+        inputs, expected = (dy, x, weight), kernels.linear_backward(*double(dy, x, weight, bias))
+    check(run(ladder, rung, *inputs), expected, tolerance=2e-6 * max(4, np.sqrt(max(m, n, k))))
+
+
+@each_rung("linear")
+def test_linear_without_bias_rows_or_inner_size(ladder, rung):
+    x, weight = normal(0, 3, 5), normal(1, 4, 5)
+    check(run(ladder, rung, x, weight), (kernels.linear(x, weight),))
+    for shape in [(0, 5), (3, 0)]:
+        x, weight = normal(0, *shape), normal(1, 4, shape[1])
+        check(run(ladder, rung, x, weight), (kernels.linear(x, weight),))
+
+
+@each_rung("softmax", "softmax_backward")
+@some()
+@given(rows=sizes, columns=sizes, seed=seeds, scale=st.sampled_from([1.0, 30.0, 1e4]))
+def test_softmax(ladder, rung, rows, columns, seed, scale):
+    x, dy = normal(seed, rows, columns, scale=scale), normal(seed + 1, rows, columns)
+    x[np.random.default_rng(seed).random(x.shape) < 0.1] = -np.inf
+    x[:, 0] = np.where(np.isfinite(x[:, 0]), x[:, 0], 0)  # an entry in each row
+    y = kernels.softmax(x.astype(np.float64))
+    if ladder == "softmax":
+        check(run(ladder, rung, x), (y,))
+    else:
+        expected = kernels.softmax_backward(dy.astype(np.float64), y)
+        check(run(ladder, rung, dy, y.astype(f32)), (expected,))
+
+
+@each_rung("cross_entropy")
+@some()
+@given(rows=sizes, classes=sizes, seed=seeds, scale=st.sampled_from([1.0, 30.0, 1e4]))
+def test_cross_entropy(ladder, rung, rows, classes, seed, scale):
+    x, rng = normal(seed, rows, classes, scale=scale), np.random.default_rng(seed)
+    target = np.where(rng.random(rows) < 0.2, IGNORED, rng.integers(0, classes, rows))
+    target[0] = 0
+    wide = x.astype(np.float64)
+    expected = (
+        kernels.cross_entropy(wide, target, "none"),
+        kernels.cross_entropy_backward(np.float64(1), wide, target),
+    )
+    check(run(ladder, rung, x, target), expected)
+
+
+@each_rung("sum")
+@some()
+@given(n=st.one_of(st.sampled_from([1, 255, 256, 257, 1000]), st.integers(1, 600)), seed=seeds)
+def test_sum(ladder, rung, n, seed):
+    x = normal(seed, n)
+    check(run(ladder, rung, x), (x.sum(dtype=np.float64).reshape(1),), tolerance=2e-6 * np.sqrt(n))
+
+
+@each_rung("layer_norm", "layer_norm_backward")
+@some()
+@given(rows=sizes, columns=sizes, seed=seeds, scale=st.sampled_from([1.0, 1e4]))
+def test_layer_norm(ladder, rung, rows, columns, seed, scale):
+    x, dy = normal(seed, rows, columns, scale=scale), normal(seed + 1, rows, columns)
+    weight, bias = normal(seed + 2, columns), normal(seed + 3, columns)
+    if columns <= 2:  # two entries that are nearly equal lose all their digits
+        x = np.tile(f32([[-1], [1]]), (1, rows)).T[:, :columns] * f32(scale)
+        x = np.ascontiguousarray(x)
+    wide = double(x, weight, bias)
+    mean = wide[0].mean(axis=1)
+    inverse = 1 / np.sqrt(wide[0].var(axis=1) + 1e-5)
+    if ladder == "layer_norm":
+        y = kernels.layer_norm(wide[0], columns, *wide[1:])
+        check(run(ladder, rung, x, weight, bias), (y, mean, inverse), tolerance=1e-5)
+    else:
+        expected = kernels.layer_norm_backward(dy.astype(np.float64), wide[0], columns, *wide[1:])
+        inputs = (dy, x, weight, mean.astype(f32), inverse.astype(f32))
+        check(run(ladder, rung, *inputs), expected, tolerance=2e-5)
+
+
+@st.composite
+def poolings(draw):
+    """Image sizes, kernel, stride and padding (at most half a kernel) that leave an output."""
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
+    size = tuple(
+        draw(st.integers(max(1, k - 2 * p), 21)) for k, p in zip(kernel, padding, strict=True)
+    )
+    images = draw(st.sampled_from([(1, 1), (2, 3)]))
+    return (*images, *size), kernel, stride, padding
+
+
+@each_rung("max_pool2d", "max_pool2d_backward")
+@some()
+@given(case=poolings(), seed=seeds)
+def test_max_pool(ladder, rung, case, seed):
+    shape, *window = case
+    x = np.random.default_rng(seed).integers(-3, 4, shape).astype(f32)  # ties are frequent
+    y, indices = kernels.max_pool2d(x, *window, return_indices=True)
+    if ladder == "max_pool2d":
+        check(run(ladder, rung, x, *window), (y, indices))
+    else:
+        dy = normal(seed, *y.shape)
+        expected = kernels.max_pool2d_backward(dy, x, *window)
+        check(run(ladder, rung, dy, indices, shape, *window), (expected,))
+
+
+@each_rung("max_pool2d")
+def test_max_pool_of_nan_and_infinity(ladder, rung):
+    x = np.full((1, 1, 4, 6), -np.inf, f32)
+    x[0, 0, 1, 2:4] = np.nan
+    expected = torch.nn.functional.max_pool2d(torch.from_numpy(x), 3, 2, 1, return_indices=True)
+    check(run(ladder, rung, x, 3, 2, 1), [t.numpy() for t in expected])
+
+
+@each_rung("avg_pool2d", "avg_pool2d_backward")
+@some()
+@given(case=poolings(), seed=seeds)
+def test_avg_pool(ladder, rung, case, seed):
+    shape, *window = case
+    x = normal(seed, *shape)
+    y = kernels.avg_pool2d(x.astype(np.float64), *window)
+    if ladder == "avg_pool2d":
+        check(run(ladder, rung, x, *window), (y,))
+    else:
+        dy = normal(seed, *y.shape)
+        expected = kernels.avg_pool2d_backward(dy.astype(np.float64), x.astype(np.float64), *window)
+        check(run(ladder, rung, dy, shape, *window), (expected,))
+
+
+@st.composite
+def convolutions(draw):
+    """Shapes of images and kernels, stride, padding and dilation that leave an output."""
+    pair = lambda low, high: draw(st.tuples(st.integers(low, high), st.integers(low, high)))  # noqa: E731
+    kernel, stride, padding, dilation = pair(1, 3), pair(1, 3), pair(0, 2), pair(1, 2)
+    size = tuple(
+        draw(st.integers(max(1, d * (k - 1) + 1 - 2 * p), 11))
+        for k, p, d in zip(kernel, padding, dilation, strict=True)
+    )
+    n, c_in, c_out = draw(st.sampled_from([(1, 1, 1), (2, 3, 5), (1, 2, 17), (3, 1, 2)]))
+    return (n, c_in, *size), (c_out, c_in, *kernel), stride, padding, dilation
+
+
+@each_rung("conv2d", "conv2d_backward")
+@some()
+@given(case=convolutions(), seed=seeds)
+def test_convolution(ladder, rung, case, seed):
+    x_shape, weight_shape, *settings_ = case
+    x, weight = normal(seed, *x_shape), normal(seed + 1, *weight_shape)
+    bias = normal(seed + 2, weight_shape[0])
+    wide = double(x, weight, bias)
+    y = kernels.conv2d(*wide, *settings_)
+    if ladder == "conv2d":
+        check(run(ladder, rung, x, weight, bias, *settings_), (y,), tolerance=5e-6)
+        check(
+            run(ladder, rung, x, weight, None, *settings_),
+            (kernels.conv2d(*wide[:2], None, *settings_),),
+            5e-6,
+        )
+    else:
+        dy = normal(seed + 3, *y.shape)
+        expected = kernels.conv2d_backward(dy.astype(np.float64), *wide, *settings_)
+        check(run(ladder, rung, dy, x, weight, *settings_), expected, tolerance=1e-5)
+
+
+def boxes_of(seed: int, n: int, grid: int):
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.integers(-grid, grid + 1, (n, 2, 2)), axis=1).reshape(n, 4)
+    return corners.astype(f32), (rng.integers(0, 6, n) / 5).astype(f32)
+
+
+@each_rung("box_iou")
+@some()
+@given(n=sizes, m=sizes, seed=seeds, grid=st.sampled_from([2, 5, 20]))
+def test_box_iou(ladder, rung, n, m, seed, grid):
+    a, b = boxes_of(seed, n, grid)[0], boxes_of(seed + 1, m, grid)[0]
+    check(run(ladder, rung, a, b), (kernels.box_iou(a, b),))
+
+
+@each_rung("nms")
+@some(max_examples=8)
+@given(
+    n=st.one_of(st.sampled_from([0, 1, 63, 64, 65, 128, 130]), st.integers(0, 150)),
+    seed=seeds,
+    grid=st.sampled_from([2, 5, 20]),
+    threshold=st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]),
+)
+def test_nms(ladder, rung, n, seed, grid, threshold):
+    boxes, scores = boxes_of(seed, n, grid)
+    (keep,) = run(ladder, rung, boxes, scores, threshold)
+    np.testing.assert_array_equal(keep, kernels.nms(boxes, scores, threshold))
+
+
+@each_rung("embedding", "embedding_backward")
+@some()
+@given(tokens=sizes, width=sizes, rows=sizes, seed=seeds)
+def test_embedding(ladder, rung, tokens, width, rows, seed):
+    ids = np.random.default_rng(seed).integers(0, rows, tokens)
+    table, dy = normal(seed, rows, width), normal(seed + 1, tokens, width)
+    if ladder == "embedding":
+        check(run(ladder, rung, ids, table), (kernels.embedding(ids, table),))
+    else:
+        expected = kernels.embedding_backward(dy.astype(np.float64), ids, table.astype(np.float64))
+        check(run(ladder, rung, dy, ids, rows), (expected,))
+
+
+@each_rung("adam")
+@some()
+@given(
+    n=st.one_of(st.sampled_from([1, 3, 4, 5, 255, 1024, 1027]), st.integers(1, 600)),
+    seed=seeds,
+    step=st.integers(1, 100),
+    weight_decay=st.sampled_from([0.0, 0.1]),
+)
+def test_adam(ladder, rung, n, seed, step, weight_decay):
+    p, g, m, v = (normal(seed + i, n) for i in range(4))
+    v = np.abs(v)
+    wide = double(p, g, m, v)
+    kernels.adam_step(*wide, step, lr=0.01, weight_decay=weight_decay)
+    outputs = run(ladder, rung, p, g, m, v, step, 0.01, (0.9, 0.999), 1e-8, weight_decay)
+    check(outputs, (wide[0], wide[2], wide[3]))
+
+
+@pytest.mark.parametrize("name", ["linear", "softmax", "nms"])
+def test_fast_mode_gives_the_same_at_larger_sizes(name):
+    boxes, scores = boxes_of(0, 500, 20)
+    inputs, expected = {
+        "linear": ((normal(0, 150, 90), normal(1, 130, 90), normal(2, 130)), None),
+        "softmax": ((normal(0, 300, 1000),), None),
+        "nms": ((boxes, scores, 0.5), None),
+    }[name]
+    expected = getattr(kernels, name)(*inputs)
+    for rung in cuda.LADDERS[name].rungs:
+        check(run(name, rung.name, *inputs, mode="fast"), (expected,), tolerance=1e-5)
+
+
+def test_ladders_are_told_in_full():
+    for name, ladder in cuda.LADDERS.items():
+        assert ladder.name == name
+        assert ladder.reference == "sum" or hasattr(kernels, ladder.reference)
+        assert len({rung.name for rung in ladder.rungs}) == len(ladder.rungs)
+        for rung in ladder.rungs:
+            assert rung.reason.endswith(".")
+            assert rung.needs == "sm_75"
+    with pytest.raises(ValueError, match="rung must be one of 'softmax_naive'"):
+        cuda.LADDERS["softmax"].rung("softmax_fastest")
+
+
+def test_every_kernel_of_the_book_stands_on_a_ladder():
+    on_ladders = {
+        (ladder.file, kernel.partition("<")[0])
+        for ladder in cuda.LADDERS.values()
+        for rung in ladder.rungs
+        for kernel in rung.kernels
+    }
+    files = {ladder.file for ladder in cuda.LADDERS.values()}
+    assert on_ladders == {(file, kernel) for file in files for kernel in cuda.load(file).kernels}

@@ -1,0 +1,181 @@
+"""Faults planted into the book's kernels: checked mode catches every one and names its kind.
+
+Each row plants one fault by replacing a piece of a kernel's text. A bound that is one too large is
+a race where the next element is another thread's, and so is a barrier that some threads skip: they
+run into what is not ready.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cuda_helpers import needs_compiler, normal
+
+from dlnotes import cuda
+from dlnotes.cuda import _kernel, ladders
+
+pytestmark = needs_compiler
+OUT, RACE, UNINIT = "out of bounds", "race", "uninitialised"
+MISALIGNED, DIVERGENT, LEFT = "misaligned", "divergent barrier", "divergent warp"
+BOX = np.array([[0, 0, 2, 2], [1, 1, 3, 3], [0, 0, 2, 2], [5, 5, 6, 6]] * 18, np.float32)
+SCORES = np.arange(72, 0, -1).astype(np.float32)
+IDS = np.array([1, 0, 1, 2, 4], np.int64)
+IMAGES, FILTERS = normal(0, 2, 3, 9, 7), normal(1, 5, 3, 3, 2)
+Y_SHAPE = (2, 5, 5, 8)  # of the convolution with stride (2, 1) and padding 1
+WINDOW = (3, 2, 1)
+X, DY = normal(2, 37, 45), normal(3, 37, 45)
+MEAN, SCALE = X.mean(1), (1 / X.std(1)).astype(np.float32)
+POOLED = (2, 3, 5, 4)
+WINNERS = np.zeros(POOLED, np.int64)
+TARGET = np.arange(37, dtype=np.int64)
+ADAM = [normal(i, 1001) for i in range(3)] + [np.abs(normal(3, 1001)), 1]
+LINEAR = (normal(4, 33, 20), normal(5, 35, 20), normal(6, 35))
+BACK = (normal(7, 33, 35), *LINEAR[:2])
+TILED = "    __syncthreads();  // the tiles are complete\n"
+
+# ladder, rung, inputs, kind of fault, text, its replacement
+MUTANTS = [
+    # the matrix product
+    ("linear", "matmul_naive", LINEAR, OUT, "if (row >= m || column >= n) return;", "if (row > m || column >= n) return;"),
+    ("linear", "matmul_naive", LINEAR, RACE, "float* __restrict__ C) {\n  const int row = blockIdx.y * blockDim.y + threadIdx.y;", "float* __restrict__ C) {\n  const int row = blockIdx.y * blockDim.y;"),
+    ("linear", "matmul_tiled", LINEAR, RACE, TILED, ""),
+    ("linear", "matmul_tiled", LINEAR, RACE, "    __syncthreads();  // everyone has used them\n", ""),
+    ("linear", "matmul_tiled", LINEAR, OUT, "k0 + ak < k ?", "k0 + ak <= k ?"),
+    ("linear", "matmul_tiled", LINEAR, OUT, "column0 + bc < n ?", "true ?"),
+    ("linear", "matmul_tiled", LINEAR, OUT, "float As[TILE][TILE + 1]", "float As[TILE][TILE - 1]"),
+    ("linear", "matmul_tiled", LINEAR, UNINIT, "As[ar][ak] = row0 + ar < m && k0 + ak < k ? A[at<TRANSPOSE_A>(row0 + ar, k0 + ak, m, k)] : 0.f;", "if (row0 + ar < m && k0 + ak < k) As[ar][ak] = A[at<TRANSPOSE_A>(row0 + ar, k0 + ak, m, k)];"),
+    ("linear", "matmul_tiled", LINEAR, RACE, TILED, "    if (row0 + y < m) __syncthreads();\n"),
+    ("linear", "matmul_tiled", LINEAR, DIVERGENT, "  float sum = 0.f;\n  for (int k0 = 0; k0 < k; k0 += TILE) {\n    // N", "  float sum = 0.f;\n  if (column0 + x >= n) return;\n  for (int k0 = 0; k0 < k; k0 += TILE) {\n    // N"),
+    ("linear", "matmul_blocked", LINEAR, RACE, "    __syncthreads();\n  }\n#pragma unroll\n  for (int r = 0; r < TM; r++)\n#pragma unroll\n    for (int c = 0; c < TN; c++) {", "  }\n#pragma unroll\n  for (int r = 0; r < TM; r++)\n#pragma unroll\n    for (int c = 0; c < TN; c++) {"),
+    ("linear", "matmul_blocked", LINEAR, OUT, "if (row < m && column < n) C[(size_t)row * n + column] = sums", "if (row <= m && column < n) C[(size_t)row * n + column] = sums"),
+    ("linear", "matmul_blocked", LINEAR, UNINIT, "i < BM * BK; i += THREADS", "i < BM * BK - 1; i += THREADS"),
+    ("linear", "matmul_vectorised", LINEAR, MISALIGNED, "PAD = 4;\n  __shared__ __align__(16) float As", "PAD = 5;\n  __shared__ __align__(16) float As"),
+    ("linear", "matmul_vectorised", LINEAR, MISALIGNED, "if (n % 4 == 0 && column < n)", "if (column + 3 < n)"),
+    ("linear", "matmul_vectorised", (normal(4, 33, 21), normal(5, 35, 21), None), MISALIGNED, "if (length % 4 == 0) return", "if (first + 3 < length) return"),
+    ("linear", "matmul_vectorised", LINEAR, OUT, "if (line >= lines || first >= length) return v;", "if (line > lines || first >= length) return v;"),
+    ("linear", "matmul_vectorised", LINEAR, RACE, "if (column + i < n) out[i]", "if (column + i <= n) out[i]"),
+    ("linear_backward", "matmul_tiled", BACK, RACE, "  partial[threadIdx.y][threadIdx.x] = sum;\n  __syncthreads();", "  partial[threadIdx.y][threadIdx.x] = sum;"),
+    ("linear_backward", "matmul_tiled", BACK, OUT, "for (int i = 1; i < 8; i++) sum += partial", "for (int i = 1; i <= 8; i++) sum += partial"),
+    ("linear_backward", "matmul_tiled", BACK, OUT, "  if (threadIdx.y == 0 && column < columns) {\n    for (int i = 1; i < 8; i++) sum", "  if (threadIdx.y == 0) {\n    for (int i = 1; i < 8; i++) sum"),
+    # softmax
+    ("softmax", "softmax_naive", (X,), OUT, "if (row >= rows) return;\n  x += (size_t)row * columns;\n  y += (size_t)row * columns;\n  float largest = -INFINITY, sum = 0.f;\n  for (int i = 0; i < columns; i++) largest", "x += (size_t)row * columns;\n  y += (size_t)row * columns;\n  float largest = -INFINITY, sum = 0.f;\n  for (int i = 0; i < columns; i++) largest"),
+    ("softmax", "softmax_naive", (X,), RACE, "for (int i = 0; i < columns; i++) y[i]", "for (int i = 0; i <= columns; i++) y[i]"),
+    ("softmax", "softmax_naive", (X,), RACE, "y += (size_t)row * columns;\n  float largest = -INFINITY, sum = 0.f;\n  for (int i = 0;", "y += (size_t)row * (columns - 1);\n  float largest = -INFINITY, sum = 0.f;\n  for (int i = 0;"),
+    ("softmax", "softmax_block", (X,), RACE, "  shared[i] = v;\n  __syncthreads();", "  shared[i] = v;"),
+    ("softmax", "softmax_block", (X,), RACE, "  __syncthreads();  // shared may be overwritten only when all have read\n", ""),
+    ("softmax", "softmax_block", (X,), OUT, "for (int half = blockDim.x / 2;", "for (int half = blockDim.x;"),
+    ("softmax", "softmax_block", (X,), UNINIT, "  shared[i] = v;", "  if (i > 0) shared[i] = v;"),
+    ("softmax", "softmax_block", (X,), RACE, "shared[i] = Op::join(shared[i], shared[i + half]);\n    __syncthreads();", "{\n      shared[i] = Op::join(shared[i], shared[i + half]);\n      __syncthreads();\n    }"),
+    ("softmax", "softmax_warp", (X,), RACE, "for (int i = lane; i < columns; i += WARP) y[i] = expf(x[i] - largest) / sum;", "for (int i = lane; i < columns + 1; i += WARP) y[i] = expf(x[i] - largest) / sum;"),
+    ("softmax", "softmax_online", (X,), OUT, "const float v = x[i];", "const float v = x[i + 1];"),
+    ("softmax_backward", "softmax_backward", (DY, X), OUT, "if (row >= rows) return;\n  const size_t start", "if (row > rows) return;\n  const size_t start"),
+    # losses and sums
+    ("cross_entropy", "cross_entropy_naive", (X, TARGET), RACE, "i < classes; i++)\n    dx[i]", "i <= classes; i++)\n    dx[i]"),
+    ("cross_entropy", "cross_entropy_fused", (X, TARGET), OUT, "if (row >= rows) return;\n  x += (size_t)row * classes;\n  dx += (size_t)row * classes;\n  const long long label = labels[row];\n  const float counts", "x += (size_t)row * classes;\n  dx += (size_t)row * classes;\n  const long long label = labels[row];\n  const float counts"),
+    ("cross_entropy", "cross_entropy_fused", (X, TARGET), RACE, "if (lane == 0) losses[row]", "losses[row]"),
+    ("cross_entropy", "cross_entropy_fused", (X, np.full(37, 45)), OUT, "x[label] - largest", "x[label + 37 * 45] - largest"),
+    ("sum", "sum_atomic", (normal(0, 300),), OUT, "if (i < n) atomicAdd", "if (i <= n) atomicAdd"),
+    ("sum", "sum_atomic", (normal(0, 300),), RACE, "atomicAdd(total, x[i]);", "*total += x[i];"),
+    ("sum", "sum_block", (normal(0, 300),), RACE, "if (lane == 0) partial[warp] = v;\n  __syncthreads();", "if (lane == 0) partial[warp] = v;"),
+    ("sum", "sum_block", (normal(0, 300),), UNINIT, "lane < blockDim.x / WARP ? partial[lane] : Op::identity()", "partial[lane]"),
+    ("sum", "sum_block", (normal(0, 300),), LEFT, "const float sum = block_reduce<Add>(i < n ? x[i] : 0.f);", "if (i >= n) return;\n  const float sum = block_reduce<Add>(x[i]);"),
+    ("sum", "sum_grid", (normal(0, 300),), OUT, "i < n; i += gridDim.x", "i <= n; i += gridDim.x"),
+    # layer norm
+    ("layer_norm", "layer_norm_naive", (X, *normal(0, 2, 45)), OUT, "scale_of[row] = scale;", "scale_of[row + 1] = scale;"),
+    ("layer_norm", "layer_norm_warp", (X, *normal(0, 2, 45)), RACE, "if (lane == 0) mean_of[row] = mean, scale_of[row] = scale;", "mean_of[row] = mean, scale_of[row] = scale;"),
+    ("layer_norm", "layer_norm_kept", (X, *normal(0, 2, 45)), UNINIT, "sum += kept[i] = x[i];", "{\n    sum += x[i];\n    if (i) kept[i] = x[i];\n  }"),
+    ("layer_norm", "layer_norm_kept", (X, *normal(0, 2, 45)), OUT, "sum += kept[i] = x[i];", "sum += kept[i + 1] = x[i];"),
+    ("layer_norm", "layer_norm_kept", (X, *normal(0, 2, 45)), RACE, "  __syncthreads();  // partial may still be read from the call before\n", ""),
+    ("layer_norm", "layer_norm_kept", (X, *normal(0, 2, 45)), DIVERGENT, "  if (threadIdx.x == 0) mean_of[blockIdx.x]", "  if (threadIdx.x < 32) __syncthreads();\n  if (threadIdx.x == 0) mean_of[blockIdx.x]"),
+    ("layer_norm_backward", "layer_norm_backward_naive", (DY, X, X[0], MEAN, SCALE), RACE, "atomicAdd(&dbias[i], dy[start + i]);", "dbias[i] += dy[start + i];"),
+    ("layer_norm_backward", "layer_norm_backward_warp", (DY, X, X[0], MEAN, SCALE), RACE, "biases[threadIdx.y][threadIdx.x] = b;\n  __syncthreads();", "biases[threadIdx.y][threadIdx.x] = b;"),
+    ("layer_norm_backward", "layer_norm_backward_warp", (DY, X, X[0], MEAN, SCALE), UNINIT, "  biases[threadIdx.y][threadIdx.x] = b;", "  if (threadIdx.y) biases[threadIdx.y - 1][threadIdx.x] = b;"),
+    ("layer_norm_backward", "layer_norm_backward_warp", (DY, X, X[0], MEAN, SCALE), OUT, "if (column < columns)\n    for (int row", "if (column <= columns)\n    for (int row"),
+    # pooling
+    ("max_pool2d", "max_pool_naive", (IMAGES, *WINDOW), OUT, "if (o >= images * p.out_h * p.out_w) return;\n  const int column = o % p.out_w, row = o / p.out_w % p.out_h, image = o / (p.out_w * p.out_h);\n  const float* plane = x + (size_t)image * p.h * p.w;\n  const int top", "const int column = o % p.out_w, row = o / p.out_w % p.out_h, image = o / (p.out_w * p.out_h);\n  const float* plane = x + (size_t)image * p.h * p.w;\n  const int top"),
+    ("avg_pool2d", "avg_pool_naive", (IMAGES, *WINDOW), OUT, "{ return max(out * stride - padding, 0); }", "{ return out * stride - padding; }"),
+    ("avg_pool2d", "avg_pool_tiled", (IMAGES, *WINDOW), RACE, "tile, tile_h, tile_w);\n  __syncthreads();\n  const int row = blockIdx.y * blockDim.y + threadIdx.y, column = blockIdx.x * blockDim.x + threadIdx.x;\n  if (row >= p.out_h || column >= p.out_w) return;\n  float sum", "tile, tile_h, tile_w);\n  const int row = blockIdx.y * blockDim.y + threadIdx.y, column = blockIdx.x * blockDim.x + threadIdx.x;\n  if (row >= p.out_h || column >= p.out_w) return;\n  float sum"),
+    ("avg_pool2d", "avg_pool_tiled", (IMAGES, *WINDOW), OUT, "const bool inside = row >= 0 && row < p.h", "const bool inside = row >= 0 && row <= p.h"),
+    ("avg_pool2d", "avg_pool_tiled", (normal(0, 1, 1, 17, 9), *WINDOW), OUT, "tile[(threadIdx.y * p.stride_h + i) * tile_w", "tile[(threadIdx.y * p.stride_h + i + 1) * tile_w"),
+    ("avg_pool2d", "avg_pool_tiled", (IMAGES, *WINDOW), UNINIT, "tile[i] = inside ? plane[row * p.w + column] : outside;", "if (inside) tile[i] = plane[row * p.w + column];"),
+    ("max_pool2d", "max_pool_tiled", (IMAGES, *WINDOW), DIVERGENT, "tile, tile_h, tile_w);\n  __syncthreads();\n  const int row = blockIdx.y * blockDim.y + threadIdx.y, column = blockIdx.x * blockDim.x + threadIdx.x;\n  if (row >= p.out_h || column >= p.out_w) return;\n  //", "tile, tile_h, tile_w);\n  const int row = blockIdx.y * blockDim.y + threadIdx.y, column = blockIdx.x * blockDim.x + threadIdx.x;\n  if (row >= p.out_h || column >= p.out_w) return;\n  __syncthreads();\n  //"),
+    ("max_pool2d_backward", "max_pool_backward_scatter", (normal(0, *POOLED), WINNERS, IMAGES.shape, *WINDOW), RACE, "atomicAdd(&dx[(size_t)(o / outputs) * p.h * p.w + indices[o]], dy[o]);", "dx[(size_t)(o / outputs) * p.h * p.w + indices[o]] += dy[o];"),
+    ("avg_pool2d_backward", "avg_pool_backward_scatter", (normal(0, *POOLED), IMAGES.shape, *WINDOW), RACE, "atomicAdd(&dx[((size_t)image * p.h + i) * p.w + j], share);", "dx[((size_t)image * p.h + i) * p.w + j] += share;"),
+    ("avg_pool2d_backward", "avg_pool_backward_gather", (normal(0, *POOLED), (2, 3, 10, 8), *WINDOW), OUT, "{ return min((i + padding) / stride + 1, out); }", "{ return (i + padding) / stride + 1; }"),
+    # convolution
+    ("conv2d", "conv_direct", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (row < 0 || row >= p.h || column < 0", "if (row >= p.h || column < 0"),
+    ("conv2d", "conv_direct", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (o >= p.n * p.c_out * p.out_h * p.out_w) return;", ""),
+    ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), RACE, "    __syncthreads();\n#pragma unroll", "#pragma unroll"),
+    ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), RACE, "sum += As[ty][i] * Bs[i][tx];\n    __syncthreads();", "sum += As[ty][i] * Bs[i][tx];"),
+    ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (out < p.c_out && position < p.n * outputs)", "if (position < p.n * outputs)"),
+    ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "column >= p.w) return 0.f;\n  return x", "column > p.w + 60) return 0.f;\n  return x"),
+    ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), UNINIT, "As[ty][tx] = row < m && k0 + tx < k ? a(row, k0 + tx) : 0.f;", "if (row < m && k0 + tx < k) As[ty][tx] = a(row, k0 + tx);"),
+    ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), DIVERGENT, "  float sum = 0.f;\n  for (int k0", "  float sum = 0.f;\n  if (row >= m) return 0.f;\n  for (int k0"),
+    ("conv2d_backward", "conv_backward_direct", (normal(0, 2, 5, 4, 6), IMAGES, FILTERS, (2, 1), 0), OUT, "if (down < 0 || right < 0 ||", "if ("),
+    ("conv2d_backward", "conv_backward_direct", (normal(0, *Y_SHAPE), IMAGES, FILTERS, (2, 1), 1), OUT, "position < p.n * outputs; position++", "position <= p.n * outputs; position++"),
+    ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 5, 4, 6), IMAGES, FILTERS, (2, 1), 0), OUT, "if (out_row >= p.out_h || out_column >= p.out_w) return 0.f;", "if (out_column >= p.out_w) return 0.f;"),
+    # boxes
+    ("box_iou", "box_iou_naive", (BOX, BOX[:45]), OUT, "if (row >= n || column >= m) return;", "if (row >= n || column > m) return;"),
+    ("box_iou", "box_iou_tiled", (BOX, BOX[:45]), RACE, "[column];\n  __syncthreads();", "[column];"),
+    ("box_iou", "box_iou_tiled", (BOX, BOX[:45]), OUT, "threadIdx.y == 1 && column < m", "threadIdx.y == 1"),
+    ("box_iou", "box_iou_tiled", (BOX, BOX[:45]), UNINIT, "threadIdx.y == 0 && row0 + threadIdx.x < n", "threadIdx.y == 0 && row0 + threadIdx.x + 1 < n"),
+    ("box_iou", "box_iou_tiled", (BOX, BOX[:45]), MISALIGNED, "reinterpret_cast<const float4*>(b)[column]", "*reinterpret_cast<const float4*>(b + (column ? 4 * column - 1 : 0))"),
+    ("box_iou", "box_iou_tiled", (BOX, BOX[:45]), DIVERGENT, "  if (threadIdx.y == 0 && row0", "  if (column >= m) return;\n  if (threadIdx.y == 0 && row0"),
+    ("nms", "nms_sequential", (BOX, SCORES, 0.5), RACE, "    __syncthreads();  // the next box's fate is known to all\n", ""),
+    ("nms", "nms_sequential", (BOX, SCORES, 0.5), RACE, "if (iou(box[best], box[i]) > threshold) keep[i] = 0;\n    __syncthreads();", "if (iou(box[best], box[i]) > threshold) keep[i] = 0;\n    if (threadIdx.x < n) __syncthreads();"),
+    ("nms", "nms_bitmask", (BOX, SCORES, 0.5), OUT, "const int here = min(n - word * 64, 64);", "const int here = 64;"),
+    ("nms", "nms_bitmask", (BOX, SCORES, 0.5), RACE, "others[threadIdx.x] = box[word * 64 + threadIdx.x];\n  __syncthreads();", "others[threadIdx.x] = box[word * 64 + threadIdx.x];"),
+    ("nms", "nms_bitmask", (BOX, SCORES, 0.5), RACE, "    __syncwarp();  // all lanes have looked before any writes\n", ""),
+    ("nms", "nms_bitmask", (BOX, SCORES, 0.5), RACE, "if (lane == 0) keep[i] = stays;\n    __syncwarp();", "if (lane == 0) keep[i] = stays;"),
+    ("nms", "nms_bitmask", (BOX, SCORES, 0.5), UNINIT, "struck[word] = 0;", "if (word) struck[word] = 0;"),
+    # embedding
+    ("embedding", "embedding_naive", (IDS, normal(0, 5, 40)), OUT, "if (t >= tokens) return;\n  for", "for"),
+    ("embedding", "embedding_wide", (IDS, normal(0, 5, 40)), RACE, "i < width; i += 32) y", "i <= width; i += 32) y"),
+    ("embedding", "embedding_wide", (IDS, normal(0, 5, 40)), RACE, "/ 32, lane = threadIdx.x % 32;\n  if (t >= tokens) return;\n  const float* row = table", "/ 64, lane = threadIdx.x % 32;\n  if (t >= tokens) return;\n  const float* row = table"),
+    ("embedding_backward", "embedding_backward_naive", (normal(0, 5, 40), IDS, 5), RACE, "atomicAdd(&dtable[(size_t)ids[t] * width + i], dy[(size_t)t * width + i]);", "dtable[(size_t)ids[t] * width + i] += dy[(size_t)t * width + i];"),
+    ("embedding_backward", "embedding_backward_wide", (normal(0, 5, 40), IDS, 5), RACE, "atomicAdd(&row[i], dy[(size_t)t * width + i]);", "row[i] += dy[(size_t)t * width + i];"),
+    ("embedding_backward", "embedding_backward_sorted", (normal(0, 5, 40), IDS, 5), OUT, "if (row >= rows) return;", "if (row > rows) return;"),
+    ("embedding_backward", "embedding_backward_sorted", (normal(0, 5, 40), IDS, 5), OUT, "t < starts[row + 1]; t++", "t <= starts[row + 1]; t++"),
+    # Adam
+    ("adam", "adam_separate", ADAM, OUT, "if (i < n) p[i] -= rate", "if (i <= n) p[i] -= rate"),
+    ("adam", "adam_fused", ADAM, OUT, "if (i < n) adam_one", "adam_one"),
+    ("adam", "adam_fused", ADAM, RACE, "const int i = blockIdx.x * blockDim.x + threadIdx.x;\n  if (i < n) adam_one", "const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 2;\n  if (i < n) adam_one"),
+    ("adam", "adam_vectorised", ADAM, OUT, "if (i + 4 <= n) {", "if (i < n) {"),
+    ("adam", "adam_vectorised", ADAM, MISALIGNED, "const int i = 4 * (blockIdx.x", "const int i = 1 + 4 * (blockIdx.x"),
+    ("adam", "adam_vectorised", ADAM, RACE, "const int i = 4 * (blockIdx.x * blockDim.x + threadIdx.x);", "const int i = 4 * (blockIdx.x * blockDim.x + threadIdx.x / 2);"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def mutated(tmp_path, monkeypatch):
+    """Return a function that puts a changed copy of a kernel file in place of the original."""
+
+    def change(file: str, text: str, replacement: str) -> None:
+        found = 0
+        for path in _kernel.KERNELS.glob("*.cu*"):
+            source = path.read_text(encoding="utf-8")
+            if path.name in (file, "common.cuh"):
+                found += source.count(text)
+                source = source.replace(text, replacement)
+            (tmp_path / path.name).write_text(source, encoding="utf-8")
+        assert found, f"not in {file}: {text!r}"
+        monkeypatch.setattr(_kernel, "KERNELS", tmp_path)
+        monkeypatch.setattr(ladders, "_modules", {})
+
+    return change
+
+
+def name_of(mutant) -> str:
+    return f"{mutant[1]}: {mutant[4]}"[:60].split("\n")[0]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=map(name_of, MUTANTS))
+def test_planted_fault_is_caught_and_named(mutant, mutated):
+    ladder, rung, inputs, kind, text, replacement = mutant
+    mutated(cuda.LADDERS[ladder].file, text, replacement)
+    copies = [i.copy() if isinstance(i, np.ndarray) else i for i in inputs]
+    with pytest.raises(cuda.KernelError) as caught:
+        cuda.LADDERS[ladder].run(*copies, rung=rung, mode="checked")
+    assert caught.value.kind == kind, str(caught.value)
+    assert caught.value.line > 0
+    assert Path(caught.value.file).suffix in (".cu", ".cuh")
