@@ -13,7 +13,7 @@ barrier, a shuffle or its end, then the next. Barriers, shuffles, votes and atom
 what they do on a GPU. There are four modes:
 
 - "fast": as fast as this way allows; nothing is copied, and a wild access may damage the process.
-- "checked": each load and store is checked, some 100 times slower. A `KernelError` names the
+- "checked": each load and store is checked, 10 to 50 times slower. A `KernelError` names the
   kernel, line, block and thread of an access out of bounds (global or shared memory, also from one
   row of a shared array into the next), of a misaligned vector access, of a **race** (two threads,
   one element, one of them writes, and no barrier between), of reading shared memory that nobody
