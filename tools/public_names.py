@@ -8,6 +8,7 @@ A frozen name with its parameters may not vanish: readers' notebooks use it. Nam
 """
 
 import ast
+import contextlib
 import importlib
 import inspect
 import re
@@ -71,6 +72,10 @@ def resolve(name: str) -> object | None:
     for part in parts:
         if not (inspect.ismodule(thing) or inspect.isclass(thing)):
             return None  # an attribute of a value is not a public name
+        if inspect.ismodule(thing):
+            # A submodule is an attribute only once somebody has imported it.
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(f"{thing.__name__}.{part}")
         try:
             thing = getattr(thing, part)
         except AttributeError:
