@@ -46,7 +46,10 @@ def commands(step: str) -> list[list[str]]:
     if step == "browser":
         return [[*pytest, "tests/e2e"]]
     if step == "unit":
-        return [[*pytest, *PARALLEL, "--ignore=tests/e2e", "tests"]]
+        # Kernels are native code: they get a process of their own, apart from all other tests.
+        cuda = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/test_cuda_*.py"))]
+        apart = [f"--ignore={path}" for path in ["tests/e2e", *cuda]]
+        return [[*pytest, *PARALLEL, *apart, "tests"], [*pytest, *cuda]]
     raise SystemExit(f"no step {step!r}; there are: {', '.join(STEPS)}")
 
 
