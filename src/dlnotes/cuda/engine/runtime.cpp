@@ -324,18 +324,31 @@ static void on_signal(int number) {
 }
 static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGINT};
 
+static const size_t STACKS = MOST_THREADS * (STACK + GUARD);
 static void allocate() {
   if (!arena) {
     // Aligned to 1024 bytes as dynamic shared memory may be asked to be (swizzled tiles).
     arena = (char*)mmap(0, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
-    stacks = (char*)mmap(0, MOST_THREADS * (STACK + GUARD), PROT_NONE, MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0);
-    if (arena == MAP_FAILED || stacks == MAP_FAILED) fail("", 0, "no memory for the stacks of a block");
+    if (arena == MAP_FAILED) {
+      arena = 0;
+      fail("", 0, "no memory for the shared memory of a block");
+    }
   }
-  static int have;
-  for (; have < threads; have++) {
-    fibers[have].stack = stacks + (size_t)have * (STACK + GUARD) + GUARD;
-    if (mprotect(fibers[have].stack, STACK, PROT_READ | PROT_WRITE)) fail("", 0, "no memory for the stacks of a block");
+  stacks = (char*)mmap(0, STACKS, PROT_NONE, MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0);
+  if (stacks == MAP_FAILED) {
+    stacks = 0;
+    fail("", 0, "no memory for the stacks of a block");
   }
+  for (int i = 0; i < threads; i++) {
+    fibers[i].stack = stacks + (size_t)i * (STACK + GUARD) + GUARD;
+    if (mprotect(fibers[i].stack, STACK, PROT_READ | PROT_WRITE)) fail("", 0, "no memory for the stacks of a block");
+  }
+}
+// After each launch: every stack with its guard counts as two mappings, of which Linux allows a
+// process 65 530, and a process may have loaded many kernels.
+static void release() {
+  if (stacks) munmap(stacks, STACKS);
+  stacks = 0;
 }
 void launch(void (*body)(void**), void** arguments, const unsigned* shape, size_t shared_bytes) {
   static char signal_stack[64 << 10];
@@ -361,6 +374,7 @@ void launch(void (*body)(void**), void** arguments, const unsigned* shape, size_
   for (size_t i = 0; i < sizeof SIGNALS / sizeof *SIGNALS; i++) sigaction(SIGNALS[i], &before[i], 0);
   sigaltstack(&theirs, 0);
   current = -1;
+  release();
 }
 }  // namespace engine
 
