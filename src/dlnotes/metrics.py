@@ -219,10 +219,7 @@ def cross_entropy(probabilities: Values, target: Values) -> float:
         return float(np.mean(-_times_log(target, probabilities).sum(axis=1)))
     n, c = probabilities.shape
     _check_labels("target", target, n)
-    if target.max() >= c:
-        raise ValueError(
-            f"target must be below the number of classes, {c}; got a class index {target.max()}"
-        )
+    _check_classes(target, c)
     chosen = probabilities[np.arange(n), target.astype(np.int64)]
     with np.errstate(divide="ignore"):  # −log 0 = ∞ is the right answer
         return float(np.mean(-np.log(chosen)))
@@ -348,8 +345,7 @@ def _probabilities(probabilities: Values, target: Values) -> tuple[np.ndarray, n
     else:
         raise ValueError(f"probabilities must have shape (n, c) or (n,), got {probabilities.shape}")
     classes = 2 if probabilities.ndim == 1 else probabilities.shape[1]
-    if target.max() >= classes:
-        raise ValueError(f"target must be below the number of classes, {classes}")
+    _check_classes(target, classes)
     return probabilities, target.astype(np.int64)
 
 
@@ -824,6 +820,15 @@ def _check_labels(name: str, labels: np.ndarray, n: int | None = None) -> None:
         )
     if labels.min() < 0:
         raise ValueError(f"{name} must hold class indices from 0, got {labels.min()}")
+
+
+def _check_classes(target: np.ndarray, classes: int) -> None:
+    """Require class indices that probabilities of so many classes have a column for."""
+    if target.max() >= classes:
+        raise ValueError(
+            f"target must be below the number of classes, {classes}; "
+            f"got a class index {target.max()}"
+        )
 
 
 def _labels(prediction: Values, target: Values) -> tuple[np.ndarray, np.ndarray]:

@@ -306,6 +306,12 @@ def _pair(value) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
+def _out(sizes, kernel, stride, padding, dilation=(1, 1)) -> list[int]:
+    """Return the height and width of what windows over an image give."""
+    axes = zip(sizes, kernel, stride, padding, dilation, strict=True)
+    return [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in axes]
+
+
 def _ints(names: str) -> tuple[tuple[str, type], ...]:
     return tuple((name, ctypes.c_int) for name in names.split())
 
@@ -320,10 +326,7 @@ def pool_sizes(shape, kernel_size, stride=None, padding=0) -> Pool:
     """Return the sizes of a pooling of images of `shape` (n, c, h, w)."""
     kernel, padding = _pair(kernel_size), _pair(padding)
     stride = _pair(kernel_size if stride is None else stride)
-    out = [
-        (size + 2 * p - k) // s + 1
-        for size, k, s, p in zip(shape[2:], kernel, stride, padding, strict=True)
-    ]
+    out = _out(shape[2:], kernel, stride, padding)
     return Pool(*shape[2:], *out, *kernel, *stride, *padding)
 
 
@@ -391,10 +394,7 @@ def conv_sizes(x_shape, weight_shape, stride=1, padding=0, dilation=1) -> Conv:
     """Return the sizes of a convolution of images (n, c, h, w) with kernels (out, c, kh, kw)."""
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
     kernel = weight_shape[2:]
-    out = [
-        (size + 2 * p - d * (k - 1) - 1) // s + 1
-        for size, k, s, p, d in zip(x_shape[2:], kernel, stride, padding, dilation, strict=True)
-    ]
+    out = _out(x_shape[2:], kernel, stride, padding, dilation)
     return Conv(*x_shape, weight_shape[0], *out, *kernel, *stride, *padding, *dilation)
 
 

@@ -40,7 +40,7 @@ __all__ = [
 Number = float | int
 Pair = Sequence[Number]
 Images = Float[np.ndarray, "n ..."]
-PADDING = {"constant": "constant", "edge": "edge", "reflect": "reflect", "symmetric": "symmetric"}
+PADDING = ("constant", "edge", "reflect", "symmetric")
 
 
 class Transformed:

@@ -56,12 +56,7 @@ def box_iou(
     boxes1: Float[np.ndarray, "n 4"], boxes2: Float[np.ndarray, "m 4"]
 ) -> Float[np.ndarray, "n m"]:
     """Return intersection / union of every pair; 0 for two boxes without area."""
-    rows1, rows2 = _check_pair(boxes1, boxes2)
-    iou = np.empty((len(boxes1), len(boxes2)), boxes1.dtype)
-    for first in range(0, len(iou), _CACHED):  # a few rows, whose work memory stays in the cache
-        block = slice(first, first + _CACHED)
-        iou[block] = _ratio(*_overlap(rows1[:, block], rows2))
-    return iou
+    return _pairwise_iou(*_check_pair(boxes1=boxes1, boxes2=boxes2))
 
 
 def generalized_box_iou(
@@ -71,7 +66,7 @@ def generalized_box_iou(
 
     The hull is the smallest box around both; a hull without area takes nothing off.
     """
-    rows1, rows2 = _check_pair(boxes1, boxes2)
+    rows1, rows2 = _check_pair(boxes1=boxes1, boxes2=boxes2)
     intersection, union = _overlap(rows1, rows2)
     width = np.maximum(rows1[2][:, None], rows2[2]) - np.minimum(rows1[0][:, None], rows2[0])
     height = np.maximum(rows1[3][:, None], rows2[3]) - np.minimum(rows1[1][:, None], rows2[1])
@@ -274,9 +269,7 @@ def match_anchors(
     """
     low = _validate.number("low", low, low=0, high=1)
     high = _validate.number("high", high, low=low, high=1)
-    anchors, boxes = _check_boxes("anchors", anchors), _check_boxes("boxes", boxes)
-    _validate.same_dtype(anchors=anchors, boxes=boxes)
-    iou = box_iou(anchors, boxes)
+    iou = _pairwise_iou(*_check_pair(anchors=anchors, boxes=boxes))
     if not iou.size:
         return np.full(len(anchors), BELOW_LOW_THRESHOLD, np.int64)
     nearest, largest = iou.argmax(axis=1).astype(np.int64), iou.max(axis=1)
@@ -424,6 +417,15 @@ def _weights(start, side, count, limit, samples):
 # ---- shared pieces and arguments -------------------------------------------------------------
 
 
+def _pairwise_iou(rows1, rows2):
+    """Return the intersection over union of every pair; boxes as four rows of coordinates."""
+    iou = np.empty((rows1.shape[1], rows2.shape[1]), rows1.dtype)
+    for first in range(0, len(iou), _CACHED):  # a few rows, whose work memory stays in the cache
+        block = slice(first, first + _CACHED)
+        iou[block] = _ratio(*_overlap(rows1[:, block], rows2))
+    return iou
+
+
 def _overlap(rows1, rows2):
     """Return intersection and union of every pair, from coordinates as rows (4, n), (4, m)."""
     x1, y1, x2, y2 = rows1[:, :, None]
@@ -461,10 +463,11 @@ def _check_boxes(name, boxes):
     return boxes
 
 
-def _check_pair(boxes1, boxes2):
-    boxes1, boxes2 = _check_boxes("boxes1", boxes1), _check_boxes("boxes2", boxes2)
-    _validate.same_dtype(boxes1=boxes1, boxes2=boxes2)
-    return np.ascontiguousarray(boxes1.T), np.ascontiguousarray(boxes2.T)
+def _check_pair(**boxes):
+    """Return each of two sets of boxes as four contiguous rows of coordinates."""
+    boxes = {name: _check_boxes(name, value) for name, value in boxes.items()}
+    _validate.same_dtype(**boxes)
+    return tuple(np.ascontiguousarray(value.T) for value in boxes.values())
 
 
 def _check_scored(boxes, scores, iou_threshold):

@@ -195,8 +195,7 @@ def simple_gru_cell(
     candidate, where torch's z weighs the old state.
     """
     x, (h,) = _check_cell(2, x, {"h": h}, weight_ih, weight_hh, bias_ih, bias_hh)
-    u, n = np.split(linear(x, weight_ih, bias_ih) + linear(h, weight_hh, bias_hh), 2, axis=1)
-    u, n = sigmoid(u), tanh(n)
+    u, n = _simple_gru_gates(x, h, weight_ih, weight_hh, bias_ih, bias_hh)
     return u * n + (1 - u) * h
 
 
@@ -213,8 +212,7 @@ def simple_gru_cell_backward(
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     x, (h,) = _check_cell(2, x, {"h": h}, *weights)
     dy = _check_upstream("dy", dy, h)
-    u, n = np.split(linear(x, weight_ih, bias_ih) + linear(h, weight_hh, bias_hh), 2, axis=1)
-    u, n = sigmoid(u), tanh(n)
+    u, n = _simple_gru_gates(x, h, *weights)
     da = np.concatenate([dy * (n - h) * u * (1 - u), dy * u * (1 - n * n)], axis=1)
     dx, dh, *dweights = _cell_gradients(da, da, x, h, *weights)
     return dx, dh + dy * (1 - u), *dweights
@@ -231,6 +229,11 @@ def _gru_gates(x, h, weight_ih, weight_hh, bias_ih, bias_hh):
     from_h = np.split(linear(h, weight_hh, bias_hh), 3, axis=1)
     r, z = sigmoid(from_x[0] + from_h[0]), sigmoid(from_x[1] + from_h[1])
     return r, z, tanh(from_x[2] + r * from_h[2]), from_h[2]
+
+
+def _simple_gru_gates(x, h, weight_ih, weight_hh, bias_ih, bias_hh):
+    u, n = np.split(linear(x, weight_ih, bias_ih) + linear(h, weight_hh, bias_hh), 2, axis=1)
+    return sigmoid(u), tanh(n)
 
 
 def _cell_gradients(from_x, from_h, x, h, weight_ih, weight_hh, bias_ih, bias_hh):
