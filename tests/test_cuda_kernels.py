@@ -415,6 +415,32 @@ def test_embedding(ladder, rung, tokens, width, rows, seed):
         check(run(ladder, rung, dy, ids, rows), (expected,))
 
 
+@each_rung("skip_gram_negative_sampling_step", "negative_sampling_loss")
+@some()
+@given(n=sizes, k=st.integers(0, 6), width=sizes, words=sizes, seed=seeds, remove=st.booleans())
+def test_negative_sampling(ladder, rung, n, k, width, words, seed, remove):
+    rng = np.random.default_rng(seed)
+    context, noise = rng.integers(0, words, n), rng.integers(0, words, (n, k))
+    weight, scale = normal(seed, words, width), width**-0.5
+    arguments = {"remove_accidental_hits": remove}
+    if ladder == "negative_sampling_loss":
+        hidden = normal(seed + 1, n, width, scale=scale)
+        wide = (*double(hidden, weight), context, noise)
+        losses = kernels.negative_sampling_loss(*wide, "none", **arguments)
+        expected = kernels.negative_sampling_loss_backward(np.float64(1), *wide, **arguments)
+        outputs = run(ladder, rung, hidden, weight, context, noise, remove)
+        check(outputs, (losses, *expected), tolerance=5e-6)
+        return
+    inputs, center = normal(seed + 1, words + 3, width, scale=scale), rng.integers(0, words + 3, n)
+    wide = double(inputs, weight)
+    losses = kernels.negative_sampling_loss(
+        wide[0][center], wide[1], context, noise, "none", **arguments
+    )
+    kernels.skip_gram_negative_sampling_step(*wide, center, context, noise, lr=0.2, **arguments)
+    outputs = run(ladder, rung, inputs, weight, center, context, noise, 0.2, remove)
+    check(outputs, (*wide, losses), tolerance=5e-6)
+
+
 @each_rung("adam")
 @some()
 @given(

@@ -55,6 +55,9 @@ GRU = (
 )
 LSTM_BACK = (normal(8, 11, 19), None, *LSTM[:3], STATES[2], normal(9, 11, 76), *LSTM[3:5])
 GRU_BACK = (normal(8, 11, 19), *GRU[:2], normal(9, 11, 76), *GRU[2:4])
+PAIRS = (np.arange(41) % 7, np.arange(41) % 5, np.arange(123).reshape(41, 3) % 5)
+SKIP_GRAM = (normal(0, 7, 37), normal(1, 5, 37), *PAIRS, 0.1)
+SAMPLED = (normal(0, 41, 37), normal(1, 5, 37), *PAIRS[1:])
 TILED = "    __syncthreads();  // the tiles are complete\n"
 
 # ladder, rung, inputs, kind of fault, text, its replacement
@@ -214,6 +217,17 @@ MUTANTS = [
     ("embedding_backward", "embedding_backward_wide", (normal(0, 5, 40), IDS, 5), RACE, "atomicAdd(&row[i], dy[(size_t)t * width + i]);", "row[i] += dy[(size_t)t * width + i];"),
     ("embedding_backward", "embedding_backward_sorted", (normal(0, 5, 40), IDS, 5), OUT, "if (row >= rows) return;", "if (row > rows) return;"),
     ("embedding_backward", "embedding_backward_sorted", (normal(0, 5, 40), IDS, 5), OUT, "t < starts[row + 1]; t++", "t <= starts[row + 1]; t++"),
+    # word2vec
+    ("negative_sampling_loss", "negative_sampling_naive", SAMPLED, OUT, "if (i >= samples) return;\n  const float* h = hidden + (size_t)(rows ? rows[i] : i) * width;\n  float* dh = dhidden + (size_t)i * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = 0;", "const float* h = hidden + (size_t)(rows ? rows[i] : i) * width;\n  float* dh = dhidden + (size_t)i * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = 0;"),
+    ("negative_sampling_loss", "negative_sampling_warp", SAMPLED, OUT, "if (lane == 0) losses[i] = loss;", "if (lane == 0) losses[i + 1] = loss;"),
+    ("negative_sampling_loss", "negative_sampling_warp", SAMPLED, RACE, "if (lane == 0) slopes[j] = slope;", "slopes[j] = slope;"),
+    ("negative_sampling_loss", "negative_sampling_warp", SAMPLED, RACE, "float* dh = dhidden + (size_t)i * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = lane;", "float* dh = dhidden + (size_t)i / 2 * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = lane;"),
+    ("negative_sampling_loss", "negative_sampling_naive", SAMPLED, RACE, "for (int c = 0; c < width; c++) atomicAdd(&table[(size_t)ids[t] * width + c], w * source[c]);", "for (int c = 0; c < width; c++) table[(size_t)ids[t] * width + c] += w * source[c];"),
+    ("skip_gram_negative_sampling_step", "skip_gram_warp", SKIP_GRAM, RACE, "for (int c = lane; c < width; c += WARP) atomicAdd(&table[(size_t)ids[t] * width + c], w * source[c]);", "for (int c = lane; c < width; c += WARP) table[(size_t)ids[t] * width + c] += w * source[c];"),
+    ("skip_gram_negative_sampling_step", "skip_gram_warp", SKIP_GRAM, OUT, "if (t >= count) return;", ""),
+    ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, OUT, "at < starts[d + 1]; at++", "at <= starts[d + 1]; at++"),
+    ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, OUT, "if (d >= distinct) return;", "if (d > distinct) return;"),
+    ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, RACE, "row[c] += factor * sum;", "row[c / 2] += factor * sum;"),
     # Adam
     ("adam", "adam_separate", ADAM, OUT, "if (i < n) p[i] -= rate", "if (i <= n) p[i] -= rate"),
     ("adam", "adam_fused", ADAM, OUT, "if (i < n) adam_one", "adam_one"),

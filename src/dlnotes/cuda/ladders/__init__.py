@@ -23,6 +23,7 @@ from dlnotes.cuda.ladders import (
     optim,
     pool,
     recurrent,
+    word2vec,
 )
 from dlnotes.cuda.ladders._base import Grid, Ladder, Rung, Session, blocks
 from dlnotes.cuda.ladders.attention import Attention, attention_sizes
@@ -57,6 +58,7 @@ _FAMILIES = (
     recurrent,
     boxes,
     embedding,
+    word2vec,
     optim,
 )
 LADDERS: dict[str, Ladder] = {
