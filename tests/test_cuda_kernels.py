@@ -441,6 +441,24 @@ def test_negative_sampling(ladder, rung, n, k, width, words, seed, remove):
     check(outputs, (*wide, losses), tolerance=5e-6)
 
 
+@each_rung("gram_matrix", "gram_matrix_backward")
+@some()
+@given(
+    n=st.integers(1, 3),
+    channels=sizes,
+    size=st.one_of(
+        st.sampled_from([(1, 1), (5, 1), (31, 35)]), st.tuples(*[st.integers(1, 9)] * 2)
+    ),
+    seed=seeds,
+)
+def test_gram_matrix(ladder, rung, n, channels, size, seed):
+    x, dy = normal(seed, n, channels, *size), normal(seed + 1, n, channels, channels)
+    if ladder == "gram_matrix":
+        check(run(ladder, rung, x), (kernels.gram_matrix(*double(x)),))
+    else:
+        check(run(ladder, rung, dy, x), (kernels.gram_matrix_backward(*double(dy, x)),))
+
+
 @each_rung("adam")
 @some()
 @given(

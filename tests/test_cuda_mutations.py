@@ -58,6 +58,7 @@ GRU_BACK = (normal(8, 11, 19), *GRU[:2], normal(9, 11, 76), *GRU[2:4])
 PAIRS = (np.arange(41) % 7, np.arange(41) % 5, np.arange(123).reshape(41, 3) % 5)
 SKIP_GRAM = (normal(0, 7, 37), normal(1, 5, 37), *PAIRS, 0.1)
 SAMPLED = (normal(0, 41, 37), normal(1, 5, 37), *PAIRS[1:])
+GRAM = (normal(0, 2, 19, 5, 7),)
 TILED = "    __syncthreads();  // the tiles are complete\n"
 
 # ladder, rung, inputs, kind of fault, text, its replacement
@@ -228,6 +229,19 @@ MUTANTS = [
     ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, OUT, "at < starts[d + 1]; at++", "at <= starts[d + 1]; at++"),
     ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, OUT, "if (d >= distinct) return;", "if (d > distinct) return;"),
     ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, RACE, "row[c] += factor * sum;", "row[c / 2] += factor * sum;"),
+    # Gram matrices
+    ("gram_matrix", "gram_naive", GRAM, OUT, "if (at >= (size_t)samples * channels * channels) return;", ""),
+    ("gram_matrix", "gram_tiled", GRAM, RACE, "    __syncthreads();  // the tiles are complete\n", ""),
+    ("gram_matrix", "gram_tiled", GRAM, RACE, "    __syncthreads();  // everyone has used them\n", ""),
+    ("gram_matrix", "gram_tiled", GRAM, RACE, "if (row < channels && column < channels) G", "if (row < channels) G"),
+    ("gram_matrix", "gram_tiled", GRAM, OUT, "inside && row0 + ty < channels ?", "inside ?"),
+    ("gram_matrix", "gram_symmetric", GRAM, RACE, "if (tile.row != tile.column) G", "G"),
+    ("gram_matrix", "gram_symmetric", GRAM, RACE, "if (row >= channels || column >= channels) return;", "if (column >= channels) return;"),
+    ("gram_matrix", "gram_symmetric", GRAM, UNINIT, "    B[ty][tx] = inside && column0 + ty < channels ?", "    if (column0 + ty < channels) B[ty][tx] = inside ?"),
+    ("gram_matrix", "gram_split", (normal(0, 1, 17, 33, 35),), RACE, "atomicAdd(&G[(size_t)row * channels + column], sum);", "G[(size_t)row * channels + column] += sum;"),
+    ("gram_matrix", "gram_split", (normal(0, 1, 17, 33, 35),), OUT, "min(first + piece, length)", "first + piece"),
+    ("gram_matrix_backward", "gram_backward_naive", (normal(1, 2, 19, 19), *GRAM), OUT, "if (row >= (size_t)samples * channels) return;", "if (row > (size_t)samples * channels) return;"),
+    ("gram_matrix_backward", "gram_backward_tiled", (normal(1, 2, 19, 19), *GRAM), DIVERGENT, "  float sum = 0.f;\n  for (int k0", "  float sum = 0.f;\n  if (column >= length) return;\n  for (int k0"),
     # Adam
     ("adam", "adam_separate", ADAM, OUT, "if (i < n) p[i] -= rate", "if (i <= n) p[i] -= rate"),
     ("adam", "adam_fused", ADAM, OUT, "if (i < n) adam_one", "adam_one"),

@@ -23,6 +23,7 @@ from dlnotes.cuda.ladders import (
     optim,
     pool,
     recurrent,
+    style,
     word2vec,
 )
 from dlnotes.cuda.ladders._base import Grid, Ladder, Rung, Session, blocks
@@ -59,6 +60,7 @@ _FAMILIES = (
     boxes,
     embedding,
     word2vec,
+    style,
     optim,
 )
 LADDERS: dict[str, Ladder] = {
