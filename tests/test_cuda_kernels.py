@@ -231,19 +231,23 @@ def test_avg_pool(ladder, rung, case, seed):
 
 @st.composite
 def convolutions(draw):
-    """Shapes of images and kernels, stride, padding and dilation that leave an output."""
+    """Shapes of images and kernels, stride, padding, dilation and groups that leave an output."""
     pair = lambda low, high: draw(st.tuples(st.integers(low, high), st.integers(low, high)))  # noqa: E731
     kernel, stride, padding, dilation = pair(1, 3), pair(1, 3), pair(0, 2), pair(1, 2)
     size = tuple(
         draw(st.integers(max(1, d * (k - 1) + 1 - 2 * p), 11))
         for k, p, d in zip(kernel, padding, dilation, strict=True)
     )
-    n, c_in, c_out = draw(st.sampled_from([(1, 1, 1), (2, 3, 5), (1, 2, 17), (3, 1, 2)]))
-    return (n, c_in, *size), (c_out, c_in, *kernel), stride, padding, dilation
+    n, c_in, c_out, groups = draw(
+        st.sampled_from(
+            [(1, 1, 1, 1), (2, 3, 5, 1), (1, 2, 17, 1), (3, 1, 2, 1), (2, 3, 6, 3), (2, 4, 2, 2)]
+        )
+    )
+    return (n, c_in, *size), (c_out, c_in // groups, *kernel), stride, padding, dilation, groups
 
 
 @each_rung("conv2d", "conv2d_backward")
-@some()
+@some(max_examples=10)
 @given(case=convolutions(), seed=seeds)
 def test_convolution(ladder, rung, case, seed):
     x_shape, weight_shape, *settings_ = case
