@@ -185,6 +185,47 @@ def _template_before(code: str, start: int) -> tuple[tuple[str, str], ...]:
     return tuple(_declared(p.split("=")[0].strip()) for p in split(head[1]))
 
 
+_FLOAT_FUNCTIONS = (
+    "acos asin atan atan2 cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs floor fma fmax "
+    "fmin fmod hypot log log10 log1p log2 pow rint round rsqrt sin sinh sqrt tan tanh trunc"
+)
+_FAST_FUNCTIONS = "cos exp exp2 log log2 pow sin"  # __expf and so on: fast and less exact
+_DOUBLE_NAMES = {
+    "float": "double",
+    **{f"float{n}": f"double{n}" for n in (1, 2, 3, 4)},
+    **{f"make_float{n}": f"make_double{n}" for n in (1, 2, 3, 4)},
+    **{f"{name}f": name for name in _FLOAT_FUNCTIONS.split()},
+    **{f"__{name}f": name for name in _FAST_FUNCTIONS.split()},
+}
+_NAMES = re.compile(rf"\b({'|'.join(_DOUBLE_NAMES)})\b")
+_FLOAT_LITERALS = re.compile(r"(?<![\w.])((?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][+-]?\d+)?)[fF]\b")
+
+
+def double_text(text: str) -> str:
+    """Return `text` with each float read as a double: types, literals, and functions by name.
+
+    `float4` becomes `double4`, `expf` and `__expf` become `exp`, `0.1f` becomes `0.1`. Comments stay
+    as they are and no line moves. What looks into the bits of a float (`__float_as_int`) or is
+    half as wide stays, too: kernels with such parts do not become more exact.
+    """
+    code, out, last = blank_comments(text), [], 0
+    found = [*_NAMES.finditer(code), *_FLOAT_LITERALS.finditer(code)]
+    for match in sorted(found, key=re.Match.start):
+        out += [text[last : match.start()], _DOUBLE_NAMES.get(match[1], match[1])]
+        last = match.end()
+    return "".join([*out, text[last:]])
+
+
+def in_double(source: Source) -> Source:
+    """Return a source whose kernels compute with doubles where they are written for floats.
+
+    The same kernels, launched the same way, on arrays of float64: how they are held against
+    numerical gradients, which float32 is too coarse for.
+    """
+    text = double_text(source.text)
+    return Source(source.name, text, find_kernels(text), source.files)
+
+
 def for_cpu(text: str) -> str:
     """Return `text` with each __shared__ declaration turned into a reference into the arena."""
     code = blank_comments(text)
