@@ -8,7 +8,15 @@ import numpy as np
 
 from dlnotes import _validate
 from dlnotes.cuda import _cache, _cpu
-from dlnotes.cuda._source import KernelSource, Parameter, Source, double_text, in_double, read, split
+from dlnotes.cuda._source import (
+    KernelSource,
+    Parameter,
+    Source,
+    double_text,
+    in_double,
+    read,
+    split,
+)
 from dlnotes.cuda._trace import Steps, Trace
 
 KERNELS = Path(__file__).parents[1] / "kernels"

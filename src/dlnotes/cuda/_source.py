@@ -204,9 +204,9 @@ _FLOAT_LITERALS = re.compile(r"(?<![\w.])((?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][
 def double_text(text: str) -> str:
     """Return `text` with each float read as a double: types, literals, and functions by name.
 
-    `float4` becomes `double4`, `expf` and `__expf` become `exp`, `0.1f` becomes `0.1`. Comments stay
-    as they are and no line moves. What looks into the bits of a float (`__float_as_int`) or is
-    half as wide stays, too: kernels with such parts do not become more exact.
+    `float4` becomes `double4`, `expf` and `__expf` become `exp`, `0.1f` becomes `0.1`. Comments
+    stay as they are and no line moves. What looks into the bits of a float (`__float_as_int`) or
+    is half as wide stays, too: kernels with such parts do not become more exact.
     """
     code, out, last = blank_comments(text), [], 0
     found = [*_NAMES.finditer(code), *_FLOAT_LITERALS.finditer(code)]

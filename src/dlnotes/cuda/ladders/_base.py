@@ -27,6 +27,7 @@ class Session:
         if 0 in (grid if isinstance(grid, tuple) else (grid,)):
             return
         ready = self.module.kernel(kernel)
+        shared_bytes *= 2 if self.module.dtype == "float64" else 1  # told for floats
         record = ready.launch(grid, block, *arguments, shared_bytes=shared_bytes)
         if record is not None:
             self.records.append(record)
@@ -65,7 +66,10 @@ class Rung:
 
 @dataclass(frozen=True)
 class Ladder:
-    """A task, the NumPy function that it is held against, and its rungs from the simplest up."""
+    """A task, the NumPy function that it is held against, and its rungs from the simplest up.
+
+    Inputs of float64 are computed by the same source with every float read as a double.
+    """
 
     name: str
     file: str
@@ -86,18 +90,25 @@ class Ladder:
     ) -> tuple:
         """Return the outputs, and a Trace or Steps for each launch."""
         chosen = self.rungs[-1] if rung is None else self.rung(rung)
-        session = Session(_loaded(self.file, device, mode))
+        session = Session(_loaded(self.file, device, mode, _dtype(inputs)))
         outputs = chosen.run(session, *inputs)
         return outputs, session.records
 
 
-_modules: dict[tuple[str, str, str], "_kernel.Module"] = {}
+def _dtype(inputs) -> str:
+    """Return "float64" where an array has that dtype, else "float32"."""
+    dtypes = (str(getattr(x, "dtype", "")).removeprefix("torch.") for x in inputs)
+    return "float64" if "float64" in dtypes else "float32"
 
 
-def _loaded(file: str, device: str, mode: str) -> "_kernel.Module":
-    key = (file, device, mode)
+_modules: dict[tuple[str, str, str, str], "_kernel.Module"] = {}
+
+
+def _loaded(file: str, device: str, mode: str, dtype: str) -> "_kernel.Module":
+    key = (file, device, mode, dtype)
     if key not in _modules:
-        _modules[key] = _kernel.load(_kernel.KERNELS / file, device=device, mode=mode)
+        path = _kernel.KERNELS / file
+        _modules[key] = _kernel.load(path, device=device, mode=mode, dtype=dtype)
     return _modules[key]
 
 

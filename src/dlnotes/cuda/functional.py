@@ -1,0 +1,583 @@
+"""torch.nn.functional on this book's CUDA kernels: `import dlnotes.cuda.functional as F`.
+
+>>> import torch                                                   # doctest: +SKIP
+>>> from dlnotes.cuda import functional as F                       # doctest: +SKIP
+>>> y = F.linear(x, weight, bias)                                  # doctest: +SKIP
+>>> y.sum().backward()                                             # doctest: +SKIP
+
+Names, arguments, results and gradients are torch's. The tensors' device chooses the engine: on a
+GPU a kernel is queued on torch's current stream, on the CPU the engine of `dlnotes.cuda` runs it.
+Tensors are float32, or float64, for which the same source is compiled with every float read as a
+double: that is what `torch.autograd.gradcheck` needs. All tensors of a call must have one dtype and
+one device; they are made contiguous where they are not. What a kernel cannot do (an option, a
+dtype, a shape) is refused before anything is launched.
+
+Gradients exist once, not twice: a kernel's backward pass has no backward pass of its own.
+The last rung of a ladder runs that suits the sizes; `choose` takes another, or another mode:
+
+>>> with F.choose(linear="matmul_naive"):                          # doctest: +SKIP
+...     y = F.linear(x, weight, bias)
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from dlnotes import _validate
+from dlnotes.cuda.ladders import IGNORED, LADDERS, conv_sizes, pool_sizes
+
+_FLOATS = (torch.float32, torch.float64)
+_MOST_ENTRIES = 2**31 - 1  # kernels count entries in 32 bits
+_MOST_BLOCKS_IN_Z = 65535
+_SHARED = 48 * 1024  # bytes of shared memory that a block gets on any card without asking
+
+
+# ---- which rung, and how it is run ---------------------------------------------------------------
+
+_mode: str = "fast"
+_rungs: dict[str, str] = {}
+
+
+@contextlib.contextmanager
+def choose(mode: str | None = None, **rungs: str) -> Iterator[None]:
+    """Inside this block run other rungs: choose(linear="matmul_naive"), or in another mode.
+
+    mode: "fast" or "checked", for tensors on the CPU. rungs: by ladder, see `dlnotes.cuda.LADDERS`.
+    A backward pass takes what is chosen when it runs. Not for several threads at once.
+
+    Raises ValueError for a mode, ladder or rung that does not exist.
+    """
+    global _mode, _rungs
+    before = _mode, _rungs
+    for ladder, rung in rungs.items():
+        LADDERS[_validate.one_of("ladder", ladder, LADDERS)].rung(rung)
+    if mode is not None:
+        _validate.one_of("mode", mode, ("fast", "checked"))
+    _mode, _rungs = mode or _mode, {**_rungs, **rungs}
+    try:
+        yield
+    finally:
+        _mode, _rungs = before
+
+
+def run(ladder: str, *inputs, rung: str | None = None):
+    """Return a ladder's outputs for torch tensors, on the device of the first of them.
+
+    The tensors must be contiguous, of one device and float dtype. rung: the one that suits them, if
+    not the last; what `choose` says comes first. No gradient is recorded.
+    """
+    device = next(x.device for x in inputs if isinstance(x, Tensor))
+    rung = _rungs.get(ladder, rung)
+    if device.type == "cpu":
+        return LADDERS[ladder].run(*inputs, rung=rung, device="cpu", mode=_mode)
+    with torch.cuda.device(device):
+        return LADDERS[ladder].run(*inputs, rung=rung, device="cuda")
+
+
+# ---- arguments -----------------------------------------------------------------------------------
+
+
+def _floats(**tensors) -> None:
+    """Raise TypeError or ValueError unless all are tensors of one float dtype, on one device.
+
+    None is skipped, except as the first.
+    """
+    (first, like), *_ = tensors.items()
+    for name, tensor in tensors.items():
+        if tensor is None and name != first:
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
+        if tensor.dtype not in _FLOATS:
+            raise TypeError(f"{name} must be float32 or float64, got {_short(tensor.dtype)}")
+        _on_engine(name, tensor)
+        if tensor.dtype != like.dtype:
+            raise TypeError(
+                f"{first} and {name} must have the same dtype, but {first} is {_short(like.dtype)} "
+                f"and {name} is {_short(tensor.dtype)}"
+            )
+        _same_device(first, like, name, tensor)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _on_engine(name: str, tensor: Tensor) -> None:
+    if tensor.device.type not in ("cpu", "cuda") or tensor.layout is not torch.strided:
+        raise ValueError(
+            f"{name} must be a dense tensor on the CPU or a CUDA device, got one on "
+            f"{tensor.device} with layout {tensor.layout}"
+        )
+    if tensor.numel() > _MOST_ENTRIES:
+        raise ValueError(f"{name} must have fewer than 2³¹ entries, got {tensor.numel()}")
+
+
+def _same_device(first: str, like: Tensor, name: str, tensor: Tensor) -> None:
+    if tensor.device != like.device:
+        raise ValueError(
+            f"{first} and {name} must be on one device, but {first} is on {like.device} and {name} "
+            f"on {tensor.device}"
+        )
+
+
+def _integers(name: str, value, other: str, like: Tensor, most: int, what: str) -> Tensor:
+    """Return `value`, an integer tensor on the device of `other` with entries 0 … most, as int64.
+
+    On a GPU this waits for the entries: a wild one would read someone else's memory.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch tensor, got {type(value).__name__}")
+    if value.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        raise TypeError(f"{name} must hold integers, got {_short(value.dtype)}")
+    _on_engine(name, value)
+    _same_device(other, like, name, value)
+    if value.numel():
+        low, high = (int(v) for v in torch.aminmax(value))
+        if low < 0 or high > most:
+            wrong = low if low < 0 else high
+            raise ValueError(f"{name} must hold {what} in 0 … {most}, got {wrong}")
+    return value.to(torch.int64).contiguous()
+
+
+def _shape(name: str, tensor: Tensor | None, shape: tuple[int, ...], why: str) -> None:
+    if tensor is not None and tuple(tensor.shape) != tuple(shape):
+        raise ValueError(
+            f"{name} must have shape {tuple(shape)} ({why}), got {tuple(tensor.shape)}"
+        )
+
+
+def _axes(name: str, tensor: Tensor, allowed: tuple[int, ...], what: str) -> None:
+    if tensor.ndim not in allowed:
+        raise ValueError(f"{name} must be {what}, got shape {tuple(tensor.shape)}")
+
+
+def _only(**settings) -> None:
+    """Raise ValueError for an option that the kernels lack: name=(given, what they can do)."""
+    for name, (given, can) in settings.items():
+        if given is not can and given != can:
+            raise ValueError(f"{name} must be {can!r}: the kernels have no other, got {given!r}")
+
+
+def _pair(name: str, value, low: int) -> tuple[int, int]:
+    """Return one number, or one for each axis, as (height, width)."""
+    values = (value, value) if isinstance(value, int) else tuple(value)
+    if len(values) == 1:
+        values *= 2
+    if len(values) != 2:
+        raise ValueError(f"{name} must be one number or two, got {value!r}")
+    height, width = (_validate.integer(name, v, low=low) for v in values)
+    return height, width
+
+
+def _images(input: Tensor) -> Tensor:
+    """Return images as (n, c, h, w): one without the batch axis gets it."""
+    _axes("input", input, (3, 4), "images (n, c, h, w) or one of them, (c, h, w)")
+    return input.reshape(-1, *input.shape[-3:])
+
+
+# ---- linear --------------------------------------------------------------------------------------
+
+
+class _Linear(Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        x, weight = x.contiguous(), weight.contiguous()
+        ctx.save_for_backward(x, weight)
+        return run("linear", x, weight, None if bias is None else bias.contiguous())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        dx, dweight, dbias = run("linear_backward", dy.contiguous(), *ctx.saved_tensors)
+        return dx, dweight, dbias if ctx.needs_input_grad[2] else None
+
+
+def linear(input, weight, bias=None) -> Tensor:
+    """Return input Wᵀ + b. input: (…, in), weight: (out, in), bias: (out,) or None → (…, out).
+
+    Ladders "linear" and "linear_backward". Cost: 2 · rows · in · out operations, twice as many
+    backward.
+
+    Raises TypeError for dtypes and ValueError for devices and shapes that do not fit together.
+    """
+    _floats(input=input, weight=weight, bias=bias)
+    _axes("weight", weight, (2,), "a matrix (out, in)")
+    n_out, n_in = weight.shape
+    if not input.ndim or input.shape[-1] != n_in:
+        raise ValueError(
+            f"input must have shape (…, {n_in}) (the columns of weight), got {tuple(input.shape)}"
+        )
+    _shape("bias", bias, (n_out,), "the rows of weight")
+    y = _Linear.apply(input.reshape(input.shape[:-1].numel(), n_in), weight, bias)
+    return y.reshape(*input.shape[:-1], n_out)
+
+
+# ---- convolution ---------------------------------------------------------------------------------
+
+
+class _Conv2d(Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, *settings):
+        x, weight = x.contiguous(), weight.contiguous()
+        ctx.save_for_backward(x, weight)
+        ctx.settings = settings
+        return run("conv2d", x, weight, None if bias is None else bias.contiguous(), *settings)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        gradients = run("conv2d_backward", dy.contiguous(), *ctx.saved_tensors, *ctx.settings)
+        dx, dweight, dbias = gradients
+        dbias = dbias if ctx.needs_input_grad[2] else None
+        return dx, dweight, dbias, *[None] * len(ctx.settings)
+
+
+def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
+    """Return the convolution (correlation) of images with kernels, as torch.nn.functional.conv2d.
+
+    input: (n, c, h, w) or (c, h, w), weight: (out, c, kernel_h, kernel_w), bias: (out,) or None →
+    (n, out, out_h, out_w). padding: zeros in front and behind, "valid" for none, or "same" for an
+    output as large as the input (stride 1). Ladders "conv2d" and "conv2d_backward". Cost:
+    2 · n · out · out_h · out_w · c · kernel_h · kernel_w operations, twice as many backward.
+
+    Raises TypeError for dtypes, ValueError for devices, shapes and settings that do not fit.
+    """
+    _floats(input=input, weight=weight, bias=bias)
+    _axes("weight", weight, (4,), "kernels (out, c, kernel_h, kernel_w)")
+    _only(groups=(groups, 1))
+    x = _images(input)
+    if x.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"weight must have the {x.shape[1]} channels of input, got shape {tuple(weight.shape)}"
+        )
+    _shape("bias", bias, weight.shape[:1], "the output channels of weight")
+    stride, dilation = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
+    if isinstance(padding, str):
+        x, padding = _padded(x, padding, weight.shape[2:], stride, dilation)
+    padding = _pair("padding", padding, 0)
+    sizes = conv_sizes(x.shape, weight.shape, stride, padding, dilation)
+    _has_output(sizes, x, weight.shape[2:])
+    y = _Conv2d.apply(x, weight, bias, stride, padding, dilation)
+    return y if input.ndim == 4 else y[0]
+
+
+def _padded(x: Tensor, padding: str, kernel, stride, dilation) -> tuple[Tensor, tuple[int, int]]:
+    """Return (x, padding) for padding by name; where the sides differ, x is padded behind."""
+    if _validate.one_of("padding", padding, ("valid", "same")) == "valid":
+        return x, (0, 0)
+    if stride != (1, 1):
+        raise ValueError(f'padding="same" needs stride 1, got {stride}')
+    (down, right) = ((k - 1) * d for k, d in zip(kernel, dilation, strict=True))
+    if down % 2 or right % 2:
+        x = torch.nn.functional.pad(x, (0, right % 2, 0, down % 2))
+    return x, (down // 2, right // 2)
+
+
+def _has_output(sizes, x: Tensor, kernel) -> None:
+    if sizes.out_h < 1 or sizes.out_w < 1:
+        raise ValueError(
+            f"input must be at least as large as the window {tuple(kernel)} with its dilation and "
+            f"padding, got shape {tuple(x.shape)}"
+        )
+
+
+# ---- pooling -------------------------------------------------------------------------------------
+
+
+def _pool_rung(name: str, x: Tensor, kernel, stride) -> str:
+    """Return the tiled rung where windows overlap, and where its tile and its grid fit."""
+    tile_h, tile_w = (s * (n - 1) + k for s, n, k in zip(stride, (8, 16), kernel, strict=True))
+    overlap = any(s < k for s, k in zip(stride, kernel, strict=True))
+    fits = tile_h * tile_w * x.element_size() <= _SHARED
+    fits &= x.shape[0] * x.shape[1] <= _MOST_BLOCKS_IN_Z
+    return f"{name}_pool_{'tiled' if overlap and fits else 'naive'}"
+
+
+class _MaxPool2d(Function):
+    @staticmethod
+    def forward(ctx, x, kernel, stride, padding):
+        rung = _pool_rung("max", x, kernel, stride)
+        y, indices = run("max_pool2d", x.contiguous(), kernel, stride, padding, rung=rung)
+        ctx.save_for_backward(indices)
+        ctx.mark_non_differentiable(indices)
+        ctx.settings = x.shape, kernel, stride, padding
+        return y, indices
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy, _):
+        (indices,) = ctx.saved_tensors
+        dx = run("max_pool2d_backward", dy.contiguous(), indices, *ctx.settings)
+        return dx, None, None, None
+
+
+class _AvgPool2d(Function):
+    @staticmethod
+    def forward(ctx, x, kernel, stride, padding):
+        rung = _pool_rung("avg", x, kernel, stride)
+        ctx.settings = x.shape, kernel, stride, padding
+        return run("avg_pool2d", x.contiguous(), kernel, stride, padding, rung=rung)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        return run("avg_pool2d_backward", dy.contiguous(), *ctx.settings), None, None, None
+
+
+def _pooling(input, kernel_size, stride, padding) -> tuple:
+    """Return images, kernel, stride and padding of a pooling, checked."""
+    _floats(input=input)
+    x, kernel = _images(input), _pair("kernel_size", kernel_size, 1)
+    stride = kernel if stride is None else _pair("stride", stride, 1)
+    padding = _pair("padding", padding, 0)
+    if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
+        raise ValueError(f"padding must be at most half of kernel_size {kernel}, got {padding}")
+    _has_output(pool_sizes(x.shape, kernel, stride, padding), x, kernel)
+    return x, kernel, stride, padding
+
+
+def max_pool2d(
+    input,
+    kernel_size,
+    stride=None,
+    padding=0,
+    dilation=1,
+    ceil_mode=False,
+    return_indices=False,
+):
+    """Return the largest entry of each window; with return_indices also where, row · w + column.
+
+    input: (n, c, h, w) or (c, h, w). The first wins on ties; NaN wins always. Ladders
+    "max_pool2d" and "max_pool2d_backward"; each entry of a window is read once.
+
+    Raises ValueError for dilation and ceil_mode, which the kernels lack, and for windows without an
+    output; TypeError for dtypes.
+    """
+    _only(dilation=(_pair("dilation", dilation, 1), (1, 1)), ceil_mode=(ceil_mode, False))
+    y, indices = _MaxPool2d.apply(*_pooling(input, kernel_size, stride, padding))
+    if input.ndim == 3:
+        y, indices = y[0], indices[0]
+    return (y, indices) if return_indices else y
+
+
+def avg_pool2d(
+    input,
+    kernel_size,
+    stride=None,
+    padding=0,
+    ceil_mode=False,
+    count_include_pad=True,
+    divisor_override=None,
+) -> Tensor:
+    """Return the mean of each window; padding counts as zeros.
+
+    input: (n, c, h, w) or (c, h, w). Ladders "avg_pool2d" and "avg_pool2d_backward".
+
+    Raises ValueError for settings that the kernels lack and for windows without an output.
+    """
+    _only(
+        ceil_mode=(ceil_mode, False),
+        count_include_pad=(count_include_pad, True),
+        divisor_override=(divisor_override, None),
+    )
+    y = _AvgPool2d.apply(*_pooling(input, kernel_size, stride, padding))
+    return y if input.ndim == 4 else y[0]
+
+
+# ---- rows: softmax, layer norm, cross-entropy ----------------------------------------------------
+
+
+class _Softmax(Function):
+    @staticmethod
+    def forward(ctx, x):
+        y = run("softmax", x.contiguous())
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        return run("softmax_backward", dy.contiguous(), *ctx.saved_tensors)
+
+
+def softmax(input, dim: int) -> Tensor:
+    """Return eˣ / Σ eˣ along the axis `dim`, of input's shape. Ladder "softmax".
+
+    An axis other than the last is moved there and back, which copies.
+    """
+    _floats(input=input)
+    dim = _validate.dimension("dim", dim, input.ndim)
+    rows = input.movedim(dim, -1)
+    y = _Softmax.apply(rows.reshape(rows.shape[:-1].numel(), rows.shape[-1]))
+    return y.reshape(rows.shape).movedim(-1, dim)
+
+
+class _LayerNorm(Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, eps):
+        x, columns = x.contiguous(), x.shape[1]
+        affine = weight is not None, bias is not None
+        weight = x.new_ones(columns) if weight is None else weight.contiguous()
+        bias = x.new_zeros(columns) if bias is None else bias.contiguous()
+        kept = columns * x.element_size() <= _SHARED
+        rung = "layer_norm_kept" if kept else "layer_norm_warp"
+        y, mean, scale = run("layer_norm", x, weight, bias, eps, rung=rung)
+        ctx.save_for_backward(x, weight, mean, scale)
+        ctx.affine = affine
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        dx, *rest = run("layer_norm_backward", dy.contiguous(), *ctx.saved_tensors)
+        dweight, dbias = (g if has else None for g, has in zip(rest, ctx.affine, strict=True))
+        return dx, dweight, dbias, None
+
+
+def layer_norm(input, normalized_shape, weight=None, bias=None, eps: float = 1e-5) -> Tensor:
+    """Return (x - mean) / √(variance + eps) · weight + bias over the last axes of input.
+
+    normalized_shape: the sizes of these axes, and the shape of weight and bias. Ladders
+    "layer_norm" and "layer_norm_backward".
+
+    Raises TypeError for dtypes and ValueError for shapes and devices that do not fit.
+    """
+    _floats(input=input, weight=weight, bias=bias)
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if not shape or tuple(input.shape[-len(shape) :]) != shape:
+        raise ValueError(
+            f"input must end with the axes {shape} of normalized_shape, got {tuple(input.shape)}"
+        )
+    _shape("weight", weight, shape, "normalized_shape")
+    _shape("bias", bias, shape, "normalized_shape")
+    columns = torch.Size(shape).numel()
+    rows = input.reshape(input.shape[: -len(shape)].numel(), columns)
+    flat = [None if p is None else p.reshape(columns) for p in (weight, bias)]
+    return _LayerNorm.apply(rows, *flat, float(eps)).reshape(input.shape)
+
+
+class _CrossEntropy(Function):
+    """The loss of each row, and the sum of all of them; the gradient comes along with them."""
+
+    @staticmethod
+    def forward(ctx, x, target, reduction, counted):
+        losses, dx = run("cross_entropy", x.contiguous(), target)
+        # The kernel's gradient is that of the mean over max(counted, 1) rows.
+        ctx.save_for_backward(dx)
+        ctx.reduction, ctx.counted = reduction, counted
+        if reduction == "none":
+            return losses
+        total = run("sum", losses)[0]
+        return total if reduction == "sum" else total / counted
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dloss):
+        (dx,) = ctx.saved_tensors
+        if ctx.reduction == "mean":
+            return dx * dloss if ctx.counted else dx * torch.nan, None, None, None
+        return dx * (max(ctx.counted, 1) * dloss.reshape(-1, 1)), None, None, None
+
+
+def cross_entropy(
+    input,
+    target,
+    weight=None,
+    size_average=None,
+    ignore_index: int = IGNORED,
+    reduce=None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Return -log softmax(input) at the target: the mean over the rows that count, a sum, or each.
+
+    input: logits (n, classes), (classes,) or (n, classes, …); target: integers (n,), () or (n, …).
+    Rows whose target is ignore_index count nothing. Ladders "cross_entropy", which gives loss and
+    gradient in one kernel, and "sum".
+
+    Raises ValueError for what the kernels lack (weight, label_smoothing, probabilities as
+    target) and for targets out of range: they are looked at first, for which a GPU is waited for.
+    """
+    _floats(input=input)
+    _only(
+        weight=(weight, None),
+        size_average=(size_average, None),
+        reduce=(reduce, None),
+        label_smoothing=(label_smoothing, 0.0),
+    )
+    _validate.one_of("reduction", reduction, ("mean", "sum", "none"))
+    if input.ndim == 0:
+        raise ValueError("input must have an axis of classes, got shape ()")
+    axis = min(input.ndim - 1, 1)
+    classes = input.shape[axis]
+    target = _labels(target, input, classes, ignore_index)
+    logits = input.movedim(axis, -1)
+    _shape("target", target, logits.shape[:-1], "one label for each row of input")
+    flat = target.reshape(-1)
+    counted = int((flat != IGNORED).sum())
+    loss = _CrossEntropy.apply(logits.reshape(-1, classes), flat, reduction, counted)
+    return loss.reshape(target.shape) if reduction == "none" else loss
+
+
+def _labels(target, input: Tensor, classes: int, ignore_index: int) -> Tensor:
+    """Return the labels, with IGNORED for ignore_index; the others must be classes."""
+    if isinstance(target, Tensor) and target.dtype in (torch.int64, torch.int32):
+        ignored = target == ignore_index
+        _integers("target", target.masked_fill(ignored, 0), "input", input, classes - 1, "classes")
+        return target.to(torch.int64).masked_fill(ignored, IGNORED).contiguous()
+    return _integers("target", target, "input", input, classes - 1, "classes")
+
+
+# ---- embedding -----------------------------------------------------------------------------------
+
+
+class _Embedding(Function):
+    @staticmethod
+    def forward(ctx, ids, table, padding_idx):
+        ctx.save_for_backward(ids)
+        ctx.rows, ctx.padding_idx = len(table), padding_idx
+        return run("embedding", ids, table.contiguous())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        (ids,) = ctx.saved_tensors
+        dtable = run("embedding_backward", dy.contiguous(), ids, ctx.rows)
+        if ctx.padding_idx is not None:
+            dtable[ctx.padding_idx] = 0
+        return None, dtable, None
+
+
+def embedding(
+    input,
+    weight,
+    padding_idx: int | None = None,
+    max_norm=None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """Return the rows of weight (rows, width) that input names: integers (…) → (…, width).
+
+    The row padding_idx gets no gradient. Ladders "embedding" and "embedding_backward".
+
+    Raises ValueError for numbers out of range, for which a GPU is waited for, and for settings
+    that the kernels lack.
+    """
+    _only(
+        max_norm=(max_norm, None),
+        scale_grad_by_freq=(scale_grad_by_freq, False),
+        sparse=(sparse, False),
+    )
+    _floats(weight=weight)
+    _axes("weight", weight, (2,), "a table (rows, width)")
+    if padding_idx is not None:
+        padding_idx = _validate.dimension("padding_idx", padding_idx, len(weight))
+    ids = _integers("input", input, "weight", weight, len(weight) - 1, "rows of weight")
+    y = _Embedding.apply(ids.reshape(-1), weight, padding_idx)
+    return y.reshape(*input.shape, weight.shape[1])
