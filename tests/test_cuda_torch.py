@@ -11,7 +11,7 @@ from cuda_helpers import each_device  # noqa: F401  (runs the tests on each devi
 from dlnotes import cuda, models
 from dlnotes.cuda import functional as F
 from dlnotes.cuda import nn, optim
-from dlnotes.cuda._source import double_text
+from dlnotes.cuda._source import double_text, read
 
 TF = torch.nn.functional
 f32, f64 = torch.float32, torch.float64
@@ -455,9 +455,19 @@ def test_text_in_double():
         ),
         "0xff + a.f + x1f; // a float is 1.f\n0.f": "0xff + a.f + x1f; // a float is 1.f\n0.",
         "__half h; float_like y; myexpf(x)": "__half h; float_like y; myexpf(x)",
+        "#include <float.h>\n#define HALF .5f": "#include <float.h>\n#define HALF .5",
     }
     for text, expected in cases.items():
         assert double_text(text) == expected
+
+
+def test_files_with_machine_code_stay_as_they_are(tmp_path):
+    inline = '__device__ void add(float& d) { asm("add.f32 %0, %0, %0;" : "+f"(d)); }\n'
+    (tmp_path / "ptx.cuh").write_text(inline)
+    (tmp_path / "k.cu").write_text('#include "ptx.cuh"\n__global__ void f(float* x) {}  // asm\n')
+    text = read(tmp_path / "k.cu", "float64").text
+    assert inline in text
+    assert "f(double* x)" in text
 
 
 def test_a_kernel_in_double(device):

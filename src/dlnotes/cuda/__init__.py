@@ -50,7 +50,7 @@ DLNOTES_CXX names another compiler. Nothing is compiled when this package is imp
 import importlib
 from pathlib import Path
 
-from dlnotes.cuda import _nvrtc, roofline
+from dlnotes.cuda import _nvrtc, _source, roofline
 from dlnotes.cuda._errors import CompileError, CudaError, KernelError, ToolError
 from dlnotes.cuda._gpu import available
 from dlnotes.cuda._kernel import Kernel, Module, load
@@ -98,15 +98,19 @@ def compile(
     source: str | None = None,
     kernels: list[str] | None = None,
     arch: str = "sm_80",
+    dtype: str = "float32",
 ) -> Cubin:
     """Compile a file, or the text `source`, to machine code for the GPU architecture `arch`.
 
-    kernels: which, with template arguments; if not given, all that are no templates. Needs no GPU.
+    kernels: which, with template arguments; if not given, all that are no templates. dtype: as in
+    `load`. Needs no GPU.
 
     Raises CompileError with the compiler's messages, ToolError where NVRTC is not installed.
     """
-    module = load(path, source=source)
+    module = load(path, source=source, dtype=dtype)
     if kernels is None:
         found = module._source.kernels.values()
         kernels = [kernel.name for kernel in found if not kernel.template]
+    if dtype == "float64":
+        kernels = [_source.double_text(kernel) for kernel in kernels]
     return _nvrtc.compile_source(module._source, kernels, arch)

@@ -13,7 +13,6 @@ from dlnotes.cuda._source import (
     Parameter,
     Source,
     double_text,
-    in_double,
     read,
     split,
 )
@@ -58,8 +57,7 @@ def load(
         path = folder / "source.cu"
     elif not Path(path).exists() and (KERNELS / path).exists():
         path = KERNELS / path
-    text = read(Path(path))
-    return Module(in_double(text) if dtype == "float64" else text, device, mode, dtype)
+    return Module(read(Path(path), dtype), device, mode, dtype)
 
 
 def _write(file: Path, text: str) -> None:

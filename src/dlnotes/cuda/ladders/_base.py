@@ -1,6 +1,7 @@
 """What every ladder is made of: a session that launches, rungs, and the ladder itself."""
 
 import ctypes
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -125,6 +126,14 @@ def out_sizes(sizes, kernel, stride, padding, dilation=(1, 1)) -> list[int]:
     """Return the height and width of what windows over an image give."""
     axes = zip(sizes, kernel, stride, padding, dilation, strict=True)
     return [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in axes]
+
+
+@functools.cache
+def in_double(record: type[ctypes.Structure]) -> type[ctypes.Structure]:
+    """Return the struct that the kernels take where each float is read as a double."""
+    fields = [(name, ctypes.c_double if kind is ctypes.c_float else kind)
+              for name, kind in record._fields_]  # fmt: skip
+    return type(f"{record.__name__}InDouble", (ctypes.Structure,), {"_fields_": fields})
 
 
 def ints(names: str) -> tuple[tuple[str, type], ...]:

@@ -9,7 +9,7 @@ forward rungs return (y, log Σ e^score of each query), the backward rungs, whic
 import ctypes
 import math
 
-from dlnotes.cuda.ladders._base import WARPS, Ladder, Rung, blocks, ints
+from dlnotes.cuda.ladders._base import WARPS, Ladder, Rung, blocks, in_double, ints
 
 # Widest vectors: queries (or keys) of a block and of a tile, forward and backward.
 _FORWARD = {32: (64, 32), 64: (64, 32), 128: (32, 16)}
@@ -41,7 +41,8 @@ def attention_sizes(query, key, value, attn_mask=None, is_causal=False, scale=No
     scale = 1 / math.sqrt(max(1, e)) if scale is None else scale
     heads = leading[-1] if leading else 1
     samples = math.prod(leading)
-    return Attention(samples, heads, queries, keys, e, v, is_causal, scale, *strides)
+    record = in_double(Attention) if "float64" in str(query.dtype) else Attention
+    return record(samples, heads, queries, keys, e, v, is_causal, scale, *strides)
 
 
 def _masks(attn_mask) -> tuple:
