@@ -31,6 +31,17 @@ def integers(seed, high, *shape, device="cpu", dtype=torch.int64):
     return torch.tensor(values, dtype=dtype, device=device)
 
 
+def visible(*shape, like):
+    """Return a mask that leaves each query a key."""
+    mask = integers(0, 2, *shape, device=like.device).bool()
+    mask[..., 0] = True
+    return mask
+
+
+def noise(*shape, like):
+    return draw(7, *shape, dtype=like.dtype, device=like.device).detach()
+
+
 # name: shapes of the differentiable inputs, and of these and a namespace (F or TF) the result.
 # Inputs that get no gradient are made inside.
 CASES = {
@@ -99,6 +110,26 @@ CASES = {
     "embedding, padding": (
         [(6, 3)],
         lambda f, w: f.embedding(integers(0, 6, 20, device=w.device), w, -6),
+    ),
+    "attention": (
+        [(2, 5, 3), (2, 4, 3), (2, 4, 2)],
+        lambda f, *qkv: f.scaled_dot_product_attention(*qkv),
+    ),
+    "attention, causal": (
+        [(2, 1, 4, 3), (2, 1, 5, 3), (2, 1, 5, 3)],
+        lambda f, *qkv: f.scaled_dot_product_attention(*qkv, is_causal=True, scale=0.7),
+    ),
+    "attention, bool mask": (
+        [(2, 2, 3, 3), (2, 2, 4, 3), (2, 2, 4, 3)],
+        lambda f, *qkv: f.scaled_dot_product_attention(*qkv, visible(2, 1, 1, 4, like=qkv[0])),
+    ),
+    "attention, float mask, more axes": (
+        [(2, 1, 2, 3, 3), (2, 1, 2, 4, 3), (2, 1, 2, 4, 3)],
+        lambda f, *qkv: f.scaled_dot_product_attention(*qkv, noise(1, 2, 3, 1, like=qkv[0])),
+    ),
+    "attention, wide": (
+        [(1, 130), (2, 130), (2, 1)],
+        lambda f, *qkv: f.scaled_dot_product_attention(*qkv),
     ),
 }
 
@@ -242,7 +273,7 @@ def test_kernels_have_no_second_derivative(device):
 
 X, W = torch.zeros(2, 3), torch.zeros(4, 3)
 IMAGES, FILTERS = torch.zeros(1, 2, 5, 5), torch.zeros(3, 2, 3, 3)
-IDS = torch.zeros(3, dtype=torch.int64)
+IDS, attend = torch.zeros(3, dtype=torch.int64), F.scaled_dot_product_attention
 WRONG = [
     (lambda: F.linear(X.numpy(), W), TypeError, "input must be a torch tensor, got ndarray"),
     (lambda: F.linear(X.half(), W), TypeError, "input must be float32 or float64, got float16"),
@@ -278,6 +309,13 @@ WRONG = [
     (lambda: F.embedding(IDS.float(), W), TypeError, "input must hold integers"),
     (lambda: F.embedding(IDS, W, 4), ValueError, "padding_idx must be in -4 … 3"),
     (lambda: F.embedding(IDS, W, max_norm=1.0), ValueError, "max_norm must be None"),
+    (lambda: attend(X, W, X), ValueError, r"value must have shape \(4, 3\)"),
+    (lambda: attend(X, W.T, X), ValueError, r"key must have shape \(3, 3\)"),
+    (lambda: attend(X, W[None], W), ValueError, "the same leading axes"),
+    (lambda: attend(X, W, W, X), ValueError, r"attn_mask must broadcast to \(2, 4\)"),  # noqa: E501
+    (lambda: attend(X, W, W, IDS), TypeError, "attn_mask must be bool or"),
+    (lambda: attend(X, W, W, X > 0, is_causal=True), ValueError, "not both"),
+    (lambda: attend(X, W, W, dropout_p=0.1), ValueError, "dropout_p must"),
     (lambda: F.choose(linear="matmul").__enter__(), ValueError, "rung must be one of"),
     (lambda: F.choose(no_ladder="x").__enter__(), ValueError, "ladder must be one of"),
     (lambda: F.choose("trace").__enter__(), ValueError, "mode must be one of 'fast', 'checked'"),

@@ -581,3 +581,96 @@ def embedding(
     ids = _integers("input", input, "weight", weight, len(weight) - 1, "rows of weight")
     y = _Embedding.apply(ids.reshape(-1), weight, padding_idx)
     return y.reshape(*input.shape, weight.shape[1])
+
+
+# ---- attention -----------------------------------------------------------------------------------
+
+_WIDEST = 128  # numbers of a query, key or value that the rungs in registers take
+
+
+def _attention_rungs(query, value) -> dict[str, str]:
+    """Return the rungs for these widths: tiles of doubles do not fit into shared memory."""
+    if max(query.shape[-1], value.shape[-1]) > _WIDEST:
+        return {"forward": "attention_naive", "backward": "attention_backward_naive"}
+    if query.dtype == torch.float64:
+        return {"forward": "attention_online", "backward": "attention_backward_naive"}
+    return {"forward": "attention_tiled", "backward": "attention_backward_tiled"}
+
+
+class _Attention(Function):
+    @staticmethod
+    def forward(ctx, query, key, value, mask, causal, scale):
+        inputs = [x.contiguous() for x in (query, key, value)]
+        ctx.rungs, ctx.settings = _attention_rungs(query, value), (mask, causal, scale)
+        y, log_sum = run("attention", *inputs, *ctx.settings, rung=ctx.rungs["forward"])
+        ctx.save_for_backward(*inputs, y, log_sum)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        inputs = dy.contiguous(), *ctx.saved_tensors, *ctx.settings
+        return *run("attention_backward", *inputs, rung=ctx.rungs["backward"]), None, None, None
+
+
+def scaled_dot_product_attention(
+    query,
+    key,
+    value,
+    attn_mask=None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Return softmax(query keyᵀ · scale + mask) value, without the matrix of scores in memory.
+
+    query: (…, l, e), key: (…, s, e), value: (…, s, v), with the same leading axes → (…, l, v).
+    attn_mask broadcasts to the scores (…, l, s): bool, True where a query may look, or floats that
+    are added, which get no gradient. is_causal: query i sees the keys 0 … i. scale: 1/√e if not
+    given. A query that sees no key gets 0. Ladders "attention" and "attention_backward". Cost:
+    2 · l · s · (e + v) operations for each leading index, two and a half times as many backward.
+
+    Raises ValueError for dropout and grouped queries, which the kernels lack, and for shapes that
+    do not fit; TypeError for dtypes.
+    """
+    _only(dropout_p=(dropout_p, 0.0), enable_gqa=(enable_gqa, False))
+    _floats(query=query, key=key, value=value)
+    if query.ndim < 2 or not query.shape[:-2] == key.shape[:-2] == value.shape[:-2]:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
+        raise ValueError(f"query, key and value must have the same leading axes, got {shapes}")
+    (queries, e), keys = query.shape[-2:], key.shape[-2]
+    _shape("key", key, (*key.shape[:-1], e), "as wide as query")
+    _shape("value", value, (*value.shape[:-2], keys, value.shape[-1]), "as many as keys")
+    leading = query.shape[:-2]
+    mask = _attention_mask(attn_mask, query, (*leading, queries, keys), is_causal)
+    if len(leading) > 2:  # the kernels know two leading axes
+        query, key, value = (x.reshape(leading.numel(), *x.shape[-2:]) for x in (query, key, value))
+        if mask is not None and mask.ndim > 2:
+            mask = mask.expand(*leading, *mask.shape[-2:]).reshape(-1, *mask.shape[-2:])
+    if scale is not None:
+        scale = _validate.number("scale", scale)
+    mask = None if mask is None else mask.contiguous()
+    y = _Attention.apply(query, key, value, mask, bool(is_causal), scale)
+    return y.reshape(*leading, *y.shape[-2:])
+
+
+def _attention_mask(mask, query: Tensor, scores: tuple[int, ...], is_causal: bool):
+    if mask is None:
+        return None
+    if is_causal:
+        raise ValueError("give attn_mask or is_causal, not both")
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"attn_mask must be a torch tensor, got {type(mask).__name__}")
+    if mask.dtype not in (torch.bool, query.dtype):
+        raise TypeError(
+            f"attn_mask must be bool or {_short(query.dtype)}, got {_short(mask.dtype)}"
+        )
+    _on_engine("attn_mask", mask)
+    _same_device("query", query, "attn_mask", mask)
+    fits = zip(mask.shape[::-1], scores[::-1], strict=False)
+    if mask.ndim > len(scores) or not all(n in (1, size) for n, size in fits):
+        raise ValueError(f"attn_mask must broadcast to {scores}, got shape {tuple(mask.shape)}")
+    if mask.requires_grad:
+        raise ValueError("attn_mask must not want a gradient: the kernels have none for it")
+    return mask

@@ -26,7 +26,9 @@ class Attention(ctypes.Structure):
     )
 
 
-def attention_sizes(query, key, value, attn_mask=None, is_causal=False, scale=None) -> Attention:
+def attention_sizes(
+    query, key, value, attn_mask=None, is_causal=False, scale=None
+) -> ctypes.Structure:
     """Return the sizes of attention; the mask's strides are 0 along axes of length 1."""
     *leading, queries, e = query.shape
     keys, v = value.shape[-2:]
