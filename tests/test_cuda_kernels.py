@@ -123,6 +123,60 @@ def test_layer_norm(ladder, rung, rows, columns, seed, scale):
         check(run(ladder, rung, *inputs), expected, tolerance=2e-5)
 
 
+@each_rung("batch_norm", "batch_norm_inference", "batch_norm_backward")
+@some(max_examples=8)
+@given(
+    shape=st.sampled_from(
+        [(9, 33), (5, 3, 7), (12, 40, 1), (2, 3, 9, 31), (1, 2, 2, 3, 4), (301, 2)]
+    ),
+    seed=seeds,
+    mean=st.sampled_from([0.0, 100.0]),
+    affine=st.booleans(),
+    training=st.booleans(),
+)
+def test_batch_norm(ladder, rung, shape, seed, mean, affine, training):
+    x, dy = normal(seed, *shape) + f32(mean), normal(seed + 1, *shape)
+    running = normal(seed + 2, shape[1]) + f32(mean), np.abs(normal(seed + 3, shape[1])) + f32(0.5)
+    weight, bias = (
+        (normal(seed + 4, shape[1]), normal(seed + 5, shape[1])) if affine else (None,) * 2
+    )
+    affine64 = double(weight, bias) if affine else (None, None)
+    x64, running64 = x.astype(np.float64), double(*running)
+    residuals = kernels.batch_norm(x64, *running64, training=True, return_residuals=True)[1]
+    if ladder == "batch_norm_inference":
+        expected = kernels.batch_norm(x64, *running64, *affine64)
+        check(run(ladder, rung, x, *running, weight, bias), (expected,), tolerance=3e-5)
+        return
+    if ladder == "batch_norm":
+        y = kernels.batch_norm(x64, None, None, *affine64, training=True)
+        new = kernels.batch_norm_statistics(x64, *running64, 0.3)
+        expected = (y, residuals[0], 1 / np.sqrt(residuals[1] + 1e-5), *new)
+        outputs = run(ladder, rung, x, *running, weight, bias, 0.3)
+        check(outputs, expected, tolerance=3e-5)
+        *outputs, none, also_none = run(ladder, rung, x)
+        assert none is also_none is None
+        y = kernels.batch_norm(x64, None, None, training=True)
+        check(outputs, (y, *expected[1:3]), tolerance=3e-5)
+        return
+    mean, var = residuals if training else running64
+    statistics = mean.astype(f32), (1 / np.sqrt(var + 1e-5)).astype(f32)
+    expected = kernels.batch_norm_backward(
+        dy.astype(np.float64), x64, *running64, np.ones(shape[1]), np.zeros(shape[1]), training
+    )
+    if affine:
+        dx = kernels.batch_norm_backward(
+            dy.astype(np.float64), x64, *running64, *affine64, training
+        )[0]
+        expected = (dx, *expected[1:])
+    check(run(ladder, rung, dy, x, weight, *statistics, training), expected, tolerance=5e-5)
+
+
+@each_rung("batch_norm")
+def test_batch_norm_of_one_value_is_refused(ladder, rung):
+    with pytest.raises(ValueError, match=r"more than one value .* got shape \(1, 3, 1\)"):
+        run(ladder, rung, normal(0, 1, 3, 1))
+
+
 @st.composite
 def poolings(draw):
     """Image sizes, kernel, stride and padding (at most half a kernel) that leave an output."""
