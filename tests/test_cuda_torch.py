@@ -312,7 +312,7 @@ WRONG = [
     (lambda: attend(X, W, X), ValueError, r"value must have shape \(4, 3\)"),
     (lambda: attend(X, W.T, X), ValueError, r"key must have shape \(3, 3\)"),
     (lambda: attend(X, W[None], W), ValueError, "the same leading axes"),
-    (lambda: attend(X, W, W, X), ValueError, r"attn_mask must broadcast to \(2, 4\)"),  # noqa: E501
+    (lambda: attend(X, W, W, X), ValueError, r"attn_mask must broadcast to \(2, 4\)"),
     (lambda: attend(X, W, W, IDS), TypeError, "attn_mask must be bool or"),
     (lambda: attend(X, W, W, X > 0, is_causal=True), ValueError, "not both"),
     (lambda: attend(X, W, W, dropout_p=0.1), ValueError, "dropout_p must"),

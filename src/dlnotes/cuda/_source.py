@@ -79,6 +79,7 @@ class Source:
     text: str
     kernels: dict[str, KernelSource]
     files: dict[str, str] = field(default_factory=dict)
+    dtype: str = "float32"  # what floats are read as
 
     def line(self, file: str, number: int) -> str:
         """Return a line of a file, or "" where there is none."""
@@ -95,7 +96,7 @@ def read(path: Path, dtype: str = "float32") -> Source:
     """
     files: dict[str, str] = {}
     text = _paste(path.resolve(), files, dtype == "float64")
-    return Source(str(path.resolve()), text, find_kernels(text), files)
+    return Source(str(path.resolve()), text, find_kernels(text), files, dtype)
 
 
 def _paste(path: Path, files: dict[str, str], double: bool) -> str:

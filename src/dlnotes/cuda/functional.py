@@ -589,10 +589,10 @@ _WIDEST = 128  # numbers of a query, key or value that the rungs in registers ta
 
 
 def _attention_rungs(query, value) -> dict[str, str]:
-    """Return the rungs for these widths: tiles of doubles do not fit into shared memory."""
+    """Return the rungs for these widths; on a GPU, tiles of doubles do not fit a block."""
     if max(query.shape[-1], value.shape[-1]) > _WIDEST:
         return {"forward": "attention_naive", "backward": "attention_backward_naive"}
-    if query.dtype == torch.float64:
+    if query.dtype == torch.float64 and query.is_cuda:
         return {"forward": "attention_online", "backward": "attention_backward_naive"}
     return {"forward": "attention_tiled", "backward": "attention_backward_tiled"}
 

@@ -28,7 +28,9 @@ class Session:
         if 0 in (grid if isinstance(grid, tuple) else (grid,)):
             return
         ready = self.module.kernel(kernel)
-        shared_bytes *= 2 if self.module.dtype == "float64" else 1  # told for floats
+        if self.module.dtype == "float64":
+            shared_bytes *= 2  # they are told for floats
+            arguments = [a.in_double() if isinstance(a, Record) else a for a in arguments]
         record = ready.launch(grid, block, *arguments, shared_bytes=shared_bytes)
         if record is not None:
             self.records.append(record)
@@ -128,11 +130,26 @@ def out_sizes(sizes, kernel, stride, padding, dilation=(1, 1)) -> list[int]:
     return [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in axes]
 
 
+class Record(ctypes.Structure):
+    """A struct of kernels with floats in it. It keeps what it was made of, for doubles."""
+
+    def __init__(self, *values):
+        super().__init__(*values)
+        self._values = values
+
+    def exact(self, name: str):
+        """Return the field `name` as it was given, not rounded to float."""
+        return self._values[[field[0] for field in self._fields_].index(name)]
+
+    def in_double(self) -> ctypes.Structure:
+        """Return the struct that the kernels take where each float is read as a double."""
+        return _in_double(type(self))(*self._values)
+
+
 @functools.cache
-def in_double(record: type[ctypes.Structure]) -> type[ctypes.Structure]:
-    """Return the struct that the kernels take where each float is read as a double."""
-    fields = [(name, ctypes.c_double if kind is ctypes.c_float else kind)
-              for name, kind in record._fields_]  # fmt: skip
+def _in_double(record: type[Record]) -> type[ctypes.Structure]:
+    doubles = {ctypes.c_float: ctypes.c_double}
+    fields = [(name, doubles.get(kind, kind)) for name, kind in record._fields_]
     return type(f"{record.__name__}InDouble", (ctypes.Structure,), {"_fields_": fields})
 
 

@@ -9,14 +9,14 @@ forward rungs return (y, log Σ e^score of each query), the backward rungs, whic
 import ctypes
 import math
 
-from dlnotes.cuda.ladders._base import WARPS, Ladder, Rung, blocks, in_double, ints
+from dlnotes.cuda.ladders._base import WARPS, Ladder, Record, Rung, blocks, ints
 
 # Widest vectors: queries (or keys) of a block and of a tile, forward and backward.
 _FORWARD = {32: (64, 32), 64: (64, 32), 128: (32, 16)}
 _BACKWARD = {32: (32, 32), 64: (32, 32), 128: (16, 16)}
 
 
-class Attention(ctypes.Structure):
+class Attention(Record):
     """The struct Attention of attention.cu."""
 
     _fields_ = (
@@ -26,9 +26,7 @@ class Attention(ctypes.Structure):
     )
 
 
-def attention_sizes(
-    query, key, value, attn_mask=None, is_causal=False, scale=None
-) -> ctypes.Structure:
+def attention_sizes(query, key, value, attn_mask=None, is_causal=False, scale=None) -> Attention:
     """Return the sizes of attention; the mask's strides are 0 along axes of length 1."""
     *leading, queries, e = query.shape
     keys, v = value.shape[-2:]
@@ -43,8 +41,7 @@ def attention_sizes(
     scale = 1 / math.sqrt(max(1, e)) if scale is None else scale
     heads = leading[-1] if leading else 1
     samples = math.prod(leading)
-    record = in_double(Attention) if "float64" in str(query.dtype) else Attention
-    return record(samples, heads, queries, keys, e, v, is_causal, scale, *strides)
+    return Attention(samples, heads, queries, keys, e, v, is_causal, scale, *strides)
 
 
 def _masks(attn_mask) -> tuple:
@@ -136,8 +133,8 @@ def _backward_naive(
         dots,
         dscores,
     )
-    dquery = _product(s, p, dscores, key, query, p.scale)
-    dkey = _product(s, p, dscores, query, key, p.scale, transposed=True)
+    dquery = _product(s, p, dscores, key, query, p.exact("scale"))
+    dkey = _product(s, p, dscores, query, key, p.exact("scale"), transposed=True)
     return dquery, dkey, _product(s, p, weights, dy, value, transposed=True)
 
 
