@@ -331,6 +331,48 @@ def test_attention_in_registers_refuses_wide_vectors(rung):
         run("attention", rung, query, key, value, np.ones((1, 1, 1, 3, 4), bool))
 
 
+@each_rung("lstm_cell", "lstm_cell_backward", "gru_cell", "gru_cell_backward")
+@some()
+@given(
+    batch=sizes,
+    n_in=sizes,
+    units=sizes,
+    seed=seeds,
+    biased=st.booleans(),
+    scale=st.sampled_from([1, 20]),
+)
+def test_recurrent_cell(ladder, rung, batch, n_in, units, seed, biased, scale):
+    lstm, gates = ladder.startswith("lstm"), 4 if ladder.startswith("lstm") else 3
+    x, *states = (normal(seed + i, batch, (n_in, units, units)[i]) for i in range(3 if lstm else 2))
+    weights = [
+        normal(seed + 3 + i, gates * units, n, scale=scale / n) for i, n in enumerate((n_in, units))
+    ]
+    biases = [normal(seed + 5 + i, gates * units) for i in range(2)] if biased else []
+    inputs, wide = (x, *states, *weights, *biases), double(x, *states, *weights, *biases)
+    new = getattr(kernels, ladder.removesuffix("_backward"))(*wide)
+    new = new if lstm else (new,)
+    # The cuda rungs return the gates too; from them a gradient is taken below.
+    *outputs, held = run(ladder.removesuffix("_backward"), rung.replace("_backward", ""), *inputs)
+    if not ladder.endswith("_backward"):
+        check(outputs, new, tolerance=1e-5)
+        assert held.shape == (batch, 4 * units)
+        assert np.isfinite(held).all()
+        return
+    dy, dc = normal(seed + 7, batch, units), normal(seed + 8, batch, units)
+    zeros = [np.zeros(gates * units)] * (0 if biased else 2)
+    wide = [*wide, *zeros]
+    backward = getattr(kernels, ladder)
+    if not lstm:
+        expected = backward(dy.astype(np.float64), *wide)
+        check(run(ladder, rung, dy, x, *states, held, *weights), expected, tolerance=5e-5)
+        return
+    for upstream in (dc, None):
+        dc64 = None if upstream is None else upstream.astype(np.float64)
+        expected = backward(dy.astype(np.float64), *wide, dc=dc64)
+        inputs = (dy, upstream, x, *states, new[1].astype(f32), held, *weights)
+        check(run(ladder, rung, *inputs), expected, tolerance=5e-5)
+
+
 def boxes_of(seed: int, n: int, grid: int):
     rng = np.random.default_rng(seed)
     corners = np.sort(rng.integers(-grid, grid + 1, (n, 2, 2)), axis=1).reshape(n, 4)

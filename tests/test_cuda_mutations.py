@@ -36,6 +36,25 @@ NORMED = (IMAGES, normal(0, 3), np.ones(3, np.float32), normal(1, 3), normal(2, 
 NORM_BACK = (normal(3, 2, 3, 9, 7), IMAGES, normal(4, 3), normal(5, 3), np.ones(3, np.float32))
 ATTENTION = (normal(0, 2, 37, 20), normal(1, 2, 41, 20), normal(2, 2, 41, 24))
 ATTENDED = (normal(3, 2, 37, 24), *ATTENTION, normal(4, 2, 37, 24), normal(5, 2, 37))
+STATES = [normal(i, 11, 19) for i in range(3)]
+LSTM = (
+    normal(3, 11, 21),
+    *STATES[:2],
+    normal(4, 76, 21),
+    normal(5, 76, 19),
+    normal(6, 76),
+    normal(7, 76),
+)
+GRU = (
+    normal(3, 11, 21),
+    STATES[0],
+    normal(4, 57, 21),
+    normal(5, 57, 19),
+    normal(6, 57),
+    normal(7, 57),
+)
+LSTM_BACK = (normal(8, 11, 19), None, *LSTM[:3], STATES[2], normal(9, 11, 76), *LSTM[3:5])
+GRU_BACK = (normal(8, 11, 19), *GRU[:2], normal(9, 11, 76), *GRU[2:4])
 TILED = "    __syncthreads();  // the tiles are complete\n"
 
 # ladder, rung, inputs, kind of fault, text, its replacement
@@ -155,6 +174,24 @@ MUTANTS = [
     ("attention_backward", "attention_backward_tiled", ATTENDED, RACE, "p.keys, p.v, key0 + row + r, x);\n  }", "p.keys, p.v, key0 + r, x);\n  }"),
     ("attention_backward", "attention_backward_tiled", ATTENDED, OUT, "const float weight = seen ? expf(score - log_sum[queries + query]) : 0.f;", "const float weight = expf(score - log_sum[queries + query]);"),
     ("attention_backward", "attention_backward_tiled", ATTENDED, UNINIT, "        W[row + r][x + LANES * c] = weight;\n        S", "        if (seen) W[row + r][x + LANES * c] = weight;\n        S"),
+    # LSTM and GRU
+    ("lstm_cell", "lstm_naive", LSTM, OUT, "if (i >= 4 * batch * units) return;", ""),
+    ("lstm_cell", "lstm_naive", LSTM, RACE, "if (i < batch * units) new_h[i]", "if (i < batch * units) new_h[i % units]"),
+    ("lstm_cell", "lstm_pointwise", LSTM, OUT, "if (at >= batch * units) return;\n  float sums[4];", "if (at > batch * units) return;\n  float sums[4];"),
+    ("lstm_cell", "lstm_fused", LSTM, OUT, "row < batch && inside ? x", "inside ? x"),
+    ("lstm_cell", "lstm_fused", LSTM, OUT, "unit0 + ty < units && inside ? weight", "inside ? weight"),
+    ("lstm_cell", "lstm_fused", LSTM, OUT, "if (bias && unit0 + tx < units)", "if (bias)"),
+    ("lstm_cell", "lstm_fused", LSTM, RACE, "    __syncthreads();  // the tiles are complete\n", ""),
+    ("lstm_cell", "lstm_fused", LSTM, RACE, "    __syncthreads();  // everyone has used them\n", ""),
+    ("lstm_cell", "lstm_fused", LSTM, UNINIT, "    X[ty][tx] = row < batch && inside ?", "    if (row < batch) X[ty][tx] = inside ?"),
+    ("lstm_cell", "lstm_fused", LSTM, DIVERGENT, "  for (int k0 = 0; k0 < n_in; k0 += TILE) {", "  if (row >= batch) return;\n  for (int k0 = 0; k0 < n_in; k0 += TILE) {"),
+    ("lstm_cell_backward", "lstm_backward_naive", LSTM_BACK, OUT, "if (at >= 4 * batch * units) return;", "if (at > 4 * batch * units) return;"),
+    ("lstm_cell_backward", "lstm_backward_pointwise", LSTM_BACK, RACE, "da[place(at, units, 4, 3)] = dy[at] * t", "da[place(at, units, 3, 3)] = dy[at] * t"),
+    ("gru_cell", "gru_naive", GRU, RACE, "gates[place(i, units, 4, 3)] = recalled;", "gates[place(i, units, 4, 4)] = recalled;"),
+    ("gru_cell", "gru_pointwise", GRU, RACE, "a, b, h, gates, new_h);\n}", "a, b, h, gates, new_h + (at & 1));\n}"),
+    ("gru_cell", "gru_fused", GRU, OUT, "if (row < batch && unit < units) gru", "if (unit < units) gru"),
+    ("gru_cell_backward", "gru_backward_naive", GRU_BACK, RACE, "dx_sums[place(i, units, 3, 2)] = dn;", "dx_sums[place(i, units, 3, 2) / 2] = dn;"),
+    ("gru_cell_backward", "gru_backward_pointwise", GRU_BACK, OUT, "if (i < batch * units) dh[i] +=", "dh[i] +="),
     # boxes
     ("box_iou", "box_iou_naive", (BOX, BOX[:45]), OUT, "if (row >= n || column >= m) return;", "if (row >= n || column > m) return;"),
     ("box_iou", "box_iou_tiled", (BOX, BOX[:45]), RACE, "[column];\n  __syncthreads();", "[column];"),

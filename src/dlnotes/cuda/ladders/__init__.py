@@ -22,6 +22,7 @@ from dlnotes.cuda.ladders import (
     norm,
     optim,
     pool,
+    recurrent,
 )
 from dlnotes.cuda.ladders._base import Grid, Ladder, Rung, Session, blocks
 from dlnotes.cuda.ladders.attention import Attention, attention_sizes
@@ -53,6 +54,7 @@ _FAMILIES = (
     pool,
     conv,
     attention,
+    recurrent,
     boxes,
     embedding,
     optim,
