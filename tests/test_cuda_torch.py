@@ -13,7 +13,17 @@ from dlnotes.cuda import functional as F
 from dlnotes.cuda import nn, optim
 from dlnotes.cuda._source import double_text, read
 
-TF = torch.nn.functional
+
+class TF:
+    """Functions of torch: those of torch.nn.functional, and the cells, which are elsewhere."""
+
+    lstm_cell, gru_cell = torch.lstm_cell, torch.gru_cell
+
+    def __getattr__(self, name):
+        return getattr(torch.nn.functional, name)
+
+
+TF = TF()
 f32, f64 = torch.float32, torch.float64
 
 
@@ -40,6 +50,12 @@ def visible(*shape, like):
 
 def noise(*shape, like):
     return draw(7, *shape, dtype=like.dtype, device=like.device).detach()
+
+
+def statistics(like):
+    """Return a running mean and variance for the channels of `like`."""
+    channels = like.shape[1]
+    return noise(channels, like=like), noise(channels, like=like).abs() + 0.5
 
 
 # name: shapes of the differentiable inputs, and of these and a namespace (F or TF) the result.
@@ -126,6 +142,35 @@ CASES = {
     "attention, float mask, more axes": (
         [(2, 1, 2, 3, 3), (2, 1, 2, 4, 3), (2, 1, 2, 4, 3)],
         lambda f, *qkv: f.scaled_dot_product_attention(*qkv, noise(1, 2, 3, 1, like=qkv[0])),
+    ),
+    "batch_norm": (
+        [(3, 2, 2, 3), (2,), (2,)],
+        lambda f, x, w, b: f.batch_norm(x, *statistics(x), w, b, training=True),
+    ),
+    "batch_norm, rows, no bias": (
+        [(5, 3), (3,)],
+        lambda f, x, w: f.batch_norm(x, None, None, w, training=True, eps=1e-3),
+    ),
+    "batch_norm, inference": (
+        [(3, 2, 4), (2,), (2,)],
+        lambda f, x, w, b: f.batch_norm(x, *statistics(x), w, b),
+    ),
+    "batch_norm, plain": ([(3, 2, 4)], lambda f, x: f.batch_norm(x, *statistics(x), eps=1e-3)),
+    "lstm_cell": (
+        [(2, 3), (2, 4), (2, 4), (16, 3), (16, 4), (16,), (16,)],
+        lambda f, x, h, c, *w: torch.cat(f.lstm_cell(x, (h, c), *w)),
+    ),
+    "lstm_cell, no bias, c alone": (
+        [(2, 3), (2, 2), (2, 2), (8, 3), (8, 2)],
+        lambda f, x, h, c, *w: f.lstm_cell(x, (h, c), *w)[1],
+    ),
+    "gru_cell": (
+        [(2, 3), (2, 4), (12, 3), (12, 4), (12,), (12,)],
+        lambda f, *inputs: f.gru_cell(*inputs),
+    ),
+    "gru_cell, no bias": (
+        [(2, 3), (2, 2), (6, 3), (6, 2)],
+        lambda f, *inputs: f.gru_cell(*inputs),
     ),
     "attention, wide": (
         [(1, 130), (2, 130), (2, 1)],
@@ -233,6 +278,15 @@ def test_poolings_too_wide_for_a_tile_and_too_many_for_the_grid(device):
     assert F._pool_rung("max", many[:7], (3, 3), (1, 1)) == "max_pool_tiled"
 
 
+def test_running_statistics_are_torchs(device):
+    x = draw(0, 4, 3, 5, device=device).detach()
+    ours, theirs = ([s.clone() for s in statistics(x)] for _ in range(2))
+    assert_close(F.batch_norm(x, *ours, training=True, momentum=0.3),
+                 TF.batch_norm(x, *theirs, training=True, momentum=0.3), f64)  # fmt: skip
+    for mine, torchs in zip(ours, theirs, strict=True):
+        assert_close(mine, torchs, f64)
+
+
 def test_a_row_too_long_for_shared_memory(device):
     x = draw(0, 2, 13_000, dtype=f32, device=device)
     assert_close(F.layer_norm(x, 13_000), TF.layer_norm(x, (13_000,)), f32)
@@ -309,6 +363,14 @@ WRONG = [
     (lambda: F.embedding(IDS.float(), W), TypeError, "input must hold integers"),
     (lambda: F.embedding(IDS, W, 4), ValueError, "padding_idx must be in -4 … 3"),
     (lambda: F.embedding(IDS, W, max_norm=1.0), ValueError, "max_norm must be None"),
+    (lambda: F.batch_norm(X, X[0], None), ValueError, "must be given together"),
+    (lambda: F.batch_norm(X, None, None), ValueError, "must be given with training=False"),
+    (lambda: F.batch_norm(X[:1], None, None, training=True), ValueError, "more than one value"),
+    (lambda: F.batch_norm(X[0], None, None), ValueError, r"input must have shape \(n, c, …\)"),
+    (lambda: F.batch_norm(X, None, None, X[:, 0]), ValueError, r"weight must have shape \(3,\)"),
+    (lambda: F.lstm_cell(X, (W[:2, :2], X[:, :2]), W, W), ValueError, r"w_ih must have shape \(8, 3\)"),  # noqa: E501
+    (lambda: F.gru_cell(X, W, W, W), ValueError, r"h must have shape \(2, 3\)"),
+    (lambda: F.gru_cell(X, X.double(), W, W), TypeError, "input is float32 and h is float64"),
     (lambda: attend(X, W, X), ValueError, r"value must have shape \(4, 3\)"),
     (lambda: attend(X, W.T, X), ValueError, r"key must have shape \(3, 3\)"),
     (lambda: attend(X, W[None], W), ValueError, "the same leading axes"),

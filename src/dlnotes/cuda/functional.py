@@ -674,3 +674,183 @@ def _attention_mask(mask, query: Tensor, scores: tuple[int, ...], is_causal: boo
     if mask.requires_grad:
         raise ValueError("attn_mask must not want a gradient: the kernels have none for it")
     return mask
+
+
+# ---- batch norm ----------------------------------------------------------------------------------
+
+
+class _BatchNorm(Function):
+    """→ (y, the new running mean and variance); these are new tensors, zeros without old ones."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, running, momentum, eps):
+        x, weight, bias = (None if t is None else t.contiguous() for t in (x, weight, bias))
+        y, mean, scale, *new = run("batch_norm", x, *running, weight, bias, momentum, eps)
+        ctx.save_for_backward(x, weight, mean, scale)
+        ctx.has_bias = bias is not None
+        new = [mean.new_zeros(()) if tensor is None else tensor for tensor in new]
+        ctx.mark_non_differentiable(*new)
+        return y, *new
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy, *_):
+        return *_batch_norm_gradients(ctx, dy, True), None, None, None
+
+
+class _BatchNormInference(Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, running, eps):
+        x, weight, bias = (None if t is None else t.contiguous() for t in (x, weight, bias))
+        ctx.save_for_backward(x, weight, running[0], (running[1] + eps).rsqrt())
+        ctx.has_bias = bias is not None
+        return run("batch_norm_inference", x, *running, weight, bias, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        return *_batch_norm_gradients(ctx, dy, False), None, None
+
+
+def _batch_norm_gradients(ctx, dy, training: bool) -> tuple:
+    x, weight, mean, scale = ctx.saved_tensors
+    gradients = run("batch_norm_backward", dy.contiguous(), x, weight, mean, scale, training)
+    dx, dweight, dbias = gradients
+    return dx, None if weight is None else dweight, dbias if ctx.has_bias else None
+
+
+def batch_norm(
+    input,
+    running_mean,
+    running_var,
+    weight=None,
+    bias=None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Return input normalised channel by channel, times weight, plus bias.
+
+    input: (n, c) or (n, c, …); the others (c,) or None. With training=True by the batch's own mean
+    and variance, and running_mean and running_var, if given, move by `momentum` towards them (the
+    variance unbiased); else by these two. Ladders "batch_norm", "batch_norm_inference" and
+    "batch_norm_backward".
+
+    Raises ValueError for shapes that do not fit, for one value a channel in training, and for
+    missing running statistics without training; TypeError for dtypes.
+    """
+    _floats(
+        input=input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
+    )
+    if input.ndim < 2:
+        raise ValueError(f"input must have shape (n, c, …), got {tuple(input.shape)}")
+    channels = input.shape[1:2]
+    running = running_mean, running_var
+    names = ("running_mean", "running_var", "weight", "bias")
+    for name, tensor in zip(names, (*running, weight, bias), strict=True):
+        _shape(name, tensor, channels, "the channels of input")
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must be given together, or neither")
+    if not training:
+        if running_mean is None:
+            raise ValueError("running_mean and running_var must be given with training=False")
+        running = tuple(tensor.contiguous() for tensor in running)
+        return _BatchNormInference.apply(input, weight, bias, running, float(eps))
+    if input.numel() <= channels[0]:
+        raise ValueError(
+            f"input must have more than one value a channel in training, got {tuple(input.shape)}"
+        )
+    old = tuple(None if tensor is None else tensor.contiguous() for tensor in running)
+    y, *new = _BatchNorm.apply(input, weight, bias, old, float(momentum), float(eps))
+    for tensor, moved in zip(running, new, strict=True):
+        if tensor is not None:
+            with torch.no_grad():
+                tensor.copy_(moved)
+    return y
+
+
+# ---- recurrent cells -----------------------------------------------------------------------------
+
+
+class _LSTMCell(Function):
+    @staticmethod
+    def forward(ctx, x, h, c, *weights):
+        x, h, c, *weights = (None if t is None else t.contiguous() for t in (x, h, c, *weights))
+        new_h, new_c, gates = run("lstm_cell", x, h, c, *weights)
+        ctx.save_for_backward(x, h, c, new_c, gates, *weights[:2])
+        ctx.biases = [bias is not None for bias in weights[2:]]
+        ctx.set_materialize_grads(False)
+        return new_h, new_c
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dh, dc):
+        h = ctx.saved_tensors[1]
+        dh = torch.zeros_like(h) if dh is None else dh.contiguous()
+        dc = None if dc is None else dc.contiguous()
+        *gradients, dbias_ih, dbias_hh = run("lstm_cell_backward", dh, dc, *ctx.saved_tensors)
+        return *gradients, *_given(ctx.biases, dbias_ih, dbias_hh)
+
+
+class _GRUCell(Function):
+    @staticmethod
+    def forward(ctx, x, h, *weights):
+        x, h, *weights = (None if t is None else t.contiguous() for t in (x, h, *weights))
+        new_h, gates = run("gru_cell", x, h, *weights)
+        ctx.save_for_backward(x, h, gates, *weights[:2])
+        ctx.biases = [bias is not None for bias in weights[2:]]
+        return new_h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dh):
+        inputs = dh.contiguous(), *ctx.saved_tensors
+        *gradients, dbias_ih, dbias_hh = run("gru_cell_backward", *inputs)
+        return *gradients, *_given(ctx.biases, dbias_ih, dbias_hh)
+
+
+def _given(wanted: list[bool], *gradients) -> tuple:
+    return tuple(g if is_wanted else None for g, is_wanted in zip(gradients, wanted, strict=True))
+
+
+def lstm_cell(input, hx, w_ih, w_hh, b_ih=None, b_hh=None) -> tuple[Tensor, Tensor]:
+    """Return the next (h, c) of an LSTM, as torch.lstm_cell.
+
+    input: (n, in), hx: (h, c), each (n, units); w_ih: (4 units, in), w_hh: (4 units, units), biases
+    (4 units,) or None; the gates in torch's order i, f, g, o. Ladders "lstm_cell" and
+    "lstm_cell_backward". Cost: 8 · n · units · (in + units) operations.
+
+    Raises ValueError for shapes that do not fit and TypeError for dtypes.
+    """
+    h, c = hx
+    _cell(4, input, h, w_ih, w_hh, b_ih, b_hh)
+    _floats(input=input, c=c)
+    _shape("c", c, tuple(h.shape), "as h")
+    return _LSTMCell.apply(input, h, c, w_ih, w_hh, b_ih, b_hh)
+
+
+def gru_cell(input, hx, w_ih, w_hh, b_ih=None, b_hh=None) -> Tensor:
+    """Return the next h of a GRU, as torch.gru_cell.
+
+    Shapes as in `lstm_cell`, with hx = h (n, units) and three gates, r, z, n. Ladders "gru_cell"
+    and "gru_cell_backward". Cost: 6 · n · units · (in + units) operations.
+
+    Raises ValueError for shapes that do not fit and TypeError for dtypes.
+    """
+    _cell(3, input, hx, w_ih, w_hh, b_ih, b_hh)
+    return _GRUCell.apply(input, hx, w_ih, w_hh, b_ih, b_hh)
+
+
+def _cell(gates: int, input, h, w_ih, w_hh, b_ih, b_hh) -> None:
+    """Check what cells of two or four gates have in common."""
+    _floats(input=input, h=h, w_ih=w_ih, w_hh=w_hh)
+    if b_ih is not None or b_hh is not None:
+        _floats(input=input, b_ih=b_ih, b_hh=b_hh)
+    _axes("input", input, (2,), "a batch (n, in)")
+    _axes("h", h, (2,), "a batch (n, units)")
+    units = h.shape[1]
+    _shape("h", h, (len(input), units), "the rows of input")
+    _shape("w_ih", w_ih, (gates * units, input.shape[1]), f"{gates} gates of {units} units")
+    _shape("w_hh", w_hh, (gates * units, units), f"{gates} gates of {units} units")
+    for name, bias in (("b_ih", b_ih), ("b_hh", b_hh)):
+        _shape(name, bias, (gates * units,), f"{gates} gates of {units} units")

@@ -37,7 +37,8 @@ class Session:
 
     def beside(self, file: str) -> "Session":
         """Return a session for the kernels of another file, which records into this one."""
-        other = Session(_loaded(file, self.module.device, self.module.mode))
+        module = self.module
+        other = Session(_loaded(file, module.device, module.mode, module.dtype))
         other.records = self.records
         return other
 
