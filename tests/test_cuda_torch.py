@@ -1,55 +1,17 @@
-"""dlnotes.cuda.functional, nn and optim against torch's own, on the CPU engine and on a GPU."""
+"""dlnotes.cuda.functional against torch's own functions, on the CPU engine and on a GPU."""
 
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from cuda_helpers import each_device  # noqa: F401  (runs the tests on each device)
+from cuda_torch_helpers import TF, assert_close, draw, f32, f64, integers, noise, visible
 
-from dlnotes import cuda, models
+from dlnotes import cuda
 from dlnotes.cuda import functional as F
 from dlnotes.cuda import nn, optim
 from dlnotes.cuda._source import double_text, read
-
-
-class TF:
-    """Functions of torch: those of torch.nn.functional, and the cells, which are elsewhere."""
-
-    lstm_cell, gru_cell = torch.lstm_cell, torch.gru_cell
-
-    def __getattr__(self, name):
-        return getattr(torch.nn.functional, name)
-
-
-TF = TF()
-f32, f64 = torch.float32, torch.float64
-
-
-def draw(seed, *shape, dtype=f64, device="cpu", layout="contiguous"):
-    """Return normal numbers that want a gradient, transposed in memory if asked for."""
-    values = np.random.default_rng(seed).standard_normal(shape)
-    x = torch.tensor(values, dtype=dtype, device=device)
-    if layout == "transposed":
-        x = x.transpose(0, -1).contiguous().transpose(0, -1)
-    return x.requires_grad_()
-
-
-def integers(seed, high, *shape, device="cpu", dtype=torch.int64):
-    values = np.random.default_rng(seed).integers(0, high, shape)
-    return torch.tensor(values, dtype=dtype, device=device)
-
-
-def visible(*shape, like):
-    """Return a mask that leaves each query a key."""
-    mask = integers(0, 2, *shape, device=like.device).bool()
-    mask[..., 0] = True
-    return mask
-
-
-def noise(*shape, like):
-    return draw(7, *shape, dtype=like.dtype, device=like.device).detach()
 
 
 def statistics(like):
@@ -177,15 +139,6 @@ CASES = {
         lambda f, *qkv: f.scaled_dot_product_attention(*qkv),
     ),
 }
-
-
-def assert_close(actual, expected, dtype):
-    """Same shape and dtype, the same values up to some roundings of the largest."""
-    assert actual.dtype == expected.dtype == dtype
-    assert actual.shape == expected.shape
-    scale = float(expected.detach().abs().max()) if expected.numel() else 1.0
-    atol = (1e-5 if dtype == f32 else 1e-13) * max(1.0, scale)
-    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch's, of how it does it
@@ -425,121 +378,6 @@ def test_choose_takes_another_rung_and_goes_back(monkeypatch):
         ("linear", "matmul_tiled", "checked"),
         ("linear", None, "fast"),
     ]
-
-
-# ---------------------------------------------------------------- networks
-
-NETWORKS = {
-    "mlp": (models.MLP, {"sizes": (12, 7, 6, 3), "activation": "elu"}, (4, 3, 2, 2), 3),
-    "mlp, layer": (models.MLP, {"sizes": (5, 7, 3), "normalization": "layer"}, (6, 5), 3),
-    "lenet": (models.LeNet5, {"image_size": 12}, (4, 1, 12, 12), 10),
-    "lenet, relu": (
-        models.LeNet5,
-        {"activation": "relu", "pool": "max", "width": 0.5, "num_classes": 3},
-        (4, 1, 28, 28),
-        3,
-    ),
-}
-OPTIMIZERS = {
-    "SGD": (torch.optim.SGD, torch.optim.SGD, {"lr": 0.01, "momentum": 0.9}),
-    "Adam": (optim.Adam, torch.optim.Adam, {"lr": 1e-3, "eps": 1e-4, "weight_decay": 1e-3}),
-}
-
-
-def pair(network, settings, dtype, device):
-    """Return the network on this book's kernels and on torch's, with the same weights."""
-    torch.manual_seed(0)
-    ours, theirs = (network(**settings, nn=engine).to(device, dtype) for engine in (nn, torch.nn))
-    assert list(ours.state_dict()) == list(theirs.state_dict())
-    assert str(ours.load_state_dict(theirs.state_dict())) == "<All keys matched successfully>"
-    return ours, theirs
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("name", NETWORKS)
-def test_training_is_torchs_step_by_step(name, optimizer, device):
-    network, settings, shape, classes = NETWORKS[name]
-    ours, theirs = pair(network, settings, f64, device)
-    Ours, Theirs, options = OPTIMIZERS[optimizer]
-    mine, torchs = Ours(ours.parameters(), **options), Theirs(theirs.parameters(), **options)
-    for step in range(3):
-        x = draw(step, *shape, device=device).detach()
-        y = integers(step, classes, shape[0], device=device)
-        losses = F.cross_entropy(ours(x), y), TF.cross_entropy(theirs(x), y)
-        assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-12)
-        for optimiser, loss in zip((mine, torchs), losses, strict=True):
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    for (key, value), expected in zip(
-        ours.state_dict().items(), theirs.state_dict().values(), strict=True
-    ):
-        torch.testing.assert_close(value, expected, rtol=0, atol=1e-10, msg=key)
-
-
-def test_layers_are_torchs_with_another_forward(device):
-    layers = {
-        "Linear": ((5, 3), {}, (2, 5)),
-        "Conv2d": ((2, 4, 3), {"padding": 1, "padding_mode": "reflect", "stride": 2}, (1, 2, 7, 7)),
-        "MaxPool2d": ((3,), {"stride": 2, "padding": 1}, (1, 2, 7, 7)),
-        "AvgPool2d": ((2,), {}, (1, 2, 7, 7)),
-        "LayerNorm": (((4, 3),), {}, (2, 4, 3)),
-        "Softmax": ((1,), {}, (2, 5)),
-    }
-    for name, (arguments, settings, shape) in layers.items():
-        torch.manual_seed(0)
-        ours = getattr(nn, name)(*arguments, **settings).to(device)
-        torch.manual_seed(0)
-        theirs = getattr(torch.nn, name)(*arguments, **settings).to(device)
-        assert isinstance(ours, type(theirs))
-        assert repr(ours) == repr(theirs)
-        x = draw(0, *shape, dtype=f32, device=device)
-        assert_close(ours(x), theirs(x), f32)
-    table, ids = nn.Embedding(7, 3, padding_idx=2, device=device), integers(0, 7, 4, device=device)
-    assert torch.equal(table(ids), table.weight[ids])
-    x, y = draw(0, 4, 5, dtype=f32, device=device), integers(0, 5, 4, device=device)
-    assert_close(nn.CrossEntropyLoss()(x, y), TF.cross_entropy(x, y), f32)
-
-
-def test_no_layer_of_torch_computes_unawares():
-    """All that is passed through works entry by entry, holds other layers, or computes nothing."""
-    for name in nn.FROM_TORCH:
-        assert getattr(nn, name) is getattr(torch.nn, name)
-    assert not {"Linear", "Conv2d", "LayerNorm", "Conv1d", "LSTM"} & set(nn.FROM_TORCH)
-    network = models.LeNet5(nn=nn)
-    for module in network.modules():
-        if list(module.parameters(recurse=False)):
-            assert type(module).__module__ == "dlnotes.cuda.nn"
-
-
-def test_adam_goes_on_from_torchs_state(device):
-    start, gradients = draw(0, 5, 4, device=device), [draw(i, 5, 4, device=device) for i in (1, 2)]
-    results = []
-    for first, second in ((torch.optim.Adam, optim.Adam), (optim.Adam, torch.optim.Adam)):
-        p = start.detach().clone().requires_grad_()
-        before = first([p], lr=0.1)
-        p.grad = gradients[0].detach()
-        before.step()
-        after = second([p], lr=0.5)
-        after.load_state_dict(before.state_dict())
-        p.grad = gradients[1].detach().T.contiguous().T
-        version = p._version
-        assert after.step(lambda: 5) == 5
-        assert p._version > version
-        results.append(p)
-    assert_close(results[0].detach(), results[1].detach(), f64)
-    assert not torch.equal(results[0], start)
-
-
-def test_adam_of_transposed_parameters(device):
-    ours, theirs = (draw(0, 5, 4, device=device, layout="transposed") for _ in range(2))
-    assert not ours.is_contiguous()
-    for p, Optimizer in ((ours, optim.Adam), (theirs, torch.optim.Adam)):
-        optimiser = Optimizer([p], lr=0.1)
-        for seed in (1, 2):
-            p.grad = draw(seed, 5, 4, device=device).detach()
-            optimiser.step()
-    assert_close(ours.detach(), theirs.detach(), f64)
 
 
 # ---------------------------------------------------------------- floats read as doubles
