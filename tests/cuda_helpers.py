@@ -60,7 +60,7 @@ def run(ladder: str, rung: str, *inputs, mode: str = "checked"):
     copies = [_on_device(i) if isinstance(i, np.ndarray) else i for i in inputs]
     settings = {"mode": mode} if _device == "cpu" else {"device": "cuda"}
     outputs = cuda.LADDERS[ladder].run(*copies, rung=rung, **settings)
-    if ladder != "adam":  # works in place
+    if ladder not in ("adam", "skip_gram_negative_sampling_step"):  # which work in place
         for given, copy in zip(inputs, copies, strict=True):
             if isinstance(given, np.ndarray):
                 np.testing.assert_array_equal(given, _to_numpy(copy))

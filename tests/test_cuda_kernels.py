@@ -230,19 +230,23 @@ def test_avg_pool(ladder, rung, case, seed):
 
 @st.composite
 def convolutions(draw):
-    """Shapes of images and kernels, stride, padding and dilation that leave an output."""
+    """Shapes of images and kernels, stride, padding, dilation and groups that leave an output."""
     pair = lambda low, high: draw(st.tuples(st.integers(low, high), st.integers(low, high)))  # noqa: E731
     kernel, stride, padding, dilation = pair(1, 3), pair(1, 3), pair(0, 2), pair(1, 2)
     size = tuple(
         draw(st.integers(max(1, d * (k - 1) + 1 - 2 * p), 11))
         for k, p, d in zip(kernel, padding, dilation, strict=True)
     )
-    n, c_in, c_out = draw(st.sampled_from([(1, 1, 1), (2, 3, 5), (1, 2, 17), (3, 1, 2)]))
-    return (n, c_in, *size), (c_out, c_in, *kernel), stride, padding, dilation
+    n, c_in, c_out, groups = draw(
+        st.sampled_from(
+            [(1, 1, 1, 1), (2, 3, 5, 1), (1, 2, 17, 1), (3, 1, 2, 1), (2, 3, 6, 3), (2, 4, 2, 2)]
+        )
+    )
+    return (n, c_in, *size), (c_out, c_in // groups, *kernel), stride, padding, dilation, groups
 
 
 @each_rung("conv2d", "conv2d_backward")
-@some()
+@some(max_examples=10)
 @given(case=convolutions(), seed=seeds)
 def test_convolution(ladder, rung, case, seed):
     x_shape, weight_shape, *settings_ = case
@@ -412,6 +416,50 @@ def test_embedding(ladder, rung, tokens, width, rows, seed):
     else:
         expected = kernels.embedding_backward(dy.astype(np.float64), ids, table.astype(np.float64))
         check(run(ladder, rung, dy, ids, rows), (expected,))
+
+
+@each_rung("skip_gram_negative_sampling_step", "negative_sampling_loss")
+@some()
+@given(n=sizes, k=st.integers(0, 6), width=sizes, words=sizes, seed=seeds, remove=st.booleans())
+def test_negative_sampling(ladder, rung, n, k, width, words, seed, remove):
+    rng = np.random.default_rng(seed)
+    context, noise = rng.integers(0, words, n), rng.integers(0, words, (n, k))
+    weight, scale = normal(seed, words, width), width**-0.5
+    arguments = {"remove_accidental_hits": remove}
+    if ladder == "negative_sampling_loss":
+        hidden = normal(seed + 1, n, width, scale=scale)
+        wide = (*double(hidden, weight), context, noise)
+        losses = kernels.negative_sampling_loss(*wide, "none", **arguments)
+        expected = kernels.negative_sampling_loss_backward(np.float64(1), *wide, **arguments)
+        outputs = run(ladder, rung, hidden, weight, context, noise, remove)
+        check(outputs, (losses, *expected), tolerance=5e-6)
+        return
+    inputs, center = normal(seed + 1, words + 3, width, scale=scale), rng.integers(0, words + 3, n)
+    wide = double(inputs, weight)
+    losses = kernels.negative_sampling_loss(
+        wide[0][center], wide[1], context, noise, "none", **arguments
+    )
+    kernels.skip_gram_negative_sampling_step(*wide, center, context, noise, lr=0.2, **arguments)
+    outputs = run(ladder, rung, inputs, weight, center, context, noise, 0.2, remove)
+    check(outputs, (*wide, losses), tolerance=5e-6)
+
+
+@each_rung("gram_matrix", "gram_matrix_backward")
+@some()
+@given(
+    n=st.integers(1, 3),
+    channels=sizes,
+    size=st.one_of(
+        st.sampled_from([(1, 1), (5, 1), (31, 35)]), st.tuples(*[st.integers(1, 9)] * 2)
+    ),
+    seed=seeds,
+)
+def test_gram_matrix(ladder, rung, n, channels, size, seed):
+    x, dy = normal(seed, n, channels, *size), normal(seed + 1, n, channels, channels)
+    if ladder == "gram_matrix":
+        check(run(ladder, rung, x), (kernels.gram_matrix(*double(x)),))
+    else:
+        check(run(ladder, rung, dy, x), (kernels.gram_matrix_backward(*double(dy, x)),))
 
 
 @each_rung("adam")

@@ -23,6 +23,7 @@ SCORES = np.arange(72, 0, -1).astype(np.float32)
 IDS = np.array([1, 0, 1, 2, 4], np.int64)
 IMAGES, FILTERS = normal(0, 2, 3, 9, 7), normal(1, 5, 3, 3, 2)
 Y_SHAPE = (2, 5, 5, 8)  # of the convolution with stride (2, 1) and padding 1
+GROUPED = (IMAGES, normal(1, 6, 1, 3, 2), None, 1, 0, 1, 3)
 WINDOW = (3, 2, 1)
 X, DY = normal(2, 37, 45), normal(3, 37, 45)
 MEAN, SCALE = X.mean(1), (1 / X.std(1)).astype(np.float32)
@@ -55,6 +56,10 @@ GRU = (
 )
 LSTM_BACK = (normal(8, 11, 19), None, *LSTM[:3], STATES[2], normal(9, 11, 76), *LSTM[3:5])
 GRU_BACK = (normal(8, 11, 19), *GRU[:2], normal(9, 11, 76), *GRU[2:4])
+PAIRS = (np.arange(41) % 7, np.arange(41) % 5, np.arange(123).reshape(41, 3) % 5)
+SKIP_GRAM = (normal(0, 7, 37), normal(1, 5, 37), *PAIRS, 0.1)
+SAMPLED = (normal(0, 41, 37), normal(1, 5, 37), *PAIRS[1:])
+GRAM = (normal(0, 2, 19, 5, 7),)
 TILED = "    __syncthreads();  // the tiles are complete\n"
 
 # ladder, rung, inputs, kind of fault, text, its replacement
@@ -145,12 +150,16 @@ MUTANTS = [
     ("conv2d", "conv_direct", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (o >= p.n * p.c_out * p.out_h * p.out_w) return;", ""),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), RACE, "    __syncthreads();\n#pragma unroll", "#pragma unroll"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), RACE, "sum += As[ty][i] * Bs[i][tx];\n    __syncthreads();", "sum += As[ty][i] * Bs[i][tx];"),
-    ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (out < p.c_out && position < p.n * outputs)", "if (position < p.n * outputs)"),
+    ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (row < outs && position < p.n * outputs)", "if (position < p.n * outputs)"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "column >= p.w) return 0.f;\n  return x", "column > p.w + 60) return 0.f;\n  return x"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), UNINIT, "As[ty][tx] = row < m && k0 + tx < k ? a(row, k0 + tx) : 0.f;", "if (row < m && k0 + tx < k) As[ty][tx] = a(row, k0 + tx);"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), DIVERGENT, "  float sum = 0.f;\n  for (int k0", "  float sum = 0.f;\n  if (row >= m) return 0.f;\n  for (int k0"),
     ("conv2d_backward", "conv_backward_direct", (normal(0, 2, 5, 4, 6), IMAGES, FILTERS, (2, 1), 0), OUT, "if (down < 0 || right < 0 ||", "if ("),
     ("conv2d_backward", "conv_backward_direct", (normal(0, *Y_SHAPE), IMAGES, FILTERS, (2, 1), 1), OUT, "position < p.n * outputs; position++", "position <= p.n * outputs; position++"),
+    ("conv2d", "conv_implicit", GROUPED, OUT, "if (row < outs && position < p.n * outputs)", "if (position < p.n * outputs)"),
+    ("conv2d", "conv_direct", GROUPED, OUT, "out / (p.c_out / p.groups) * channels;  // the first input", "out * channels;  // the first input"),
+    ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 6, 7, 6), *GROUPED[:2], 1, 0, 1, 3), OUT, "if (row < channels && at < p.n * pixels) dx", "if (at < p.n * pixels) dx"),
+    ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 6, 7, 6), *GROUPED[:2], 1, 0, 1, 3), OUT, "first_out = blockIdx.z * outs, first = blockIdx.z * channels;\n  const float sum = tile_product<TILE>(\n      outs, taps", "first_out = blockIdx.z * outs, first = 2 * blockIdx.z * channels;\n  const float sum = tile_product<TILE>(\n      outs, taps"),
     ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 5, 4, 6), IMAGES, FILTERS, (2, 1), 0), OUT, "if (out_row >= p.out_h || out_column >= p.out_w) return 0.f;", "if (out_column >= p.out_w) return 0.f;"),
     # attention
     ("attention", "attention_naive", ATTENTION, OUT, "if (row >= (size_t)p.samples * p.queries) return;\n  const int key", "const int key"),
@@ -214,6 +223,30 @@ MUTANTS = [
     ("embedding_backward", "embedding_backward_wide", (normal(0, 5, 40), IDS, 5), RACE, "atomicAdd(&row[i], dy[(size_t)t * width + i]);", "row[i] += dy[(size_t)t * width + i];"),
     ("embedding_backward", "embedding_backward_sorted", (normal(0, 5, 40), IDS, 5), OUT, "if (row >= rows) return;", "if (row > rows) return;"),
     ("embedding_backward", "embedding_backward_sorted", (normal(0, 5, 40), IDS, 5), OUT, "t < starts[row + 1]; t++", "t <= starts[row + 1]; t++"),
+    # word2vec
+    ("negative_sampling_loss", "negative_sampling_naive", SAMPLED, OUT, "if (i >= samples) return;\n  const float* h = hidden + (size_t)(rows ? rows[i] : i) * width;\n  float* dh = dhidden + (size_t)i * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = 0;", "const float* h = hidden + (size_t)(rows ? rows[i] : i) * width;\n  float* dh = dhidden + (size_t)i * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = 0;"),
+    ("negative_sampling_loss", "negative_sampling_warp", SAMPLED, OUT, "if (lane == 0) losses[i] = loss;", "if (lane == 0) losses[i + 1] = loss;"),
+    ("negative_sampling_loss", "negative_sampling_warp", SAMPLED, RACE, "if (lane == 0) slopes[j] = slope;", "slopes[j] = slope;"),
+    ("negative_sampling_loss", "negative_sampling_warp", SAMPLED, RACE, "float* dh = dhidden + (size_t)i * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = lane;", "float* dh = dhidden + (size_t)i / 2 * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = lane;"),
+    ("negative_sampling_loss", "negative_sampling_naive", SAMPLED, RACE, "for (int c = 0; c < width; c++) atomicAdd(&table[(size_t)ids[t] * width + c], w * source[c]);", "for (int c = 0; c < width; c++) table[(size_t)ids[t] * width + c] += w * source[c];"),
+    ("skip_gram_negative_sampling_step", "skip_gram_warp", SKIP_GRAM, RACE, "for (int c = lane; c < width; c += WARP) atomicAdd(&table[(size_t)ids[t] * width + c], w * source[c]);", "for (int c = lane; c < width; c += WARP) table[(size_t)ids[t] * width + c] += w * source[c];"),
+    ("skip_gram_negative_sampling_step", "skip_gram_warp", SKIP_GRAM, OUT, "if (t >= count) return;", ""),
+    ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, OUT, "at < starts[d + 1]; at++", "at <= starts[d + 1]; at++"),
+    ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, OUT, "if (d >= distinct) return;", "if (d > distinct) return;"),
+    ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, RACE, "row[c] += factor * sum;", "row[c / 2] += factor * sum;"),
+    # Gram matrices
+    ("gram_matrix", "gram_naive", GRAM, OUT, "if (at >= (size_t)samples * channels * channels) return;", ""),
+    ("gram_matrix", "gram_tiled", GRAM, RACE, "    __syncthreads();  // the tiles are complete\n", ""),
+    ("gram_matrix", "gram_tiled", GRAM, RACE, "    __syncthreads();  // everyone has used them\n", ""),
+    ("gram_matrix", "gram_tiled", GRAM, RACE, "if (row < channels && column < channels) G", "if (row < channels) G"),
+    ("gram_matrix", "gram_tiled", GRAM, OUT, "inside && row0 + ty < channels ?", "inside ?"),
+    ("gram_matrix", "gram_symmetric", GRAM, RACE, "if (tile.row != tile.column) G", "G"),
+    ("gram_matrix", "gram_symmetric", GRAM, RACE, "if (row >= channels || column >= channels) return;", "if (column >= channels) return;"),
+    ("gram_matrix", "gram_symmetric", GRAM, UNINIT, "    B[ty][tx] = inside && column0 + ty < channels ?", "    if (column0 + ty < channels) B[ty][tx] = inside ?"),
+    ("gram_matrix", "gram_split", (normal(0, 1, 17, 33, 35),), RACE, "atomicAdd(&G[(size_t)row * channels + column], sum);", "G[(size_t)row * channels + column] += sum;"),
+    ("gram_matrix", "gram_split", (normal(0, 1, 17, 33, 35),), OUT, "min(first + piece, length)", "first + piece"),
+    ("gram_matrix_backward", "gram_backward_naive", (normal(1, 2, 19, 19), *GRAM), OUT, "if (row >= (size_t)samples * channels) return;", "if (row > (size_t)samples * channels) return;"),
+    ("gram_matrix_backward", "gram_backward_tiled", (normal(1, 2, 19, 19), *GRAM), DIVERGENT, "  float sum = 0.f;\n  for (int k0", "  float sum = 0.f;\n  if (column >= length) return;\n  for (int k0"),
     # Adam
     ("adam", "adam_separate", ADAM, OUT, "if (i < n) p[i] -= rate", "if (i <= n) p[i] -= rate"),
     ("adam", "adam_fused", ADAM, OUT, "if (i < n) adam_one", "adam_one"),

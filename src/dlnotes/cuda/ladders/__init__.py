@@ -23,6 +23,8 @@ from dlnotes.cuda.ladders import (
     optim,
     pool,
     recurrent,
+    style,
+    word2vec,
 )
 from dlnotes.cuda.ladders._base import Grid, Ladder, Rung, Session, blocks
 from dlnotes.cuda.ladders.attention import Attention, attention_sizes
@@ -57,6 +59,8 @@ _FAMILIES = (
     recurrent,
     boxes,
     embedding,
+    word2vec,
+    style,
     optim,
 )
 LADDERS: dict[str, Ladder] = {
