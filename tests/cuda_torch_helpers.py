@@ -7,9 +7,28 @@ f32, f64 = torch.float32, torch.float64
 
 
 class TF:
-    """Functions of torch: those of torch.nn.functional, and the cells, which are elsewhere."""
+    """Functions of torch: torch.nn.functional, the cells, and in a few lines what torch lacks."""
 
     lstm_cell, gru_cell = torch.lstm_cell, torch.gru_cell
+
+    @staticmethod
+    def gram_matrix(x):
+        rows = x.flatten(2)
+        return rows @ rows.transpose(1, 2) / (x[0].numel())
+
+    @staticmethod
+    def negative_sampling_loss(hidden, weight, target, noise, reduction="mean",
+                               remove_accidental_hits=False):  # fmt: skip
+        asked = torch.cat([target[:, None], noise], 1)
+        sign = torch.full_like(asked, -1)
+        sign[:, 0] = 1
+        costs = -torch.nn.functional.logsigmoid(sign * (weight[asked] @ hidden[..., None])[..., 0])
+        if remove_accidental_hits:
+            costs = torch.cat(
+                [costs[:, :1], costs[:, 1:].masked_fill(noise == target[:, None], 0)], 1
+            )
+        losses = costs.sum(1)
+        return losses.mean() if reduction == "mean" else losses.sum()
 
     def __getattr__(self, name):
         return getattr(torch.nn.functional, name)

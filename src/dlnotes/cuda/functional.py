@@ -240,29 +240,35 @@ class _Conv2d(Function):
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
     """Return the convolution (correlation) of images with kernels, as torch.nn.functional.conv2d.
 
-    input: (n, c, h, w) or (c, h, w), weight: (out, c, kernel_h, kernel_w), bias: (out,) or None →
-    (n, out, out_h, out_w). padding: zeros in front and behind, "valid" for none, or "same" for an
-    output as large as the input (stride 1). Ladders "conv2d" and "conv2d_backward". Cost:
-    2 · n · out · out_h · out_w · c · kernel_h · kernel_w operations, twice as many backward.
+    input: (n, c, h, w) or (c, h, w), weight: (out, c / groups, kernel_h, kernel_w), bias: (out,) or
+    None → (n, out, out_h, out_w). groups: each part of the channels has kernels of its own.
+    padding: zeros in front and behind, "valid" for none, or "same" for an output as large as the
+    input (stride 1). Ladders "conv2d" and "conv2d_backward". Cost: 2 · n · out · out_h · out_w
+    · c / groups · kernel_h · kernel_w operations, twice as many backward.
 
     Raises TypeError for dtypes, ValueError for devices, shapes and settings that do not fit.
     """
     _floats(input=input, weight=weight, bias=bias)
     _axes("weight", weight, (4,), "kernels (out, c, kernel_h, kernel_w)")
-    _only(groups=(groups, 1))
-    x = _images(input)
-    if x.shape[1] != weight.shape[1]:
+    x, groups = _images(input), _validate.integer("groups", groups, low=1)
+    if x.shape[1] % groups or len(weight) % groups:
         raise ValueError(
-            f"weight must have the {x.shape[1]} channels of input, got shape {tuple(weight.shape)}"
+            f"groups must divide the {x.shape[1]} channels of input and the {len(weight)} kernels "
+            f"of weight, got {groups}"
+        )
+    if x.shape[1] != weight.shape[1] * groups:
+        raise ValueError(
+            f"weight must have the {x.shape[1] // groups} channels of a group of input, got shape "
+            f"{tuple(weight.shape)}"
         )
     _shape("bias", bias, weight.shape[:1], "the output channels of weight")
     stride, dilation = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
     if isinstance(padding, str):
         x, padding = _padded(x, padding, weight.shape[2:], stride, dilation)
     padding = _pair("padding", padding, 0)
-    sizes = conv_sizes(x.shape, weight.shape, stride, padding, dilation)
+    sizes = conv_sizes(x.shape, weight.shape, stride, padding, dilation, groups)
     _has_output(sizes, x, weight.shape[2:])
-    y = _Conv2d.apply(x, weight, bias, stride, padding, dilation)
+    y = _Conv2d.apply(x, weight, bias, stride, padding, dilation, groups)
     return y if input.ndim == 4 else y[0]
 
 
@@ -854,3 +860,76 @@ def _cell(gates: int, input, h, w_ih, w_hh, b_ih, b_hh) -> None:
     _shape("w_hh", w_hh, (gates * units, units), f"{gates} gates of {units} units")
     for name, bias in (("b_ih", b_ih), ("b_hh", b_hh)):
         _shape(name, bias, (gates * units,), f"{gates} gates of {units} units")
+
+
+# ---- Gram matrices, negative sampling ------------------------------------------------------------
+
+
+class _GramMatrix(Function):
+    @staticmethod
+    def forward(ctx, x):
+        x = x.contiguous()
+        ctx.save_for_backward(x)
+        return run("gram_matrix", x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        return run("gram_matrix_backward", dy.contiguous(), *ctx.saved_tensors)
+
+
+def gram_matrix(x) -> Tensor:
+    """Return Σ x_i x_j / (c h w) over the places of each image (n, c, h, w) → (n, c, c).
+
+    As `dlnotes.kernels.gram_matrix`; not in torch. Ladders "gram_matrix" and
+    "gram_matrix_backward". Raises TypeError for dtypes and ValueError for shapes.
+    """
+    _floats(x=x)
+    _axes("x", x, (4,), "images (n, c, h, w)")
+    return _GramMatrix.apply(x)
+
+
+class _NegativeSampling(Function):
+    """The gradients of the mean come along with the losses."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, target, noise, reduction, remove_hits):
+        inputs = hidden.contiguous(), weight.contiguous(), target, noise, remove_hits
+        losses, dhidden, dweight = run("negative_sampling_loss", *inputs)
+        ctx.save_for_backward(dhidden, dweight)
+        ctx.factor = 1 if reduction == "mean" else len(losses)
+        total = run("sum", losses)[0]
+        return total / len(losses) if reduction == "mean" else total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dloss):
+        gradients = [ctx.factor * dloss * gradient for gradient in ctx.saved_tensors]
+        return *gradients, None, None, None, None
+
+
+def negative_sampling_loss(
+    hidden, weight, target, noise, reduction: str = "mean", *, remove_accidental_hits: bool = False
+) -> Tensor:
+    """Return the mean or sum of -log σ(h·w_target) - Σ_j log σ(-h·w_noise[j]) over the samples.
+
+    hidden: (n, d), weight: (words, d), target: integers (n,), noise: integers (n, k). As
+    `dlnotes.kernels.negative_sampling_loss`; not in torch. Ladders "negative_sampling_loss" and
+    "sum".
+
+    Raises ValueError for shapes that do not fit and words out of range, for which a GPU is waited
+    for; TypeError for dtypes.
+    """
+    _floats(hidden=hidden, weight=weight)
+    _validate.one_of("reduction", reduction, ("mean", "sum"))
+    _axes("weight", weight, (2,), "a table (words, d)")
+    _axes("hidden", hidden, (2,), "vectors (n, d)")
+    _shape("hidden", hidden, (len(hidden), weight.shape[1]), "as wide as weight")
+    words = len(weight) - 1
+    target = _integers("target", target, "hidden", hidden, words, "rows of weight")
+    noise = _integers("noise", noise, "hidden", hidden, words, "rows of weight")
+    _shape("target", target, (len(hidden),), "a word for each row of hidden")
+    _axes("noise", noise, (2,), "words for each sample, (n, k)")
+    _shape("noise", noise, (len(hidden), noise.shape[1]), "words for each row of hidden")
+    settings = reduction, bool(remove_accidental_hits)
+    return _NegativeSampling.apply(hidden, weight, target, noise, *settings)

@@ -119,6 +119,24 @@ class CrossEntropyLoss(torch_nn.CrossEntropyLoss):
         )
 
 
+class NegativeSampling(torch_nn.Module):
+    """`dlnotes.nn.NegativeSampling`, which torch.nn does not have, on "negative_sampling_loss"."""
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, *,
+                 remove_accidental_hits: bool = False, reduction: str = "mean", device=None,
+                 dtype=None):  # fmt: skip
+        super().__init__()
+        self.remove_accidental_hits, self.reduction = remove_accidental_hits, reduction
+        weight = torch.zeros(num_embeddings, embedding_dim, device=device, dtype=dtype)
+        self.weight = torch_nn.Parameter(weight)
+
+    def forward(self, hidden: Tensor, target: Tensor, noise: Tensor) -> Tensor:
+        """Return the loss of hidden (n, d), words (n,) and noise words (n, k)."""
+        arguments = hidden, self.weight, target, noise, self.reduction
+        remove = self.remove_accidental_hits
+        return functional.negative_sampling_loss(*arguments, remove_accidental_hits=remove)
+
+
 # ---- batch norm ----------------------------------------------------------------------------------
 
 
