@@ -79,6 +79,12 @@ def test_softmax(ladder, rung, rows, columns, seed, scale):
         check(run(ladder, rung, dy, y.astype(f32)), (expected,))
 
 
+@each_rung("softmax_backward")
+def test_gradient_of_softmax_over_rows_too_long_for_registers(ladder, rung):
+    dy, y = normal(0, 3, 1025), kernels.softmax(normal(1, 3, 1025))
+    check(run(ladder, rung, dy, y), (kernels.softmax_backward(*double(dy, y)),))
+
+
 @each_rung("cross_entropy")
 @some()
 @given(rows=sizes, classes=sizes, seed=seeds, scale=st.sampled_from([1.0, 30.0, 1e4]))

@@ -97,7 +97,10 @@ MUTANTS = [
     ("softmax", "softmax_block", (X,), RACE, "shared[i] = Op::join(shared[i], shared[i + half]);\n    __syncthreads();", "{\n      shared[i] = Op::join(shared[i], shared[i + half]);\n      __syncthreads();\n    }"),
     ("softmax", "softmax_warp", (X,), RACE, "for (int i = lane; i < columns; i += WARP) y[i] = expf(x[i] - largest) / sum;", "for (int i = lane; i < columns + 1; i += WARP) y[i] = expf(x[i] - largest) / sum;"),
     ("softmax", "softmax_online", (X,), OUT, "const float v = x[i];", "const float v = x[i + 1];"),
-    ("softmax_backward", "softmax_backward", (DY, X), OUT, "if (row >= rows) return;\n  const size_t start", "if (row > rows) return;\n  const size_t start"),
+    ("softmax_backward", "softmax_backward_naive", (DY, X), OUT, "if (row >= rows) return;\n  dy +=", "if (row > rows) return;\n  dy +="),
+    ("softmax_backward", "softmax_backward_warp", (DY, X), OUT, "if (row >= rows) return;\n  const size_t start", "if (row > rows) return;\n  const size_t start"),
+    ("softmax_backward", "softmax_backward_kept", (DY, X), OUT, "g[j] = i < columns ? dy[i] : 0.f;", "g[j] = dy[i];"),
+    ("softmax_backward", "softmax_backward_kept", (DY, X), RACE, "if (i < columns) dx[i] = p[j]", "if (i <= columns) dx[i] = p[j]"),
     # losses and sums
     ("cross_entropy", "cross_entropy_naive", (X, TARGET), RACE, "i < classes; i++)\n    dx[i]", "i <= classes; i++)\n    dx[i]"),
     ("cross_entropy", "cross_entropy_fused", (X, TARGET), OUT, "if (row >= rows) return;\n  x += (size_t)row * classes;\n  dx += (size_t)row * classes;\n  const long long label = labels[row];\n  const float counts", "x += (size_t)row * classes;\n  dx += (size_t)row * classes;\n  const long long label = labels[row];\n  const float counts"),
