@@ -1,18 +1,17 @@
-"""Every rung of every CUDA ladder against the NumPy kernels, run on the CPU with all checks on."""
+"""Every rung of every CUDA ladder against the NumPy kernels: on the CPU, checked, and on a GPU."""
 
 import functools
 
 import numpy as np
 import pytest
 import torch
-from cuda_helpers import needs_compiler, normal, run
+from cuda_helpers import each_device, normal, run  # noqa: F401  (runs the tests on each device)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlnotes import cuda, kernels
 from dlnotes.cuda.ladders import IGNORED
 
-pytestmark = needs_compiler
 f32 = np.float32
 sizes = st.one_of(st.sampled_from([1, 2, 31, 32, 33, 64, 65]), st.integers(1, 40))
 seeds = st.integers(0, 2**32 - 1)
