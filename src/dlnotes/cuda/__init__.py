@@ -38,9 +38,9 @@ until then there is poison (NaN) or what was there before. Checked mode reports 
 anyone touches what a copy under way will write or a wgmma under way may read, or where neither
 barriers nor mbarriers order two threads; a *divergent warp* where lanes are missing that an
 instruction of a whole warp or warpgroup needs; addresses that are not aligned as the hardware wants
-them; misuse of an *mbarrier*: none initialised there, too many arrivals or bytes, unknown to TMA, touched by
-ordinary loads or stores; and what is *unfinished* when the block ends. Bytes or arrivals that
-never come are a *deadlock*, which says what is missing. bfloat16 is uint16 in NumPy arrays
+them; misuse of an *mbarrier*: none initialised there, too many arrivals or bytes, unknown to TMA,
+touched by ordinary loads or stores; and what is *unfinished* when the block ends. Bytes or arrivals
+that never come are a *deadlock*, which says what is missing. bfloat16 is uint16 in NumPy arrays
 (`to_bfloat16`, `from_bfloat16`), and `TensorMap` tells TMA of a matrix.
 
 What the CPU cannot show: time; the order in which a GPU would run blocks; a missing memory fence

@@ -20,7 +20,7 @@ _REASONS = {
     "matmul_blocked": "Several results a thread, in registers: fewer reads of shared memory.",
     "matmul_vectorised": "Four numbers to a load or store: fewer instructions for the same bytes.",
     "matmul_mma": "Tensor cores: 2048 products of bfloat16 are one instruction of a warp.",
-    "matmul_wgmma": "Tensor cores read the tiles themselves, and TMA brings them: no thread copies.",
+    "matmul_wgmma": "Tensor cores read the tiles themselves, TMA brings them: no thread copies.",
 }
 _NEEDS = {"matmul_mma": "sm_80", "matmul_wgmma": "sm_90a"}
 _DTYPES = {"matmul_mma": "bfloat16", "matmul_wgmma": "bfloat16"}
