@@ -124,6 +124,60 @@ def test_layer_norm(ladder, rung, rows, columns, seed, scale):
         check(run(ladder, rung, *inputs), expected, tolerance=2e-5)
 
 
+@each_rung("batch_norm", "batch_norm_inference", "batch_norm_backward")
+@some(max_examples=8)
+@given(
+    shape=st.sampled_from(
+        [(9, 33), (5, 3, 7), (12, 40, 1), (2, 3, 9, 31), (1, 2, 2, 3, 4), (301, 2)]
+    ),
+    seed=seeds,
+    mean=st.sampled_from([0.0, 100.0]),
+    affine=st.booleans(),
+    training=st.booleans(),
+)
+def test_batch_norm(ladder, rung, shape, seed, mean, affine, training):
+    x, dy = normal(seed, *shape) + f32(mean), normal(seed + 1, *shape)
+    running = normal(seed + 2, shape[1]) + f32(mean), np.abs(normal(seed + 3, shape[1])) + f32(0.5)
+    weight, bias = (
+        (normal(seed + 4, shape[1]), normal(seed + 5, shape[1])) if affine else (None,) * 2
+    )
+    affine64 = double(weight, bias) if affine else (None, None)
+    x64, running64 = x.astype(np.float64), double(*running)
+    residuals = kernels.batch_norm(x64, *running64, training=True, return_residuals=True)[1]
+    if ladder == "batch_norm_inference":
+        expected = kernels.batch_norm(x64, *running64, *affine64)
+        check(run(ladder, rung, x, *running, weight, bias), (expected,), tolerance=3e-5)
+        return
+    if ladder == "batch_norm":
+        y = kernels.batch_norm(x64, None, None, *affine64, training=True)
+        new = kernels.batch_norm_statistics(x64, *running64, 0.3)
+        expected = (y, residuals[0], 1 / np.sqrt(residuals[1] + 1e-5), *new)
+        outputs = run(ladder, rung, x, *running, weight, bias, 0.3)
+        check(outputs, expected, tolerance=3e-5)
+        *outputs, none, also_none = run(ladder, rung, x)
+        assert none is also_none is None
+        y = kernels.batch_norm(x64, None, None, training=True)
+        check(outputs, (y, *expected[1:3]), tolerance=3e-5)
+        return
+    mean, var = residuals if training else running64
+    statistics = mean.astype(f32), (1 / np.sqrt(var + 1e-5)).astype(f32)
+    expected = kernels.batch_norm_backward(
+        dy.astype(np.float64), x64, *running64, np.ones(shape[1]), np.zeros(shape[1]), training
+    )
+    if affine:
+        dx = kernels.batch_norm_backward(
+            dy.astype(np.float64), x64, *running64, *affine64, training
+        )[0]
+        expected = (dx, *expected[1:])
+    check(run(ladder, rung, dy, x, weight, *statistics, training), expected, tolerance=5e-5)
+
+
+@each_rung("batch_norm")
+def test_batch_norm_of_one_value_is_refused(ladder, rung):
+    with pytest.raises(ValueError, match=r"more than one value .* got shape \(1, 3, 1\)"):
+        run(ladder, rung, normal(0, 1, 3, 1))
+
+
 @st.composite
 def poolings(draw):
     """Image sizes, kernel, stride and padding (at most half a kernel) that leave an output."""
@@ -208,6 +262,74 @@ def test_convolution(ladder, rung, case, seed):
         dy = normal(seed + 3, *y.shape)
         expected = kernels.conv2d_backward(dy.astype(np.float64), *wide, *settings_)
         check(run(ladder, rung, dy, x, weight, *settings_), expected, tolerance=1e-5)
+
+
+@st.composite
+def attentions(draw):
+    """Shapes of query, key and value, and the kind of mask."""
+    leading = draw(st.sampled_from([(), (2,), (2, 3), (3, 1)]))
+    queries, keys = draw(sizes), draw(sizes)
+    e, v = (draw(st.sampled_from([1, 4, 31, 33, 64, 65, 128])) for _ in range(2))
+    shapes = [(*leading, queries, e), (*leading, keys, e), (*leading, keys, v)]
+    scores = (*leading, queries, keys)
+    kind = draw(st.sampled_from(["none", "causal", "bool", "float"]))
+    mask = tuple(draw(st.sampled_from([1, n])) for n in scores)
+    return shapes, kind, mask[draw(st.integers(0, len(mask))) :]
+
+
+def mask_of(kind: str, shape: tuple[int, ...], seed: int) -> np.ndarray | None:
+    allowed = np.random.default_rng(seed).random(shape) < 0.7
+    masks = {"bool": allowed, "float": np.where(allowed, normal(seed, *shape), f32(-np.inf))}
+    return np.asarray(masks[kind]) if kind in masks else None
+
+
+@each_rung("attention", "attention_backward")
+@some(max_examples=12)
+@given(case=attentions(), seed=seeds, scale=st.sampled_from([None, 0.7]))
+def test_attention(ladder, rung, case, seed, scale):
+    shapes, kind, mask_shape = case
+    query, key, value = (normal(seed + i, *shape) for i, shape in enumerate(shapes))
+    settings_ = (mask_of(kind, mask_shape, seed), kind == "causal", scale)
+    wide = double(query, key, value)
+    wide_settings = (double(*settings_[:1])[0] if kind == "float" else settings_[0], *settings_[1:])
+    y = kernels.scaled_dot_product_attention(*wide, *wide_settings)
+    scores = wide[0] @ wide[1].swapaxes(-1, -2) * (scale or query.shape[-1] ** -0.5)
+    if kind == "causal":
+        scores = np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -np.inf)
+    elif kind == "bool":
+        scores = np.where(settings_[0], scores, -np.inf)
+    elif kind == "float":
+        scores = scores + settings_[0]
+    log_sum = np.logaddexp.reduce(scores, axis=-1)
+    if ladder == "attention":
+        expected = (y, log_sum)
+        check(run(ladder, rung, query, key, value, *settings_), expected, tolerance=5e-6)
+    else:
+        dy = normal(seed + 3, *y.shape)
+        inputs = (dy, query, key, value, y.astype(f32), log_sum.astype(f32), *settings_)
+        expected = kernels.scaled_dot_product_attention_backward(
+            dy.astype(np.float64), *wide, *wide_settings
+        )
+        check(run(ladder, rung, *inputs), expected[:3], tolerance=1e-5)
+
+
+@each_rung("attention")
+def test_attention_to_no_key_at_all_is_zero(ladder, rung):
+    query, key, value = normal(0, 3, 5), normal(1, 4, 5), normal(2, 4, 6)
+    expected = np.zeros((3, 6), f32), np.full(3, -np.inf, f32)
+    check(run(ladder, rung, query, key, value, np.zeros((3, 4), bool)), expected)
+    check(run(ladder, rung, query, key[:0], value[:0]), expected)
+
+
+@pytest.mark.parametrize("rung", ["attention_online", "attention_tiled"])
+def test_attention_in_registers_refuses_wide_vectors(rung):
+    query, key, value = normal(0, 3, 129), normal(1, 4, 129), normal(2, 4, 6)
+    with pytest.raises(ValueError, match=f"{rung} takes .* at most 128 numbers, got 129"):
+        run("attention", rung, query, key, value)
+    with pytest.raises(
+        ValueError, match=r"attn_mask must have at most 4 axes, got \(1, 1, 1, 3, 4\)"
+    ):
+        run("attention", rung, query, key, value, np.ones((1, 1, 1, 3, 4), bool))
 
 
 def boxes_of(seed: int, n: int, grid: int):

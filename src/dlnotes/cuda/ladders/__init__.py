@@ -14,6 +14,7 @@ the rungs on tensor cores; each ladder computes what the NumPy function `referen
 
 from dlnotes.cuda.ladders import (
     activations,
+    attention,
     boxes,
     conv,
     embedding,
@@ -24,6 +25,7 @@ from dlnotes.cuda.ladders import (
     pool,
 )
 from dlnotes.cuda.ladders._base import Grid, Ladder, Rung, Session, blocks
+from dlnotes.cuda.ladders.attention import Attention, attention_sizes
 from dlnotes.cuda.ladders.conv import Conv, conv_sizes
 from dlnotes.cuda.ladders.losses import IGNORED
 from dlnotes.cuda.ladders.pool import Pool, pool_sizes
@@ -31,18 +33,31 @@ from dlnotes.cuda.ladders.pool import Pool, pool_sizes
 __all__ = [
     "IGNORED",
     "LADDERS",
+    "Attention",
     "Conv",
     "Grid",
     "Ladder",
     "Pool",
     "Rung",
     "Session",
+    "attention_sizes",
     "blocks",
     "conv_sizes",
     "pool_sizes",
 ]
 
-_FAMILIES = (linear, activations, losses, norm, pool, conv, boxes, embedding, optim)
+_FAMILIES = (
+    linear,
+    activations,
+    losses,
+    norm,
+    pool,
+    conv,
+    attention,
+    boxes,
+    embedding,
+    optim,
+)
 LADDERS: dict[str, Ladder] = {
     ladder.name: ladder for family in _FAMILIES for ladder in family.FAMILY
 }
