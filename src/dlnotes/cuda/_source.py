@@ -24,6 +24,7 @@ SCALARS = {
     "half": ("float16", 2), "__half": ("float16", 2),
     "nv_bfloat16": ("bfloat16", 2), "__nv_bfloat16": ("bfloat16", 2),
 }  # fmt: skip
+BOOK = Path(__file__).parents[1] / "kernels"  # where what is included and not beside a file lies
 _QUALIFIERS = r"\b(?:const|volatile|__restrict__|__restrict|__grid_constant__)\b"
 
 
@@ -87,7 +88,10 @@ class Source:
 
 
 def read(path: Path) -> Source:
-    """Return the source of the file at `path`; `#include "…"` beside it is pasted in once."""
+    """Return the source of the file at `path`.
+
+    What it names in `#include "…"` is pasted in once: the file beside it, else the book's.
+    """
     files: dict[str, str] = {}
     text = _paste(path.resolve(), files)
     return Source(str(path.resolve()), text, find_kernels(text), files)
@@ -104,8 +108,9 @@ def _paste(path: Path, files: dict[str, str]) -> str:
     lines = [f'#line 1 "{name}"']
     for number, line in enumerate(text.splitlines(), 1):
         include = re.match(r'\s*#\s*include\s*"([^"]+)"', line)
-        target = path.parent / include[1] if include else None
-        if target is not None and target.exists():
+        places = (path.parent / include[1], BOOK / include[1]) if include else ()
+        target = next((place for place in places if place.exists()), None)
+        if target is not None:
             lines += [_paste(target.resolve(), files), f'#line {number + 1} "{name}"']
         elif re.match(r"\s*#\s*pragma\s+once", line):
             lines.append("")  # each file is pasted once
