@@ -337,6 +337,48 @@ def test_attention_in_registers_refuses_wide_vectors(rung):
         run("attention", rung, query, key, value, np.ones((1, 1, 1, 3, 4), bool))
 
 
+@each_rung("lstm_cell", "lstm_cell_backward", "gru_cell", "gru_cell_backward")
+@some()
+@given(
+    batch=sizes,
+    n_in=sizes,
+    units=sizes,
+    seed=seeds,
+    biased=st.booleans(),
+    scale=st.sampled_from([1, 20]),
+)
+def test_recurrent_cell(ladder, rung, batch, n_in, units, seed, biased, scale):
+    lstm, gates = ladder.startswith("lstm"), 4 if ladder.startswith("lstm") else 3
+    x, *states = (normal(seed + i, batch, (n_in, units, units)[i]) for i in range(3 if lstm else 2))
+    weights = [
+        normal(seed + 3 + i, gates * units, n, scale=scale / n) for i, n in enumerate((n_in, units))
+    ]
+    biases = [normal(seed + 5 + i, gates * units) for i in range(2)] if biased else []
+    inputs, wide = (x, *states, *weights, *biases), double(x, *states, *weights, *biases)
+    new = getattr(kernels, ladder.removesuffix("_backward"))(*wide)
+    new = new if lstm else (new,)
+    # The cuda rungs return the gates too; from them a gradient is taken below.
+    *outputs, held = run(ladder.removesuffix("_backward"), rung.replace("_backward", ""), *inputs)
+    if not ladder.endswith("_backward"):
+        check(outputs, new, tolerance=1e-5)
+        assert held.shape == (batch, 4 * units)
+        assert np.isfinite(held).all()
+        return
+    dy, dc = normal(seed + 7, batch, units), normal(seed + 8, batch, units)
+    zeros = [np.zeros(gates * units)] * (0 if biased else 2)
+    wide = [*wide, *zeros]
+    backward = getattr(kernels, ladder)
+    if not lstm:
+        expected = backward(dy.astype(np.float64), *wide)
+        check(run(ladder, rung, dy, x, *states, held, *weights), expected, tolerance=5e-5)
+        return
+    for upstream in (dc, None):
+        dc64 = None if upstream is None else upstream.astype(np.float64)
+        expected = backward(dy.astype(np.float64), *wide, dc=dc64)
+        inputs = (dy, upstream, x, *states, new[1].astype(f32), held, *weights)
+        check(run(ladder, rung, *inputs), expected, tolerance=5e-5)
+
+
 def boxes_of(seed: int, n: int, grid: int):
     rng = np.random.default_rng(seed)
     corners = np.sort(rng.integers(-grid, grid + 1, (n, 2, 2)), axis=1).reshape(n, 4)
@@ -376,6 +418,50 @@ def test_embedding(ladder, rung, tokens, width, rows, seed):
     else:
         expected = kernels.embedding_backward(dy.astype(np.float64), ids, table.astype(np.float64))
         check(run(ladder, rung, dy, ids, rows), (expected,))
+
+
+@each_rung("skip_gram_negative_sampling_step", "negative_sampling_loss")
+@some()
+@given(n=sizes, k=st.integers(0, 6), width=sizes, words=sizes, seed=seeds, remove=st.booleans())
+def test_negative_sampling(ladder, rung, n, k, width, words, seed, remove):
+    rng = np.random.default_rng(seed)
+    context, noise = rng.integers(0, words, n), rng.integers(0, words, (n, k))
+    weight, scale = normal(seed, words, width), width**-0.5
+    arguments = {"remove_accidental_hits": remove}
+    if ladder == "negative_sampling_loss":
+        hidden = normal(seed + 1, n, width, scale=scale)
+        wide = (*double(hidden, weight), context, noise)
+        losses = kernels.negative_sampling_loss(*wide, "none", **arguments)
+        expected = kernels.negative_sampling_loss_backward(np.float64(1), *wide, **arguments)
+        outputs = run(ladder, rung, hidden, weight, context, noise, remove)
+        check(outputs, (losses, *expected), tolerance=5e-6)
+        return
+    inputs, center = normal(seed + 1, words + 3, width, scale=scale), rng.integers(0, words + 3, n)
+    wide = double(inputs, weight)
+    losses = kernels.negative_sampling_loss(
+        wide[0][center], wide[1], context, noise, "none", **arguments
+    )
+    kernels.skip_gram_negative_sampling_step(*wide, center, context, noise, lr=0.2, **arguments)
+    outputs = run(ladder, rung, inputs, weight, center, context, noise, 0.2, remove)
+    check(outputs, (*wide, losses), tolerance=5e-6)
+
+
+@each_rung("gram_matrix", "gram_matrix_backward")
+@some()
+@given(
+    n=st.integers(1, 3),
+    channels=sizes,
+    size=st.one_of(
+        st.sampled_from([(1, 1), (5, 1), (31, 35)]), st.tuples(*[st.integers(1, 9)] * 2)
+    ),
+    seed=seeds,
+)
+def test_gram_matrix(ladder, rung, n, channels, size, seed):
+    x, dy = normal(seed, n, channels, *size), normal(seed + 1, n, channels, channels)
+    if ladder == "gram_matrix":
+        check(run(ladder, rung, x), (kernels.gram_matrix(*double(x)),))
+    else:
+        check(run(ladder, rung, dy, x), (kernels.gram_matrix_backward(*double(dy, x)),))
 
 
 @each_rung("adam")

@@ -46,6 +46,29 @@ PHOTOS = (*map(cuda.to_bfloat16, (normal(0, 2, 8, 9, 7), normal(1, 5, 8, 3, 3)))
 LANDED = "    cp_async_wait<1>();  // my copies of this tile have landed\n"
 EMPTY_GROUP = "    cp_async_commit();   // empty after the last tile, so that there is always one group beyond this tile's\n"
 WGMMA = "matmul_wgmma"
+STATES = [normal(i, 11, 19) for i in range(3)]
+LSTM = (
+    normal(3, 11, 21),
+    *STATES[:2],
+    normal(4, 76, 21),
+    normal(5, 76, 19),
+    normal(6, 76),
+    normal(7, 76),
+)
+GRU = (
+    normal(3, 11, 21),
+    STATES[0],
+    normal(4, 57, 21),
+    normal(5, 57, 19),
+    normal(6, 57),
+    normal(7, 57),
+)
+LSTM_BACK = (normal(8, 11, 19), None, *LSTM[:3], STATES[2], normal(9, 11, 76), *LSTM[3:5])
+GRU_BACK = (normal(8, 11, 19), *GRU[:2], normal(9, 11, 76), *GRU[2:4])
+PAIRS = (np.arange(41) % 7, np.arange(41) % 5, np.arange(123).reshape(41, 3) % 5)
+SKIP_GRAM = (normal(0, 7, 37), normal(1, 5, 37), *PAIRS, 0.1)
+SAMPLED = (normal(0, 41, 37), normal(1, 5, 37), *PAIRS[1:])
+GRAM = (normal(0, 2, 19, 5, 7),)
 TILED = "    __syncthreads();  // the tiles are complete\n"
 
 # ladder, rung, inputs, kind of fault, text, its replacement
@@ -209,6 +232,24 @@ MUTANTS = [
     ("attention_backward", "attention_backward_tiled", ATTENDED, RACE, "p.keys, p.v, key0 + row + r, x);\n  }", "p.keys, p.v, key0 + r, x);\n  }"),
     ("attention_backward", "attention_backward_tiled", ATTENDED, OUT, "const float weight = seen ? expf(score - log_sum[queries + query]) : 0.f;", "const float weight = expf(score - log_sum[queries + query]);"),
     ("attention_backward", "attention_backward_tiled", ATTENDED, UNINIT, "        W[row + r][x + LANES * c] = weight;\n        S", "        if (seen) W[row + r][x + LANES * c] = weight;\n        S"),
+    # LSTM and GRU
+    ("lstm_cell", "lstm_naive", LSTM, OUT, "if (i >= 4 * batch * units) return;", ""),
+    ("lstm_cell", "lstm_naive", LSTM, RACE, "if (i < batch * units) new_h[i]", "if (i < batch * units) new_h[i % units]"),
+    ("lstm_cell", "lstm_pointwise", LSTM, OUT, "if (at >= batch * units) return;\n  float sums[4];", "if (at > batch * units) return;\n  float sums[4];"),
+    ("lstm_cell", "lstm_fused", LSTM, OUT, "row < batch && inside ? x", "inside ? x"),
+    ("lstm_cell", "lstm_fused", LSTM, OUT, "unit0 + ty < units && inside ? weight", "inside ? weight"),
+    ("lstm_cell", "lstm_fused", LSTM, OUT, "if (bias && unit0 + tx < units)", "if (bias)"),
+    ("lstm_cell", "lstm_fused", LSTM, RACE, "    __syncthreads();  // the tiles are complete\n", ""),
+    ("lstm_cell", "lstm_fused", LSTM, RACE, "    __syncthreads();  // everyone has used them\n", ""),
+    ("lstm_cell", "lstm_fused", LSTM, UNINIT, "    X[ty][tx] = row < batch && inside ?", "    if (row < batch) X[ty][tx] = inside ?"),
+    ("lstm_cell", "lstm_fused", LSTM, DIVERGENT, "  for (int k0 = 0; k0 < n_in; k0 += TILE) {", "  if (row >= batch) return;\n  for (int k0 = 0; k0 < n_in; k0 += TILE) {"),
+    ("lstm_cell_backward", "lstm_backward_naive", LSTM_BACK, OUT, "if (at >= 4 * batch * units) return;", "if (at > 4 * batch * units) return;"),
+    ("lstm_cell_backward", "lstm_backward_pointwise", LSTM_BACK, RACE, "da[place(at, units, 4, 3)] = dy[at] * t", "da[place(at, units, 3, 3)] = dy[at] * t"),
+    ("gru_cell", "gru_naive", GRU, RACE, "gates[place(i, units, 4, 3)] = recalled;", "gates[place(i, units, 4, 4)] = recalled;"),
+    ("gru_cell", "gru_pointwise", GRU, RACE, "a, b, h, gates, new_h);\n}", "a, b, h, gates, new_h + (at & 1));\n}"),
+    ("gru_cell", "gru_fused", GRU, OUT, "if (row < batch && unit < units) gru", "if (unit < units) gru"),
+    ("gru_cell_backward", "gru_backward_naive", GRU_BACK, RACE, "dx_sums[place(i, units, 3, 2)] = dn;", "dx_sums[place(i, units, 3, 2) / 2] = dn;"),
+    ("gru_cell_backward", "gru_backward_pointwise", GRU_BACK, OUT, "if (i < batch * units) dh[i] +=", "dh[i] +="),
     # boxes
     ("box_iou", "box_iou_naive", (BOX, BOX[:45]), OUT, "if (row >= n || column >= m) return;", "if (row >= n || column > m) return;"),
     ("box_iou", "box_iou_tiled", (BOX, BOX[:45]), RACE, "[column];\n  __syncthreads();", "[column];"),
@@ -231,6 +272,30 @@ MUTANTS = [
     ("embedding_backward", "embedding_backward_wide", (normal(0, 5, 40), IDS, 5), RACE, "atomicAdd(&row[i], dy[(size_t)t * width + i]);", "row[i] += dy[(size_t)t * width + i];"),
     ("embedding_backward", "embedding_backward_sorted", (normal(0, 5, 40), IDS, 5), OUT, "if (row >= rows) return;", "if (row > rows) return;"),
     ("embedding_backward", "embedding_backward_sorted", (normal(0, 5, 40), IDS, 5), OUT, "t < starts[row + 1]; t++", "t <= starts[row + 1]; t++"),
+    # word2vec
+    ("negative_sampling_loss", "negative_sampling_naive", SAMPLED, OUT, "if (i >= samples) return;\n  const float* h = hidden + (size_t)(rows ? rows[i] : i) * width;\n  float* dh = dhidden + (size_t)i * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = 0;", "const float* h = hidden + (size_t)(rows ? rows[i] : i) * width;\n  float* dh = dhidden + (size_t)i * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = 0;"),
+    ("negative_sampling_loss", "negative_sampling_warp", SAMPLED, OUT, "if (lane == 0) losses[i] = loss;", "if (lane == 0) losses[i + 1] = loss;"),
+    ("negative_sampling_loss", "negative_sampling_warp", SAMPLED, RACE, "if (lane == 0) slopes[j] = slope;", "slopes[j] = slope;"),
+    ("negative_sampling_loss", "negative_sampling_warp", SAMPLED, RACE, "float* dh = dhidden + (size_t)i * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = lane;", "float* dh = dhidden + (size_t)i / 2 * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = lane;"),
+    ("negative_sampling_loss", "negative_sampling_naive", SAMPLED, RACE, "for (int c = 0; c < width; c++) atomicAdd(&table[(size_t)ids[t] * width + c], w * source[c]);", "for (int c = 0; c < width; c++) table[(size_t)ids[t] * width + c] += w * source[c];"),
+    ("skip_gram_negative_sampling_step", "skip_gram_warp", SKIP_GRAM, RACE, "for (int c = lane; c < width; c += WARP) atomicAdd(&table[(size_t)ids[t] * width + c], w * source[c]);", "for (int c = lane; c < width; c += WARP) table[(size_t)ids[t] * width + c] += w * source[c];"),
+    ("skip_gram_negative_sampling_step", "skip_gram_warp", SKIP_GRAM, OUT, "if (t >= count) return;", ""),
+    ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, OUT, "at < starts[d + 1]; at++", "at <= starts[d + 1]; at++"),
+    ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, OUT, "if (d >= distinct) return;", "if (d > distinct) return;"),
+    ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, RACE, "row[c] += factor * sum;", "row[c / 2] += factor * sum;"),
+    # Gram matrices
+    ("gram_matrix", "gram_naive", GRAM, OUT, "if (at >= (size_t)samples * channels * channels) return;", ""),
+    ("gram_matrix", "gram_tiled", GRAM, RACE, "    __syncthreads();  // the tiles are complete\n", ""),
+    ("gram_matrix", "gram_tiled", GRAM, RACE, "    __syncthreads();  // everyone has used them\n", ""),
+    ("gram_matrix", "gram_tiled", GRAM, RACE, "if (row < channels && column < channels) G", "if (row < channels) G"),
+    ("gram_matrix", "gram_tiled", GRAM, OUT, "inside && row0 + ty < channels ?", "inside ?"),
+    ("gram_matrix", "gram_symmetric", GRAM, RACE, "if (tile.row != tile.column) G", "G"),
+    ("gram_matrix", "gram_symmetric", GRAM, RACE, "if (row >= channels || column >= channels) return;", "if (column >= channels) return;"),
+    ("gram_matrix", "gram_symmetric", GRAM, UNINIT, "    B[ty][tx] = inside && column0 + ty < channels ?", "    if (column0 + ty < channels) B[ty][tx] = inside ?"),
+    ("gram_matrix", "gram_split", (normal(0, 1, 17, 33, 35),), RACE, "atomicAdd(&G[(size_t)row * channels + column], sum);", "G[(size_t)row * channels + column] += sum;"),
+    ("gram_matrix", "gram_split", (normal(0, 1, 17, 33, 35),), OUT, "min(first + piece, length)", "first + piece"),
+    ("gram_matrix_backward", "gram_backward_naive", (normal(1, 2, 19, 19), *GRAM), OUT, "if (row >= (size_t)samples * channels) return;", "if (row > (size_t)samples * channels) return;"),
+    ("gram_matrix_backward", "gram_backward_tiled", (normal(1, 2, 19, 19), *GRAM), DIVERGENT, "  float sum = 0.f;\n  for (int k0", "  float sum = 0.f;\n  if (column >= length) return;\n  for (int k0"),
     # Adam
     ("adam", "adam_separate", ADAM, OUT, "if (i < n) p[i] -= rate", "if (i <= n) p[i] -= rate"),
     ("adam", "adam_fused", ADAM, OUT, "if (i < n) adam_one", "adam_one"),

@@ -32,6 +32,12 @@ class Session:
         if record is not None:
             self.records.append(record)
 
+    def beside(self, file: str) -> "Session":
+        """Return a session for the kernels of another file, which records into this one."""
+        other = Session(_loaded(file, self.module.device, self.module.mode))
+        other.records = self.records
+        return other
+
     def empty(self, shape: tuple[int, ...], like, dtype: str | None = None):
         """Return memory for a result; on the CPU it holds NaN (or all bits set), so gaps show."""
         if isinstance(like, np.ndarray):
