@@ -663,7 +663,8 @@ def test_a_ladder_chooses_by_dtype_and_device(monkeypatch):
 # The lower 12 bits of an instruction, sm_75 to sm_120, as nvdisasm names them.
 OPCODES = {
     0x23C: "HMMA", 0xFAE: "LDGSTS", 0x9AF: "LDGDEPBAR", 0x83B: "LDSM", 0x9F0: "HGMMA",
-    0x5B4: "UTMALDG", 0x5B2: "SYNCS", 0x5A7: "SYNCS", 0x9A7: "SYNCS", 0x387: "STL", 0x983: "LDL",
+    0x9C5: "WARPGROUP", 0x5B4: "UTMALDG", 0x5B2: "SYNCS", 0x5A7: "SYNCS", 0x9A7: "SYNCS",
+    0x387: "STL", 0x983: "LDL",
 }  # fmt: skip
 REGISTERS = 0x2F
 THREADS = {"matmul_mma": 128, "conv_mma": 128, "matmul_wgmma": 288}
@@ -714,6 +715,8 @@ def test_machine_code_has_the_instructions_that_a_rung_is_about(ladder, rung, ar
     assert found.pop("STL") == found.pop("LDL") == 0
     if rung == "matmul_wgmma":
         assert found.pop("HGMMA") >= 4 * len(names)
+        # One fence and two waits: were products made to wait for each other, there were more.
+        assert found.pop("WARPGROUP") == 3 * len(names)
         assert found.pop("UTMALDG") >= 6 * len(names)
         assert found.pop("SYNCS") >= 8 * len(names)
         assert not any(found.values())  # no thread copies, no thread loads fragments

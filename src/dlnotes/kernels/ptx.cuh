@@ -12,14 +12,13 @@ const int WARPGROUP = 128;  // threads that run one wgmma together
 
 #ifdef __CUDA_ON_CPU__
 #include "tensor_cores.h"
-#define HAS_SM_80 true
-#define HAS_SM_90A true
+const bool HAS_SM_80 = true, HAS_SM_90A = true;
 #else
-#define HAS_SM_80 (__CUDA_ARCH__ >= 800)
+const bool HAS_SM_80 = __CUDA_ARCH__ >= 800;
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL  // wgmma is not in sm_90, and no later architecture has it
-#define HAS_SM_90A true
+const bool HAS_SM_90A = true;
 #else
-#define HAS_SM_90A false
+const bool HAS_SM_90A = false;
 #endif
 
 __device__ __forceinline__ uint32_t shared_address(const void* p) { return (uint32_t)__cvta_generic_to_shared(p); }

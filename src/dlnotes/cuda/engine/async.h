@@ -1,6 +1,10 @@
 // What runs beside the threads: copies (cp.async, TMA), mbarriers, and the tensor cores' mma and wgmma.
 // A copy or a wgmma is queued when it is started and carried out when it is waited for, the latest that
 // a GPU may take: what is read too early is poison or the tile before, never by luck what it should be.
+// A GPU may be earlier. Checked mode therefore treats the destination of a copy as written, and what a
+// wgmma reads as read, from the start to the wait (watch.h).
+// Not modelled: fence_proxy_async, and any wgmma_fence of a warp but its first; layouts of wgmma other than
+// the swizzle of 128 bytes; clusters and multicast; a product's rounding inside the tensor core.
 #include "tensor_cores.h"
 
 namespace engine {
@@ -220,7 +224,7 @@ static bool mbarrier_ready(int i) {
   const int barrier = fibers[i].barrier;
   Mbarrier& b = mbarriers[barrier];
   if ((int)(b.phase & 1) == fibers[i].parity) {
-    Load mine[MOST_LOADS];
+    static Load mine[MOST_LOADS];
     int count = 0, left = 0;
     for (int l = 0; l < load_count; l++)
       if (loads[l].barrier == barrier) mine[count++] = loads[l];

@@ -38,7 +38,6 @@ struct Cell {
   bool write_atomic;
   uint8_t landing;   // a Landing: a copy that is under way, or an mbarrier
   uint16_t operand;  // how many wgmmas may still read it
-  uint32_t landing_thread;
   uint32_t reads;    // 1 + its place in `fine_reads`, where mbarriers or wgmma order threads
 };
 struct Buffer {
@@ -225,7 +224,7 @@ static char* name_of(int buffer, size_t offset) {
   snprintf(text[turn], sizeof text[turn], "%s'%s'[%zu]", argument ? "" : "shared ", name, offset / (size_t)item);
   return text[turn];
 }
-static void race(uint64_t pc, uint32_t line, int kind, int buffer, size_t offset, bool other_wrote, const Cell& c) {
+static __attribute__((noinline, cold)) void race(uint64_t pc, uint32_t line, int kind, int buffer, size_t offset, bool other_wrote, const Cell& c) {
   uint32_t by_block = other_wrote ? c.write_block : c.read_block, by_thread = other_wrote ? c.write_thread : SEVERAL;
   Place other = other_wrote ? place_of(c.write_pc, c.write_line) : place_of(c.read_pc, c.read_line);
   char who[96];
@@ -239,11 +238,11 @@ static void race(uint64_t pc, uint32_t line, int kind, int buffer, size_t offset
           PAST[other_wrote ? (c.write_atomic ? ATOMIC : WRITE) : READ], other.line, here ? "barrier" : "order");
 }
 
-static void under_way(const Cell& c, int kind, int buffer, size_t offset, uint64_t pc, uint32_t line) {
+static __attribute__((noinline, cold)) void under_way(const Cell& c, int kind, int buffer, size_t offset, uint64_t pc, uint32_t line) {
   const char* const of[] = {"", "a cp_async_16", "a tma_load_2d"};
   if (c.landing == MBARRIER) fail_at(pc, line, "mbarrier: %s of %s, which is one", VERBS[kind], name_of(buffer, offset));
   if (c.landing) {
-    uint3 t = fibers[c.landing_thread].index;
+    uint3 t = fibers[c.write_thread].index;
     fail_at(pc, line, "race: %s of %s, to which %s of thread (%u,%u,%u) in line %u is under way, with no wait between", VERBS[kind],
             name_of(buffer, offset), of[c.landing], t.x, t.y, t.z, c.write_line);
   }
@@ -263,7 +262,7 @@ static FineReads& fine_reads_of(Cell& c) {
   if (reads.epoch != epoch) memset(&reads, 0, sizeof reads), reads.epoch = epoch;
   return reads;
 }
-static void note_fine_read(Cell& c) {
+static __noinline__ void note_fine_read(Cell& c) {
   FineReads& reads = fine_reads_of(c);
   const int warp = current / WARP;
   if (!reads.lanes[warp]) {
@@ -279,7 +278,7 @@ static void note_fine_read(Cell& c) {
 }
 // Whether the current thread may write what others have read. A wgmma was read for by its whole warp: that
 // any lane of it came after the wait is enough.
-static bool fine_reads_ordered(const Cell& c) {
+static __noinline__ bool fine_reads_ordered(const Cell& c) {
   if (!c.reads || fine_reads[c.reads - 1].epoch != epoch) return true;
   const FineReads& reads = fine_reads[c.reads - 1];
   for (uint32_t warp = 0; warp * WARP < (uint32_t)threads; warp++) {
@@ -296,7 +295,7 @@ static bool fine_reads_ordered(const Cell& c) {
 }
 
 // Whether what was written last may be read or overwritten now. Returns whether a write comes first.
-static bool check_written(Cell& c, int kind, int buffer, size_t offset, uint64_t pc, uint32_t line) {
+static __forceinline__ bool check_written(Cell& c, int kind, int buffer, size_t offset, uint64_t pc, uint32_t line) {
   if (c.landing || (c.operand && kind != READ)) under_way(c, kind, buffer, offset, pc, line);
   bool written = c.write_block != 0;
   bool write_ordered = !written || before_me(c.write_block, c.write_epoch, c.write_thread, c.write_stamp);
@@ -347,7 +346,7 @@ static void check_cell(Cell& c, int kind, int buffer, size_t offset, uint64_t pc
     race(pc, line, kind, buffer, offset, false, c);
   }
   if (landing) {
-    c.landing = landing, c.landing_thread = (uint32_t)current, c.write_pc = pc, c.write_line = line;
+    c.landing = landing, c.write_thread = (uint32_t)current, c.write_pc = pc, c.write_line = line;
     return;
   }
   // Atomics of several threads that nothing orders: none of them alone stands for the others.
@@ -398,7 +397,7 @@ struct Spot {
   Cell& cell(size_t o) const { return cells[buffer < 0 ? o : o / (size_t)grain]; }
   size_t first() const { return offset / (size_t)grain * (size_t)grain; }
 };
-static bool find_spot(Spot& spot, const char* p, int bytes, int kind, uint64_t pc, uint32_t line) {
+static __forceinline__ bool find_spot(Spot& spot, const char* p, int bytes, int kind, uint64_t pc, uint32_t line) {
   int buffer = NO_BUFFER;
   size_t offset = 0;
   int grain = 1;
