@@ -1,4 +1,4 @@
-"""What the tests of dlnotes.cuda share: a lasting cache, and whether kernels can run."""
+"""What the tests of dlnotes.cuda share: a lasting cache, the devices, and how a rung is run."""
 
 import os
 import struct
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from dlnotes import cuda
 from dlnotes.cuda import _cpu
@@ -21,6 +22,28 @@ def _compiler() -> str:
 
 
 needs_compiler = pytest.mark.skipif(not _compiler(), reason="no C++ compiler for the CPU engine")
+
+
+DEVICES = [
+    pytest.param("cpu", marks=needs_compiler),
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not cuda.available(), reason="no GPU, or no bindings to use it"),
+        ],
+    ),
+]
+_device = "cpu"
+
+
+@pytest.fixture(name="device", scope="module", autouse=True, params=DEVICES)
+def each_device(request):
+    """Run each test of the modules that import this on the CPU engine, and on a GPU if there is."""
+    global _device
+    _device = request.param
+    yield _device
+    _device = "cpu"
 
 
 def kernel(source: str, mode: str = "checked", name: str | None = None) -> cuda.Kernel:
@@ -69,10 +92,25 @@ def normal(seed: int, *shape: int, scale: float = 1.0) -> np.ndarray:
 
 def run(ladder: str, rung: str, *inputs, mode: str = "checked"):
     """Run a rung on copies of its inputs; those that it does not write to must stay as they are."""
-    copies = [i.copy() if isinstance(i, np.ndarray) else i for i in inputs]
-    outputs = cuda.LADDERS[ladder].run(*copies, rung=rung, mode=mode)
+    copies = [_on_device(i) if isinstance(i, np.ndarray) else i for i in inputs]
+    settings = {"mode": mode} if _device == "cpu" else {"device": "cuda"}
+    outputs = cuda.LADDERS[ladder].run(*copies, rung=rung, **settings)
     if ladder not in ("adam", "skip_gram_negative_sampling_step"):  # which work in place
         for given, copy in zip(inputs, copies, strict=True):
             if isinstance(given, np.ndarray):
-                np.testing.assert_array_equal(given, copy)
-    return outputs if isinstance(outputs, tuple) else (outputs,)
+                np.testing.assert_array_equal(given, _to_numpy(copy))
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    return tuple(map(_to_numpy, outputs))
+
+
+def _on_device(array: np.ndarray):
+    if _device == "cpu":
+        return array.copy()
+    tensor = torch.tensor(array, device=_device)
+    return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor  # its bits
+
+
+def _to_numpy(array) -> np.ndarray:
+    if not isinstance(array, torch.Tensor):
+        return array
+    return (array.view(torch.uint16) if array.dtype == torch.bfloat16 else array).cpu().numpy()

@@ -243,6 +243,29 @@ def test_arguments_on_a_gpu_are_checked_alike(driver):
         add[1, 512](1, x, x)
 
 
+def test_a_launch_hands_over_tensor_maps(driver):
+    bindings = pytest.importorskip("cuda.bindings.driver")
+    for name in dir(bindings):
+        if name.startswith(("CUtensorMap", "cuuint")):
+            setattr(driver, name, getattr(bindings, name))
+
+    def encode(*arguments):
+        encoded = bindings.CUtensorMap()
+        ctypes.memset(int(encoded.getPtr()), 7, 128)
+        return 0, encoded
+
+    driver.cuTensorMapEncodeTiled = encode
+    source = """
+#include "ptx.cuh"
+__global__ void f(int n, const __grid_constant__ TensorMap map, float* y) {}"""
+    f = cuda.load(source=source, device="cuda").kernel("f")
+    x, y = (torch.zeros(4, 8).as_subclass(FakeTensor) for _ in range(2))
+    f[1, 32](3, cuda.TensorMap(x, (4, 8)), y)
+    assert driver.launched[0][4:6] == (3, [0x0707070707070707, y.data_ptr()])
+    with pytest.raises(ValueError, match="map is on cpu, and the kernel on cuda:0"):
+        f[1, 32](3, cuda.TensorMap(torch.zeros(4, 8), (4, 8)), y)
+
+
 def test_errors_of_the_driver_are_raised(driver):
     driver.cuGetErrorString = lambda status: (0, b"too many resources")
     driver.cuLaunchKernel = lambda *arguments: (701,)

@@ -1,18 +1,17 @@
-"""Every rung of every CUDA ladder against the NumPy kernels, run on the CPU with all checks on."""
+"""Every rung of every CUDA ladder against the NumPy kernels: on the CPU, checked, and on a GPU."""
 
 import functools
 
 import numpy as np
 import pytest
 import torch
-from cuda_helpers import needs_compiler, normal, run
+from cuda_helpers import each_device, normal, run  # noqa: F401  (runs the tests on each device)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlnotes import cuda, kernels
 from dlnotes.cuda.ladders import IGNORED
 
-pytestmark = needs_compiler
 f32 = np.float32
 sizes = st.one_of(st.sampled_from([1, 2, 31, 32, 33, 64, 65]), st.integers(1, 40))
 seeds = st.integers(0, 2**32 - 1)
@@ -83,6 +82,12 @@ def test_softmax(ladder, rung, rows, columns, seed, scale):
     else:
         expected = kernels.softmax_backward(dy.astype(np.float64), y)
         check(run(ladder, rung, dy, y.astype(f32)), (expected,))
+
+
+@each_rung("softmax_backward")
+def test_gradient_of_softmax_over_rows_too_long_for_registers(ladder, rung):
+    dy, y = normal(0, 3, 1025), kernels.softmax(normal(1, 3, 1025))
+    check(run(ladder, rung, dy, y), (kernels.softmax_backward(*double(dy, y)),))
 
 
 @each_rung("cross_entropy")
@@ -236,19 +241,23 @@ def test_avg_pool(ladder, rung, case, seed):
 
 @st.composite
 def convolutions(draw):
-    """Shapes of images and kernels, stride, padding and dilation that leave an output."""
+    """Shapes of images and kernels, stride, padding, dilation and groups that leave an output."""
     pair = lambda low, high: draw(st.tuples(st.integers(low, high), st.integers(low, high)))  # noqa: E731
     kernel, stride, padding, dilation = pair(1, 3), pair(1, 3), pair(0, 2), pair(1, 2)
     size = tuple(
         draw(st.integers(max(1, d * (k - 1) + 1 - 2 * p), 11))
         for k, p, d in zip(kernel, padding, dilation, strict=True)
     )
-    n, c_in, c_out = draw(st.sampled_from([(1, 1, 1), (2, 3, 5), (1, 2, 17), (3, 1, 2)]))
-    return (n, c_in, *size), (c_out, c_in, *kernel), stride, padding, dilation
+    n, c_in, c_out, groups = draw(
+        st.sampled_from(
+            [(1, 1, 1, 1), (2, 3, 5, 1), (1, 2, 17, 1), (3, 1, 2, 1), (2, 3, 6, 3), (2, 4, 2, 2)]
+        )
+    )
+    return (n, c_in, *size), (c_out, c_in // groups, *kernel), stride, padding, dilation, groups
 
 
 @each_rung("conv2d", "conv2d_backward")
-@some()
+@some(max_examples=10)
 @given(case=convolutions(), seed=seeds)
 def test_convolution(ladder, rung, case, seed):
     x_shape, weight_shape, *settings_ = case

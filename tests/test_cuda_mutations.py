@@ -26,6 +26,7 @@ SCORES = np.arange(72, 0, -1).astype(np.float32)
 IDS = np.array([1, 0, 1, 2, 4], np.int64)
 IMAGES, FILTERS = normal(0, 2, 3, 9, 7), normal(1, 5, 3, 3, 2)
 Y_SHAPE = (2, 5, 5, 8)  # of the convolution with stride (2, 1) and padding 1
+GROUPED = (IMAGES, normal(1, 6, 1, 3, 2), None, 1, 0, 1, 3)
 WINDOW = (3, 2, 1)
 X, DY = normal(2, 37, 45), normal(3, 37, 45)
 MEAN, SCALE = X.mean(1), (1 / X.std(1)).astype(np.float32)
@@ -139,7 +140,10 @@ MUTANTS = [
     ("softmax", "softmax_block", (X,), RACE, "shared[i] = Op::join(shared[i], shared[i + half]);\n    __syncthreads();", "{\n      shared[i] = Op::join(shared[i], shared[i + half]);\n      __syncthreads();\n    }"),
     ("softmax", "softmax_warp", (X,), RACE, "for (int i = lane; i < columns; i += WARP) y[i] = expf(x[i] - largest) / sum;", "for (int i = lane; i < columns + 1; i += WARP) y[i] = expf(x[i] - largest) / sum;"),
     ("softmax", "softmax_online", (X,), OUT, "const float v = x[i];", "const float v = x[i + 1];"),
-    ("softmax_backward", "softmax_backward", (DY, X), OUT, "if (row >= rows) return;\n  const size_t start", "if (row > rows) return;\n  const size_t start"),
+    ("softmax_backward", "softmax_backward_naive", (DY, X), OUT, "if (row >= rows) return;\n  dy +=", "if (row > rows) return;\n  dy +="),
+    ("softmax_backward", "softmax_backward_warp", (DY, X), OUT, "if (row >= rows) return;\n  const size_t start", "if (row > rows) return;\n  const size_t start"),
+    ("softmax_backward", "softmax_backward_kept", (DY, X), OUT, "g[j] = i < columns ? dy[i] : 0.f;", "g[j] = dy[i];"),
+    ("softmax_backward", "softmax_backward_kept", (DY, X), RACE, "if (i < columns) dx[i] = p[j]", "if (i <= columns) dx[i] = p[j]"),
     # losses and sums
     ("cross_entropy", "cross_entropy_naive", (X, TARGET), RACE, "i < classes; i++)\n    dx[i]", "i <= classes; i++)\n    dx[i]"),
     ("cross_entropy", "cross_entropy_fused", (X, TARGET), OUT, "if (row >= rows) return;\n  x += (size_t)row * classes;\n  dx += (size_t)row * classes;\n  const long long label = labels[row];\n  const float counts", "x += (size_t)row * classes;\n  dx += (size_t)row * classes;\n  const long long label = labels[row];\n  const float counts"),
@@ -192,7 +196,7 @@ MUTANTS = [
     ("conv2d", "conv_direct", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (o >= p.n * p.c_out * p.out_h * p.out_w) return;", ""),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), RACE, "    __syncthreads();\n#pragma unroll", "#pragma unroll"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), RACE, "sum += As[ty][i] * Bs[i][tx];\n    __syncthreads();", "sum += As[ty][i] * Bs[i][tx];"),
-    ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (out < p.c_out && position < p.n * outputs)", "if (position < p.n * outputs)"),
+    ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (row < outs && position < p.n * outputs)", "if (position < p.n * outputs)"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "column >= p.w) return 0.f;\n  return x", "column > p.w + 60) return 0.f;\n  return x"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), UNINIT, "As[ty][tx] = row < m && k0 + tx < k ? a(row, k0 + tx) : 0.f;", "if (row < m && k0 + tx < k) As[ty][tx] = a(row, k0 + tx);"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), DIVERGENT, "  float sum = 0.f;\n  for (int k0", "  float sum = 0.f;\n  if (row >= m) return 0.f;\n  for (int k0"),
@@ -203,12 +207,16 @@ MUTANTS = [
     ("conv2d", "conv_mma", PHOTOS, RACE, "if (more) keep(tile + 1);", "if (more) keep(tile);"),
     ("conv2d", "conv_mma", PHOTOS, UNINIT, "chunk < BK / 8; chunk++)\n      *", "chunk < BK / 8 - 1; chunk++)\n      *"),
     ("conv2d", "conv_mma", PHOTOS, OUT, "if (exists && channel", "if (channel"),
-    ("conv2d", "conv_mma", PHOTOS, OUT, "channel < p.c_in && row >= 0", "row >= 0"),
+    ("conv2d", "conv_mma", PHOTOS, OUT, "channel < channels && row >= 0", "row >= 0"),
     ("conv2d", "conv_mma", PHOTOS, OUT, "row >= 0 && row < p.h && column", "row < p.h && column"),
     ("conv2d", "conv_mma", PHOTOS, OUT, "    if (position >= positions) continue;\n", ""),
-    ("conv2d", "conv_mma", PHOTOS, OUT, "if (out < p.c_out) here", "here"),
+    ("conv2d", "conv_mma", PHOTOS, OUT, "if (out < outs) here", "here"),
     ("conv2d_backward", "conv_backward_direct", (normal(0, 2, 5, 4, 6), IMAGES, FILTERS, (2, 1), 0), OUT, "if (down < 0 || right < 0 ||", "if ("),
     ("conv2d_backward", "conv_backward_direct", (normal(0, *Y_SHAPE), IMAGES, FILTERS, (2, 1), 1), OUT, "position < p.n * outputs; position++", "position <= p.n * outputs; position++"),
+    ("conv2d", "conv_implicit", GROUPED, OUT, "if (row < outs && position < p.n * outputs)", "if (position < p.n * outputs)"),
+    ("conv2d", "conv_direct", GROUPED, OUT, "out / (p.c_out / p.groups) * channels;  // the first input", "out * channels;  // the first input"),
+    ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 6, 7, 6), *GROUPED[:2], 1, 0, 1, 3), OUT, "if (row < channels && at < p.n * pixels) dx", "if (at < p.n * pixels) dx"),
+    ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 6, 7, 6), *GROUPED[:2], 1, 0, 1, 3), OUT, "first_out = blockIdx.z * outs, first = blockIdx.z * channels;\n  const float sum = tile_product<TILE>(\n      outs, taps", "first_out = blockIdx.z * outs, first = 2 * blockIdx.z * channels;\n  const float sum = tile_product<TILE>(\n      outs, taps"),
     ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 5, 4, 6), IMAGES, FILTERS, (2, 1), 0), OUT, "if (out_row >= p.out_h || out_column >= p.out_w) return 0.f;", "if (out_column >= p.out_w) return 0.f;"),
     # attention
     ("attention", "attention_naive", ATTENTION, OUT, "if (row >= (size_t)p.samples * p.queries) return;\n  const int key", "const int key"),

@@ -7,7 +7,7 @@ row, or channel.
 import ctypes
 import math
 
-from dlnotes.cuda.ladders._base import WARPS, Ladder, Rung, blocks, ints
+from dlnotes.cuda.ladders._base import WARPS, Ladder, Record, Rung, blocks, ints
 
 
 def _layer_norm(name: str, reason: str, block: int, rows_a_block: int, kept: bool = False) -> Rung:
@@ -78,7 +78,7 @@ def _layer_norm_backward_warp(s, dy, x, weight, mean, scale):
     return dx, dweight, dbias
 
 
-class Batch(ctypes.Structure):
+class Batch(Record):
     """The struct Batch of norm.cu."""
 
     _fields_ = (
