@@ -31,13 +31,18 @@ _RING_BYTES = _STAGES * (_STAGE_BYTES + 2 * 8)  # each with two mbarriers
 
 def _product(s: Session, name: str, a, b, bias, m: int, n: int, k: int, layout: str):
     extra, (rows, columns), block = _PRODUCTS[name]
-    c = s.empty((m, n), a, "float32")
+    c = s.empty((m, n), a, _result(name))
     kernel, shared_bytes = f"{name}<{layout}{extra}>", 0
     if name == "matmul_wgmma":
         a, b, shared_bytes = _tensor_map(a), _tensor_map(b), _RING_BYTES
     grid = (blocks(n, columns), blocks(m, rows))
     s.launch(kernel, grid, block, m, n, k, a, b, bias, c, shared_bytes=shared_bytes)
     return c
+
+
+def _result(name: str) -> str | None:
+    """Return the dtype of a rung's results: float32 for bfloat16, else that of its inputs."""
+    return "float32" if name in _DTYPES else None
 
 
 def _tensor_map(matrix) -> TensorMap:
@@ -75,7 +80,7 @@ def _linear_backward(name: str) -> Rung:
         (batch, n_in), n_out = x.shape, len(weight)
         dx = _product(s, name, dy, weight, None, batch, n_in, n_out, "false, false")
         dweight = _product(s, name, dy, x, None, n_out, n_in, batch, "true, false")
-        dbias = s.empty((n_out,), dy, "float32")
+        dbias = s.empty((n_out,), dy, _result(name))
         s.launch(sums, blocks(n_out, 32), (32, 8), batch, n_out, dy, dbias)
         return dx, dweight, dbias
 
