@@ -7,7 +7,7 @@ from cuda_helpers import kernel, needs_compiler, normal, of_functions, sections
 from test_cuda_gpu import ARCHITECTURES, needs_nvrtc
 
 from dlnotes import cuda
-from dlnotes.cuda import _gpu
+from dlnotes.cuda import _gpu, roofline
 from dlnotes.cuda.ladders import _base
 
 f32 = np.float32
@@ -567,6 +567,17 @@ def test_a_ladder_chooses_by_dtype_and_device(monkeypatch):
         ladder.run(np.zeros((2, 8), f32), np.zeros((2, 8), f32), rung="matmul_mma")
     with pytest.raises(TypeError, match="matmul_tiled takes float32, got bfloat16"):
         ladder.run(*halves, rung="matmul_tiled")
+
+
+def test_bytes_of_products_of_bfloat16():
+    x, weight, bias = np.zeros((8, 5), np.uint16), np.zeros((3, 5), np.uint16), np.zeros(3, f32)
+    of_inputs, of_y, of_dy = 2 * (8 * 5 + 3 * 5), 4 * 8 * 3, 2 * 8 * 3
+    cost = roofline.cost("linear", x, weight, bias)
+    assert (cost.bytes, cost.operations) == (of_inputs + of_y + 4 * 3, 2 * 8 * 5 * 3 + 8 * 3)
+    back = roofline.cost("linear_backward", np.zeros((8, 3), np.uint16), x, weight)
+    assert back.bytes == of_dy + of_inputs + 4 * (8 * 5 + 3 * 5 + 3)
+    images, filters = np.zeros((1, 2, 4, 4), np.uint16), np.zeros((3, 2, 1, 1), np.uint16)
+    assert roofline.cost("conv2d", images, filters).bytes == 2 * (32 + 6) + 4 * 48
 
 
 # ------------------------------------------------ machine code

@@ -10,17 +10,21 @@
 
 const int WARPGROUP = 128;  // threads that run one wgmma together
 
-#ifdef __CUDA_ON_CPU__
-#include "tensor_cores.h"
-const bool HAS_SM_80 = true, HAS_SM_90A = true;
+// What kernels assert. Host code, which has no architecture, never runs them.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+const bool HAS_SM_80 = false;
 #else
-const bool HAS_SM_80 = __CUDA_ARCH__ >= 800;
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL  // wgmma is not in sm_90, and no later architecture has it
+const bool HAS_SM_80 = true;
+#endif
+#if defined(__CUDA_ARCH__) && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+const bool HAS_SM_90A = false;  // wgmma is not in sm_90, and no later architecture has it
+#else
 const bool HAS_SM_90A = true;
-#else
-const bool HAS_SM_90A = false;
 #endif
 
+#ifdef __CUDA_ON_CPU__
+#include "tensor_cores.h"
+#else
 __device__ __forceinline__ uint32_t shared_address(const void* p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
 // ---- sm_80: copies from global to shared memory that do not wait --------------------------------------
