@@ -538,7 +538,7 @@ def test_no_bank_conflicts_in_matmul_mma(layout):
 def test_a_step_shows_copies_with_their_values():
     inputs = (bf(0, 8, 8), bf(1, 8, 8))
     _, (steps,) = cuda.LADDERS["linear"].record(*inputs, rung="matmul_mma", mode="step")
-    (copy, *_) = [step for step in steps if "cp_async_16(to" in step.source]
+    (copy, *_) = [s for s in steps if "cp_async_16(tile" in s.source and s.accesses]
     read, write = copy.accesses[0]
     assert (read.kind, read.name, read.index) == ("read", "A", 0)
     assert (write.kind, write.name, write.index) == ("write", "As", 0)

@@ -15,28 +15,28 @@ __device__ __forceinline__ int place(int line, int chunk) {
 
 // Starts to fill a tile from line `line0` and entry `first0` of a matrix of lines × length on; zero outside.
 // Where lines do not begin at multiples of 16 bytes there is nothing to copy 16 bytes at a time: such a
-// matrix goes through registers.
+// matrix goes through registers, number by number.
 template <int LINES, int LENGTH, int THREADS>
 __device__ __forceinline__ void fetch_tile(nv_bfloat16* tile, const nv_bfloat16* __restrict__ M, int lines, int length, int line0,
                                            int first0) {
-  constexpr int EACH = LINES * LENGTH / 8 / THREADS;
-  static_assert(EACH * 8 * THREADS == LINES * LENGTH, "as many chunks for each thread");
+  constexpr int CHUNKS = LENGTH / 8, EACH = LINES * CHUNKS / THREADS;
+  static_assert(EACH * THREADS == LINES * CHUNKS, "as many chunks for each thread");
+  const bool whole = length % 8 == 0;
 #pragma unroll
-  for (int turn = 0; turn < EACH; turn++) {
-    const int i = turn * THREADS + threadIdx.x;
-    const int l = i / (LENGTH / 8), chunk = i % (LENGTH / 8), line = line0 + l, first = first0 + 8 * chunk;
+  for (int turn = 0; whole && turn < EACH; turn++) {
+    const int i = turn * THREADS + threadIdx.x, line = line0 + i / CHUNKS, first = first0 + i % CHUNKS * 8;
     const int inside = line < lines ? min(max(length - first, 0), 8) : 0;
-    const nv_bfloat16* from = inside ? M + (size_t)line * length + first : M;
-    nv_bfloat16* to = tile + place<LENGTH>(l, chunk);
-    if (length % 8 == 0) {
-      cp_async_16(to, from, 2 * inside);
-    } else {
-      uint32_t pairs[4] = {};
+    cp_async_16(tile + place<LENGTH>(i / CHUNKS, i % CHUNKS), inside ? M + (size_t)line * length + first : M, 2 * inside);
+  }
+#pragma unroll 1
+  for (int turn = 0; !whole && turn < EACH; turn++) {
+    const int i = turn * THREADS + threadIdx.x, line = line0 + i / CHUNKS, first = first0 + i % CHUNKS * 8;
+    uint32_t pairs[4] = {};
 #pragma unroll
-      for (int e = 0; e < 8; e++)
-        if (e < inside) pairs[e / 2] |= (uint32_t)__bfloat16_as_ushort(from[e]) << 16 * (e % 2);
-      *reinterpret_cast<uint4*>(to) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
-    }
+    for (int e = 0; e < 8; e++)
+      if (line < lines && first + e < length)
+        pairs[e / 2] |= (uint32_t)__bfloat16_as_ushort(M[(size_t)line * length + first + e]) << 16 * (e % 2);
+    *reinterpret_cast<uint4*>(tile + place<LENGTH>(i / CHUNKS, i % CHUNKS)) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
   }
 }
 
