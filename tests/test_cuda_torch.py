@@ -241,8 +241,12 @@ def rungs_with_gradients():
 def test_gradients_of_every_rung(name, ladder, rung, device):
     shapes, function = CASES[name]
     inputs = [draw(i, *shape, device=device) for i, shape in enumerate(shapes)]
+    # On a GPU atomics add in any order, so the last bits differ from one backward pass to another.
+    differ = 0.0 if device == "cpu" else 1e-12
     with F.choose(**{ladder: rung}):
-        assert torch.autograd.gradcheck(lambda *given: function(F, *given), inputs)
+        assert torch.autograd.gradcheck(
+            lambda *given: function(F, *given), inputs, nondet_tol=differ
+        )
 
 
 def test_every_ladder_with_a_backward_pass_is_checked():
