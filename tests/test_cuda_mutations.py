@@ -109,7 +109,7 @@ MUTANTS = [
     ("linear", "matmul_mma", TENSOR, UNINIT, "whole && turn < EACH;", "whole && turn < EACH - 1;"),
     ("linear", "matmul_mma", ODD, OUT, "if (line < lines && first + e < length)", "if (first + e < length)"),
     ("linear", "matmul_mma", ODD, OUT, "if (line < lines && first + e < length)", "if (line < lines)"),
-    ("linear", "matmul_mma", ODD, MISALIGNED, "whole = length % 8 == 0;", "whole = length % 4 == 0;"),
+    ("linear", "matmul_mma", ODD, MISALIGNED, "whole = length % 8 == 0 &&", "whole = length % 4 == 0 &&"),
     ("linear", "matmul_mma", TENSOR, OUT, "  if (row >= m || column >= n) return;\n", "  if (row > m || column >= n) return;\n"),
     ("linear", "matmul_mma", TENSOR, MISALIGNED, "  if (n % 2 == 0) {\n", "  if (both) {\n"),
     ("linear_backward", "matmul_mma", (TENSOR[0][:, :35].copy(), TENSOR[0], TENSOR[1]), RACE, LANDED, ""),
