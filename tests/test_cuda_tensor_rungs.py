@@ -84,6 +84,23 @@ def test_linear_without_bias_rows_or_inner_size(ladder, rung):
 
 
 @rungs_of("linear")
+def test_matrices_that_begin_anywhere(ladder, rung, device):
+    """Two bytes into an array no line begins at a multiple of 16, which copies of 16 bytes need."""
+    if device == "cuda":
+        pytest.skip("how memory is aligned is seen on the CPU")
+    room = np.zeros(1 + 3 * 8, np.uint16)
+    x, weight = room[1:].reshape(3, 8), bf(1, 4, 8)
+    x[...] = bf(0, 3, 8)
+    ladder = cuda.LADDERS[ladder]
+    if rung == "matmul_wgmma":
+        with pytest.raises(ValueError, match="array must begin at a multiple of 16 bytes"):
+            ladder.run(x, weight, rung=rung)
+        return
+    X, W = wide(x, weight)
+    within_rounding(ladder.run(x, weight, rung=rung), X @ W.T, abs(X) @ abs(W).T, 8)
+
+
+@rungs_of("linear")
 def test_linear_of_many_tiles(ladder, rung):
     """More tiles along the sum than the ring has stages, several blocks, in fast mode."""
     x, weight, bias = bf(0, 200, 1000), bf(1, 300, 1000), normal(2, 300)

@@ -14,14 +14,14 @@ __device__ __forceinline__ int place(int line, int chunk) {
 }
 
 // Starts to fill a tile from line `line0` and entry `first0` of a matrix of lines × length on; zero outside.
-// Where lines do not begin at multiples of 16 bytes there is nothing to copy 16 bytes at a time: such a
+// Where not all lines begin at multiples of 16 bytes there is nothing to copy 16 bytes at a time: such a
 // matrix goes through registers, number by number.
 template <int LINES, int LENGTH, int THREADS>
 __device__ __forceinline__ void fetch_tile(nv_bfloat16* tile, const nv_bfloat16* __restrict__ M, int lines, int length, int line0,
                                            int first0) {
   constexpr int CHUNKS = LENGTH / 8, EACH = LINES * CHUNKS / THREADS;
   static_assert(EACH * THREADS == LINES * CHUNKS, "as many chunks for each thread");
-  const bool whole = length % 8 == 0;
+  const bool whole = length % 8 == 0 && reinterpret_cast<size_t>(M) % 16 == 0;
 #pragma unroll
   for (int turn = 0; whole && turn < EACH; turn++) {
     const int i = turn * THREADS + threadIdx.x, line = line0 + i / CHUNKS, first = first0 + i % CHUNKS * 8;

@@ -67,7 +67,7 @@ class Rung:
     run(session, *inputs) → outputs. kernels: all that it launches, template arguments given.
     needs: the oldest architecture that has what it uses; one with an "a", such as sm_90a, is the
     only one. dtype: of its inputs that are arrays of numbers, "float32" or "bfloat16" (NumPy: the
-    bits in uint16, see `dlnotes.cuda.to_bfloat16`); a bias and the results are always float32.
+    bits in uint16, see `dlnotes.cuda.to_bfloat16`), beside which a bias and results are float32.
     """
 
     name: str
