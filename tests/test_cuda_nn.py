@@ -251,6 +251,7 @@ def test_transformer_layers_in_evaluation_too(kind, norm_first, device, monkeypa
 def test_layers_are_torchs_with_another_forward(device):
     layers = {
         "Linear": ((5, 3), {}, (2, 5)),
+        "Conv1d": ((2, 4, 3), {"padding": 1, "padding_mode": "circular"}, (1, 2, 7)),
         "Conv2d": ((2, 4, 3), {"padding": 1, "padding_mode": "reflect", "stride": 2}, (1, 2, 7, 7)),
         "ConvTranspose2d": ((2, 4, 3), {"stride": 2, "output_padding": 1}, (1, 2, 3, 4)),
         "MaxPool2d": ((3,), {"stride": 2, "padding": 1}, (1, 2, 7, 7)),
@@ -289,6 +290,8 @@ def test_no_layer_of_torch_computes_unawares():
     """All that is passed through works entry by entry, holds other layers, or computes nothing."""
     for name in nn.FROM_TORCH:
         assert getattr(nn, name) is getattr(torch.nn, name)
+    for name in F.FROM_TORCH:
+        assert getattr(F, name) is getattr(torch.nn.functional, name)
     assert not {"Linear", "Conv2d", "LayerNorm", "Conv1d", "LSTM"} & set(nn.FROM_TORCH)
     network = models.LeNet5(nn=nn)
     for module in network.modules():
@@ -313,6 +316,14 @@ def test_adam_goes_on_from_torchs_state(device):
         results.append(p)
     assert_close(results[0].detach(), results[1].detach(), f64)
     assert not torch.equal(results[0], start)
+
+
+def test_adam_refuses_what_a_loaded_state_asks_for(device):
+    p = draw(0, 3, device=device)
+    ours, theirs = optim.Adam([p]), torch.optim.Adam([p], amsgrad=True)
+    ours.load_state_dict(theirs.state_dict())
+    with pytest.raises(ValueError, match="amsgrad must be False"):
+        ours.step()
 
 
 def test_adam_of_transposed_parameters(device):

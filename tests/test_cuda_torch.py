@@ -39,6 +39,14 @@ CASES = {
         [(2, 4, 4), (3, 2, 3, 3), (3,)],
         lambda f, x, w, b: f.conv2d(x, w, b, padding="valid"),
     ),
+    "conv1d, all settings": (
+        [(2, 2, 7), (4, 1, 2), (4,)],
+        lambda f, x, w, b: f.conv1d(x, w, b, (2,), 1, 2, 2),
+    ),
+    "conv1d, one sequence, same": (
+        [(2, 5), (3, 2, 2)],
+        lambda f, x, w: f.conv1d(x, w, padding="same"),
+    ),
     "conv2d, groups": (
         [(1, 4, 3, 3), (2, 2, 3, 2), (2,)],
         lambda f, x, w, b: f.conv2d(x, w, b, padding=1, groups=2),
@@ -366,6 +374,9 @@ WRONG = [
     (lambda: F.conv2d(X, FILTERS), ValueError, r"input must be images \(n, c, h, w\)"),
     (lambda: F.conv2d(IMAGES, FILTERS[:, :1]), ValueError, "weight must have the 2 channels"),
     (lambda: F.conv2d(IMAGES, FILTERS, groups=2), ValueError, "groups must divide the 2 channels"),
+    (lambda: F.conv1d(IMAGES, FILTERS), ValueError, r"input must be sequences \(n, c, length\)"),
+    (lambda: F.conv1d(X, FILTERS[0], stride=(1, 1)), ValueError, "stride must be one number"),
+    (lambda: F.conv3d(X, W), AttributeError, "dlnotes.cuda.functional has no conv3d"),
     (lambda: F.gram_matrix(X), ValueError, r"x must be images \(n, c, h, w\)"),
     (lambda: F.negative_sampling_loss(X, W, IDS[:2], IDS[:2, None] + 4), ValueError, "noise must hold"),  # noqa: E501
     (lambda: F.negative_sampling_loss(X, W, IDS, IDS[:2, None]), ValueError, r"target must have shape \(2,\)"),  # noqa: E501

@@ -41,10 +41,24 @@ from dlnotes.cuda.ladders import (
     pool_sizes,
 )
 
+# What works entry by entry, moves or draws entries is torch's own.
+FROM_TORCH = (
+    "celu", "dropout", "dropout2d", "elu", "gelu", "hardtanh", "leaky_relu", "mse_loss", "one_hot",
+    "pad", "relu", "relu6", "sigmoid", "silu", "softplus", "tanh",
+)  # fmt: skip
 _FLOATS = (torch.float32, torch.float64)
 _MOST_ENTRIES = 2**31 - 1  # kernels count entries in 32 bits
 _MOST_BLOCKS_IN_Z = 65535
 _SHARED = 48 * 1024  # bytes of shared memory that a block gets on any card without asking
+
+
+def __getattr__(name: str):
+    if name in FROM_TORCH:
+        return getattr(torch.nn.functional, name)
+    raise AttributeError(
+        f"dlnotes.cuda.functional has no {name}: the book has no kernel for it "
+        "(torch.nn.functional may have one)"
+    )
 
 
 # ---- which rung, and how it is run ---------------------------------------------------------------
@@ -290,6 +304,29 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) 
     _has_output(sizes, x, weight.shape[2:])
     y = _Conv2d.apply(x, weight, bias, stride, padding, dilation, groups)
     return y if input.ndim == 4 else y[0]
+
+
+def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
+    """Return the convolution of sequences: `conv2d` of images one pixel high.
+
+    input: (n, c, length) or (c, length), weight: (out, c / groups, kernel) → (n, out, out_length).
+    Ladders, cost and errors as in `conv2d`.
+    """
+    _floats(input=input, weight=weight, bias=bias)
+    _axes("input", input, (2, 3), "sequences (n, c, length) or one of them, (c, length)")
+    _axes("weight", weight, (3,), "kernels (out, c, kernel)")
+    stride, dilation = (1, *_one("stride", stride)), (1, *_one("dilation", dilation))
+    padding = padding if isinstance(padding, str) else (0, *_one("padding", padding))
+    high = input.unsqueeze(-2), weight.unsqueeze(-2)
+    return conv2d(*high, bias, stride, padding, dilation, groups).squeeze(-2)
+
+
+def _one(name: str, value) -> tuple:
+    """Return a setting of one axis, a number or one in a tuple, as a tuple."""
+    values = tuple(value) if isinstance(value, tuple | list) else (value,)
+    if len(values) != 1:
+        raise ValueError(f"{name} must be one number, got {value!r}")
+    return values
 
 
 def _padded(x: Tensor, padding: str, kernel, stride, dilation) -> tuple[Tensor, tuple[int, int]]:
