@@ -70,6 +70,11 @@ CASES = {
     "avg_pool2d": ([(2, 2, 4, 5)], lambda f, x: f.avg_pool2d(x, 2)),
     "avg_pool2d, overlapping": ([(1, 2, 6, 5)], lambda f, x: f.avg_pool2d(x, 3, 2, 1)),
     "avg_pool2d, one image": ([(2, 4, 5)], lambda f, x: f.avg_pool2d(x, (2, 3), (1, 2))),
+    "max_pool1d, all settings": (
+        [(2, 2, 7)],
+        lambda f, x: f.max_pool1d(x, 3, 2, 1, ceil_mode=True),
+    ),
+    "avg_pool1d, one sequence": ([(2, 7)], lambda f, x: f.avg_pool1d(x, (3,), None, 1)),
     "adaptive_avg_pool2d, windows alike": (
         [(1, 2, 4, 6)],
         lambda f, x: f.adaptive_avg_pool2d(x, (2, None)),
@@ -400,6 +405,8 @@ WRONG = [
     (lambda: F.adaptive_avg_pool2d(IMAGES, 0), ValueError, "output_size must be at least 1"),
     (lambda: F.adaptive_avg_pool2d(IMAGES[..., :0], 1), ValueError, "no empty axis"),
     (lambda: F.local_response_norm(X, 2), ValueError, r"input must be images \(n, c, h, w\)"),
+    (lambda: F.max_pool1d(IMAGES, 2), ValueError, "input must be sequences"),
+    (lambda: F.avg_pool1d(X, (2, 2)), ValueError, "kernel_size must be one number"),
     (lambda: F.softmax(X, 2), ValueError, "dim must be in -2 … 1, got 2"),
     (lambda: F.rms_norm(X, (2,)), ValueError, r"input must end with the axes \(2,\)"),
     (lambda: F.rms_norm(X, (3,), X[:, 0]), ValueError, r"weight must have shape \(3,\)"),

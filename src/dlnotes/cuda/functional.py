@@ -509,6 +509,34 @@ def avg_pool2d(
     return y if input.ndim == 4 else y[0]
 
 
+def max_pool1d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False,
+               return_indices=False):  # fmt: skip
+    """Return `max_pool2d` of sequences (n, c, length) or (c, length), with errors as there."""
+    _floats(input=input)
+    _axes("input", input, (2, 3), "sequences (n, c, length) or one of them, (c, length)")
+    kernel, stride, padding = _windows_of_one_axis(kernel_size, stride, padding)
+    settings = (1, *_one("dilation", dilation)), ceil_mode, True
+    y, indices = max_pool2d(input.unsqueeze(-2), kernel, stride, padding, *settings)
+    return (y.squeeze(-2), indices.squeeze(-2)) if return_indices else y.squeeze(-2)
+
+
+def avg_pool1d(
+    input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True
+) -> Tensor:
+    """Return `avg_pool2d` of sequences (n, c, length) or (c, length), with errors as there."""
+    _floats(input=input)
+    _axes("input", input, (2, 3), "sequences (n, c, length) or one of them, (c, length)")
+    windows = _windows_of_one_axis(kernel_size, stride, padding)
+    return avg_pool2d(input.unsqueeze(-2), *windows, ceil_mode, count_include_pad).squeeze(-2)
+
+
+def _windows_of_one_axis(kernel_size, stride, padding) -> tuple:
+    """Return kernel, stride and padding of windows one pixel high."""
+    stride = kernel_size if stride is None else stride
+    kernel, stride = (1, *_one("kernel_size", kernel_size)), (1, *_one("stride", stride))
+    return kernel, stride, (0, *_one("padding", padding))
+
+
 def adaptive_avg_pool2d(input, output_size) -> Tensor:
     """Return means of windows that are chosen so that the output has output_size.
 

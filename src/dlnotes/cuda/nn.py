@@ -88,6 +88,24 @@ class MaxPool2d(torch_nn.MaxPool2d):
         return functional.max_pool2d(input, self.kernel_size, self.stride, self.padding, *settings)
 
 
+class MaxPool1d(torch_nn.MaxPool1d):
+    """torch.nn.MaxPool1d on the ladder "max_pool2d"."""
+
+    def forward(self, input: Tensor):
+        """Return the largest entries, with return_indices also their places."""
+        settings = self.dilation, self.ceil_mode, self.return_indices
+        return functional.max_pool1d(input, self.kernel_size, self.stride, self.padding, *settings)
+
+
+class AvgPool1d(torch_nn.AvgPool1d):
+    """torch.nn.AvgPool1d on the ladder "avg_pool2d"."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the means of the windows."""
+        settings = self.ceil_mode, self.count_include_pad
+        return functional.avg_pool1d(input, self.kernel_size, self.stride, self.padding, *settings)
+
+
 class AvgPool2d(torch_nn.AvgPool2d):
     """torch.nn.AvgPool2d on the ladder "avg_pool2d"."""
 
