@@ -271,6 +271,10 @@ def torch_avg_pool_backward(torch, dy, shape, kernel, stride, padding):
     return backward(dy, dy.new_empty(shape), *pairs, False, True, None)
 
 
+def torch_adaptive_backward(torch, dy, shape):
+    return torch.ops.aten._adaptive_avg_pool2d_backward(dy, dy.new_empty(shape))
+
+
 def conv2d(draw, n, channels, outs, size, kernel):
     weight = draw.normal(outs, channels, kernel, kernel) / (channels * kernel**2) ** 0.5
     return images(draw, n, channels, size, size), weight, draw.normal(outs), 1, kernel // 2
@@ -473,6 +477,10 @@ CASES = [
          now(torch_max_pool_backward)),
     Case("avg_pool2d_backward", PLANES, SMALL_PLANES, avg_pool_backward,
          now(torch_avg_pool_backward)),
+    Case("adaptive_avg_pool2d", PLANES, SMALL_PLANES, lambda draw, *s: (images(draw, *s), (7, 7)),
+         now(lambda torch, *i: torch.nn.functional.adaptive_avg_pool2d(*i))),
+    Case("adaptive_avg_pool2d_backward", PLANES, SMALL_PLANES,
+         lambda draw, *s: (images(draw, *s[:2], 7, 7), s), now(torch_adaptive_backward)),
     Case("conv2d", CONV, SMALL_CONV, conv2d,
          now(lambda torch, *i: torch.nn.functional.conv2d(*i))),
     Case("conv2d_backward", CONV, SMALL_CONV, conv2d_backward, now(torch_conv2d_backward)),

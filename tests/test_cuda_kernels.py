@@ -280,6 +280,22 @@ def test_avg_pool(ladder, rung, case, seed):
         check(run(ladder, rung, dy, shape, *window), (expected,))
 
 
+@each_rung("adaptive_avg_pool2d", "adaptive_avg_pool2d_backward")
+@some(max_examples=10)
+@given(
+    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    out=st.tuples(st.integers(1, 14), st.integers(1, 14)),
+    seed=seeds,
+)
+def test_adaptive_pooling(ladder, rung, size, out, seed):
+    x, dy = normal(seed, 2, 3, *size), normal(seed + 1, 2, 3, *out)
+    if ladder == "adaptive_avg_pool2d":
+        check(run(ladder, rung, x, out), (kernels.adaptive_avg_pool2d(*double(x), out),))
+    else:
+        expected = kernels.adaptive_avg_pool2d_backward(*double(dy, x), out)
+        check(run(ladder, rung, dy, x.shape), (expected,))
+
+
 @st.composite
 def convolutions(draw):
     """Shapes of images and kernels, stride, padding, dilation and groups that leave an output."""

@@ -159,6 +159,11 @@ MUTANTS = [
     ("max_pool2d_backward", "max_pool_backward_scatter", (normal(0, *POOLED), WINNERS, IMAGES.shape, *WINDOW), RACE, "atomicAdd(&dx[(size_t)(o / outputs) * p.h * p.w + indices[o]], dy[o]);", "dx[(size_t)(o / outputs) * p.h * p.w + indices[o]] += dy[o];"),
     ("avg_pool2d_backward", "avg_pool_backward_scatter", (normal(0, *POOLED), IMAGES.shape, *WINDOW), RACE, "atomicAdd(&dx[((size_t)image * p.h + i) * p.w + j], share);", "dx[((size_t)image * p.h + i) * p.w + j] += share;"),
     ("avg_pool2d_backward", "avg_pool_backward_gather", (normal(0, *POOLED), (2, 3, 10, 8), *WINDOW), OUT, "{ return min((i + padding) / stride + 1, out); }", "{ return (i + padding) / stride + 1; }"),
+    ("adaptive_avg_pool2d", "adaptive_avg_pool_naive", (IMAGES, (4, 3)), OUT, "return ((out + 1) * size + outs - 1) / outs;", "return ((out + 1) * size + outs) / outs;"),
+    ("adaptive_avg_pool2d", "adaptive_avg_pool_warp", (IMAGES, (4, 3)), RACE, "if (lane == 0) y[o]", "y[o]"),
+    ("adaptive_avg_pool2d", "adaptive_avg_pool_warp", (IMAGES, (5, 3)), OUT, "if (o >= images * out_h * out_w) return;\n  const int column = o % out_w, row = o / out_w % out_h;\n  const float* plane = x + (size_t)(o / out_w / out_h) * h * w;\n  const int top = first_in(row, h, out_h), rows", "const int column = o % out_w, row = o / out_w % out_h;\n  const float* plane = x + (size_t)(o / out_w / out_h) * h * w;\n  const int top = first_in(row, h, out_h), rows"),
+    ("adaptive_avg_pool2d_backward", "adaptive_avg_pool_backward_scatter", (normal(0, 2, 3, 4, 3), IMAGES.shape), RACE, "atomicAdd(&plane[i * w + j], share);", "plane[i * w + j] += share;"),
+    ("adaptive_avg_pool2d_backward", "adaptive_avg_pool_backward_gather", (normal(0, 2, 3, 4, 3), IMAGES.shape), OUT, "if (at >= images * h * w) return;\n  const int column = at % w, row = at / w % h;\n  const float* plane = dy", "const int column = at % w, row = at / w % h;\n  const float* plane = dy"),
     # convolution
     ("conv2d", "conv_direct", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (row < 0 || row >= p.h || column < 0", "if (row >= p.h || column < 0"),
     ("conv2d", "conv_direct", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (o >= p.n * p.c_out * p.out_h * p.out_w) return;", ""),

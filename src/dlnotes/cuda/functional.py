@@ -278,6 +278,31 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) 
     return y if input.ndim == 4 else y[0]
 
 
+def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
+    """Return the convolution of sequences: that of images of one row, by `conv2d`.
+
+    input: (n, c, length) or (c, length), weight: (out, c / groups, kernel) → (n, out, length out).
+    The settings are numbers, and padding may be "valid" or "same", as in torch.
+
+    Raises TypeError for dtypes, ValueError for devices, shapes and settings that do not fit.
+    """
+    _floats(input=input, weight=weight, bias=bias)
+    _axes("input", input, (2, 3), "sequences (n, c, length) or one of them, (c, length)")
+    _axes("weight", weight, (3,), "kernels (out, c, kernel)")
+    stride, dilation = _along("stride", stride, 1), _along("dilation", dilation, 1)
+    padding = padding if isinstance(padding, str) else _along("padding", padding, 0)
+    settings = (stride, padding, dilation, groups)
+    return conv2d(input[..., None, :], weight[..., None, :], bias, *settings)[..., 0, :]
+
+
+def _along(name: str, value, default: int) -> tuple[int, int]:
+    """Return the setting of a sequence as that of an image of one row."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    if len(values) != 1:
+        raise ValueError(f"{name} must be one number, got {value!r}")
+    return default, *values
+
+
 def _padded(x: Tensor, padding: str, kernel, stride, dilation) -> tuple[Tensor, tuple[int, int]]:
     """Return (x, padding) for padding by name; where the sides differ, x is padded behind."""
     if _validate.one_of("padding", padding, ("valid", "same")) == "valid":
@@ -452,6 +477,37 @@ def avg_pool2d(
         divisor_override=(divisor_override, None),
     )
     y = _AvgPool2d.apply(*_pooling(input, kernel_size, stride, padding))
+    return y if input.ndim == 4 else y[0]
+
+
+class _AdaptiveAvgPool2d(Function):
+    @staticmethod
+    def forward(ctx, x, out):
+        ctx.shape = tuple(x.shape)
+        return run("adaptive_avg_pool2d", x.contiguous(), out)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        return run("adaptive_avg_pool2d_backward", dy.contiguous(), ctx.shape), None
+
+
+def adaptive_avg_pool2d(input, output_size) -> Tensor:
+    """Return means over a grid of output_size rectangles that cover each image.
+
+    input: (n, c, h, w) or (c, h, w). output_size: one number, or two, None for an axis that stays
+    as it is. Ladders "adaptive_avg_pool2d" and "adaptive_avg_pool2d_backward".
+
+    Raises TypeError for dtypes and ValueError for shapes and devices that do not fit.
+    """
+    _floats(input=input)
+    x = _images(input)
+    if 0 in x.shape[2:]:
+        raise ValueError(f"input must have rows and columns, got shape {tuple(input.shape)}")
+    sizes = output_size if isinstance(output_size, tuple | list) else (output_size,) * 2
+    if len(sizes) == 2:
+        sizes = [old if n is None else n for n, old in zip(sizes, x.shape[2:], strict=True)]
+    y = _AdaptiveAvgPool2d.apply(x, _pair("output_size", sizes, 1))
     return y if input.ndim == 4 else y[0]
 
 

@@ -57,6 +57,19 @@ class Conv2d(torch_nn.Conv2d):
         return functional.conv2d(input, weight, bias, *settings)
 
 
+class Conv1d(torch_nn.Conv1d):
+    """torch.nn.Conv1d on the ladder "conv2d", a sequence being an image of one row."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            sides = self._reversed_padding_repeated_twice
+            input = torch_nn.functional.pad(input, sides, mode=self.padding_mode)
+            padding = 0
+        settings = self.stride, padding, self.dilation, self.groups
+        return functional.conv1d(input, weight, bias, *settings)
+
+
 class ConvTranspose2d(torch_nn.ConvTranspose2d):
     """torch.nn.ConvTranspose2d on the ladder "conv_transpose2d"."""
 
@@ -85,6 +98,14 @@ class AvgPool2d(torch_nn.AvgPool2d):
         """Return the means of the windows."""
         settings = self.ceil_mode, self.count_include_pad, self.divisor_override
         return functional.avg_pool2d(input, self.kernel_size, self.stride, self.padding, *settings)
+
+
+class AdaptiveAvgPool2d(torch_nn.AdaptiveAvgPool2d):
+    """torch.nn.AdaptiveAvgPool2d on the ladder "adaptive_avg_pool2d"."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the means of the rectangles."""
+        return functional.adaptive_avg_pool2d(input, self.output_size)
 
 
 class LayerNorm(torch_nn.LayerNorm):

@@ -209,6 +209,16 @@ def _avg_pool_backward(dy, shape, kernel_size, stride, padding) -> Cost:
     return _count(dy, (tuple(shape), _bytes(dy)), operations=prod(dy.shape) * windows)
 
 
+def _adaptive(x, output_size) -> Cost:
+    out = (output_size,) * 2 if isinstance(output_size, int) else tuple(output_size)
+    shape = (*x.shape[:2], *out), _bytes(x)
+    return _count(x, shape, operations=prod(x.shape))  # rectangles share few entries
+
+
+def _adaptive_backward(dy, shape) -> Cost:
+    return _count(dy, (tuple(shape), _bytes(dy)), operations=prod(shape))
+
+
 def _conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Cost:
     p = conv_sizes(x.shape, weight.shape, stride, padding, dilation, groups)
     shape = p.n, p.c_out, p.out_h, p.out_w
@@ -369,6 +379,8 @@ COSTS: dict[str, Callable[..., Cost]] = {
     "avg_pool2d": lambda *inputs: _pool(False, *inputs),
     "max_pool2d_backward": _max_pool_backward,
     "avg_pool2d_backward": _avg_pool_backward,
+    "adaptive_avg_pool2d": _adaptive,
+    "adaptive_avg_pool2d_backward": _adaptive_backward,
     "conv2d": _conv2d,
     "conv2d_backward": _conv2d_backward,
     "attention": _attention,
