@@ -833,17 +833,9 @@ def by_dtype(ladder, arch: str) -> dict[str, list]:
     """Return the rungs that the architecture can run, by the dtype of their inputs."""
     groups: dict[str, list] = {}
     for rung in ladder.rungs:
-        if runs_on(rung, arch):
-            groups.setdefault(getattr(rung, "dtype", "float32"), []).append(rung)
+        if rung.runs_on(arch):
+            groups.setdefault(rung.dtype, []).append(rung)
     return groups
-
-
-def runs_on(rung, arch: str) -> bool:
-    """Return whether an architecture has what the rung needs; sm_90a's is in no other."""
-    if rung.needs.endswith("a"):
-        return arch == rung.needs
-    number = (int(re.sub(r"\D", "", name)) for name in (arch, rung.needs))
-    return next(number) >= next(number)
 
 
 def main() -> int:

@@ -252,7 +252,7 @@ def rungs_with_gradients():
     pairs += [("batch_norm, inference", "batch_norm_inference"), ("cross_entropy", "sum")]
     for name, ladder in pairs:
         for rung in getattr(cuda.LADDERS.get(ladder), "rungs", ()):
-            if getattr(rung, "dtype", "float32") == "float32":
+            if rung.dtype == "float32":
                 yield pytest.param(name, ladder, rung.name, id=f"{ladder}-{rung.name}")
 
 

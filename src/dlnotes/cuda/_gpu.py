@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dlnotes.cuda import _nvrtc
 from dlnotes.cuda._errors import CudaError, ToolError
 from dlnotes.cuda._source import KernelSource, Parameter, Source
+from dlnotes.cuda._tensor import TensorMap
 
 STATIC_SHARED = 48 * 1024  # bytes of dynamic shared memory above which a kernel must ask for more
 
@@ -55,6 +56,12 @@ def architecture(capability: tuple[int, int]) -> str:
     return f"sm_{major}{minor}{'a' if major >= 9 else ''}"
 
 
+def device_architecture() -> str:
+    """Return the architecture of torch's current device; ToolError where there is none."""
+    torch = _torch()
+    return architecture(torch.cuda.get_device_capability(torch.cuda.current_device()))
+
+
 def _call(result: tuple):
     driver = _driver()
     status, *values = result
@@ -73,8 +80,7 @@ class Program:
         torch, driver = _torch(), _driver()
         torch.cuda.init()
         self.device = torch.cuda.current_device()
-        arch = architecture(torch.cuda.get_device_capability(self.device))
-        self.cubin = _nvrtc.compile_source(source, [expression], arch)
+        self.cubin = _nvrtc.compile_source(source, [expression], device_architecture())
         torch.cuda.current_stream()  # makes torch's context the current one
         self._module = _call(driver.cuModuleLoadData(self.cubin.data))
         symbol = self.cubin.names[expression].encode()
@@ -121,6 +127,7 @@ class Program:
             if value is None or hasattr(value, "data_ptr"):
                 cells.append(ctypes.c_void_p(0 if value is None else value.data_ptr()))
             else:
+                value = value.for_gpu(driver, _call) if isinstance(value, TensorMap) else value
                 cells.append(ctypes.create_string_buffer(value, len(value)))
         slots = (ctypes.c_void_p * max(len(cells), 1))(*map(ctypes.addressof, cells))
         stream = torch.cuda.current_stream().cuda_stream

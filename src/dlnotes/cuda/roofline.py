@@ -95,9 +95,14 @@ def _bytes(x) -> int:
     return _sized(x)[1]
 
 
+def _result_bytes(x) -> int:
+    """Return the bytes of a number of a matrix product's result: of bfloat16 it is float32."""
+    return max(_bytes(x), 4)
+
+
 def _linear(x, weight, bias=None) -> Cost:
     (rows, n_in), n_out = x.shape, len(weight)
-    y = (rows, n_out), _bytes(x)
+    y = (rows, n_out), _result_bytes(x)
     return _count(
         *(x, weight, y, *([] if bias is None else [bias])),
         operations=2 * rows * n_in * n_out + (bias is not None) * rows * n_out,
@@ -106,10 +111,10 @@ def _linear(x, weight, bias=None) -> Cost:
 
 def _linear_backward(dy, x, weight) -> Cost:
     (rows, n_in), n_out = x.shape, len(weight)
-    dbias = (n_out,), _bytes(x)
-    # dx, dweight: a product each; dbias: a sum. Each gradient is as large as what it belongs to.
+    # dx, dweight: a product each; dbias: a sum. Each gradient has the shape of what it belongs to.
+    gradients = [(shape, _result_bytes(x)) for shape in (x.shape, weight.shape, (n_out,))]
     return _count(
-        *(dy, x, weight, x, weight, dbias),
+        *(dy, x, weight, *gradients),
         operations=4 * rows * n_in * n_out + rows * n_out,
     )
 
@@ -224,7 +229,7 @@ def _conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> 
     shape = p.n, p.c_out, p.out_h, p.out_w
     products = prod(shape) * prod(weight.shape[1:])  # those with padding among them
     return _count(
-        *(x, weight, (shape, _bytes(x)), *([] if bias is None else [bias])),
+        *(x, weight, (shape, _result_bytes(x)), *([] if bias is None else [bias])),
         operations=2 * products + (bias is not None) * prod(shape),
     )
 
