@@ -239,6 +239,28 @@ def torch_group_norm_backward(torch, dy, x, groups, weight, mean, scale):
     return backward(dy, x, mean, scale, weight, *sizes, [True] * 3)
 
 
+RESPONSE = (5, 1e-4, 0.75, 2.0)  # AlexNet's: channels, alpha, beta, k
+
+
+def local_response(draw, *sizes):
+    return images(draw, *sizes), *RESPONSE
+
+
+def local_response_backward(draw, *sizes):
+    x, (size, alpha, _, k) = images(draw, *sizes), RESPONSE
+    padded = draw.torch.nn.functional.pad(x * x, (0, 0, 0, 0, size // 2, size // 2))
+    squares = sum(padded[:, i : i + x.shape[1]] for i in range(size))
+    return images(draw, *sizes), x, k + alpha / size * squares, *RESPONSE
+
+
+def torch_local_response(torch, x, *settings):
+    return torch.nn.functional.local_response_norm(x, *settings)
+
+
+def local_response_graph(torch, dy, x, d, *settings):
+    return graph(torch_local_response, slice(0, 1), slice(1, None))(torch, dy, x, *settings)
+
+
 POOL = (3, 2, 1)  # kernel, stride, padding
 
 
@@ -469,6 +491,9 @@ CASES = [
     Case("group_norm", PLANES, SMALL_PLANES, group_norm, now(torch_group_norm)),
     Case("group_norm_backward", PLANES, SMALL_PLANES, group_norm_backward,
          now(torch_group_norm_backward)),
+    Case("local_response_norm", PLANES, SMALL_PLANES, local_response, now(torch_local_response)),
+    Case("local_response_norm_backward", PLANES, SMALL_PLANES, local_response_backward,
+         local_response_graph),
     Case("max_pool2d", PLANES, SMALL_PLANES, pooled,
          now(lambda torch, *i: torch.nn.functional.max_pool2d(*i, return_indices=True))),
     Case("avg_pool2d", PLANES, SMALL_PLANES, pooled,

@@ -298,6 +298,8 @@ EXACT = {
     "linear": "matmul_naive", "softmax": "softmax_warp",
     "cross_entropy": "cross_entropy_fused", "layer_norm": "layer_norm_warp",
     "batch_norm": "batch_norm_block", "rms_norm": "rms_norm_warp",
+    "local_response_norm": "local_response_naive",
+    "local_response_norm_backward": "local_response_backward_naive",
     "group_norm": "group_norm_block", "adaptive_avg_pool2d": "adaptive_avg_pool_warp",
     "adaptive_avg_pool2d_backward": "adaptive_avg_pool_backward_gather",
     "batch_norm_inference": "batch_norm_inference_plane",

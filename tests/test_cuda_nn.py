@@ -232,6 +232,7 @@ def test_layers_are_torchs_with_another_forward(device):
         "LayerNorm": (((4, 3),), {}, (2, 4, 3)),
         "GroupNorm": ((2, 4), {}, (2, 4, 3)),
         "InstanceNorm2d": ((3,), {"affine": True}, (2, 3, 4, 5)),
+        "LocalResponseNorm": ((5,), {"k": 2.0}, (2, 7, 4, 3)),
         "RMSNorm": (((4, 3),), {}, (2, 4, 3)),
         "BatchNorm1d": ((4,), {"momentum": None}, (3, 4)),
         "BatchNorm2d": ((2,), {"track_running_stats": False}, (3, 2, 4, 4)),

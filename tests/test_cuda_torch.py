@@ -80,6 +80,11 @@ CASES = {
     ),
     "group_norm, plain": ([(2, 3, 4)], lambda f, x: f.group_norm(x, 3)),
     "group_norm, no bias": ([(3, 6), (6,)], lambda f, x, w: f.group_norm(x, 1, w)),
+    "local_response_norm": (
+        [(2, 5, 3, 2)],
+        lambda f, x: f.local_response_norm(x, 3, 0.5, 0.7, 2.0),
+    ),
+    "local_response_norm, even": ([(2, 4, 3)], lambda f, x: f.local_response_norm(x, 4, 1.0)),
     "rms_norm": ([(5, 33), (33,)], lambda f, x, w: f.rms_norm(x, (33,), w, 1e-3)),
     "rms_norm, two axes, plain": ([(4, 2, 3)], lambda f, x: f.rms_norm(x, (2, 3))),
     "layer_norm": (
@@ -303,6 +308,11 @@ def test_a_row_too_long_for_shared_memory(device):
     assert_close(F.layer_norm(x, 13_000), TF.layer_norm(x, (13_000,)), f32)
 
 
+def test_neighbours_too_many_for_a_tile(device):
+    x = draw(0, 1, 3, 2, dtype=f32, device=device)
+    assert_close(F.local_response_norm(x, 700), TF.local_response_norm(x, 700), f32)
+
+
 def test_all_labels_ignored(device):
     target = torch.full((3,), -100, device=device)
     for reduction in ("mean", "sum", "none"):
@@ -377,6 +387,8 @@ WRONG = [
     (lambda: F.adaptive_avg_pool2d(X, 1), ValueError, "input must be images"),
     (lambda: F.adaptive_avg_pool2d(IMAGES, (1, 1, 1)), ValueError, "output_size must be one"),
     (lambda: F.adaptive_avg_pool2d(IMAGES, 0), ValueError, "output_size must be at least 1"),
+    (lambda: F.local_response_norm(X, 3), ValueError, r"input must have shape \(n, c, …\)"),
+    (lambda: F.local_response_norm(IMAGES, 0), ValueError, "size must be at least 1"),
     (lambda: F.rms_norm(X, (2,)), ValueError, r"input must end with the axes \(2,\)"),
     (lambda: F.rms_norm(X, (3,), X[:, 0]), ValueError, r"weight must have shape \(3,\)"),
     (lambda: F.group_norm(IMAGES, 3), ValueError, "num_groups must divide the 2 channels"),

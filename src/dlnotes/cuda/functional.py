@@ -973,6 +973,44 @@ def rms_norm(input, normalized_shape, weight=None, eps: float | None = None) -> 
     return _RMSNorm.apply(rows, weight, eps).reshape(input.shape)
 
 
+class _LocalResponseNorm(Function):
+    @staticmethod
+    def forward(ctx, x, size, *settings):
+        x = x.contiguous()
+        # A block's tile has eight channels and their neighbours at 32 places.
+        tiled = 32 * (8 + size - 1) * x.element_size() <= _SHARED
+        ctx.rung = "local_response_backward_" + ("tiled" if tiled else "naive")
+        ctx.settings = size, *settings
+        rung = ctx.rung.replace("_backward", "")
+        y, d = run("local_response_norm", x, *ctx.settings, rung=rung)
+        ctx.save_for_backward(x, d)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        inputs = (dy.contiguous(), *ctx.saved_tensors, *ctx.settings)
+        dx = run("local_response_norm_backward", *inputs, rung=ctx.rung)
+        return dx, *[None] * len(ctx.settings)
+
+
+def local_response_norm(
+    input, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """Return x / (k + alpha · mean of x²)^beta, the mean over `size` channels around each.
+
+    input: (n, c, …). Channels that do not exist count as 0. Ladders "local_response_norm" and
+    "local_response_norm_backward".
+
+    Raises TypeError for dtypes and ValueError for shapes and devices that do not fit.
+    """
+    _floats(input=input)
+    if input.ndim < 3:
+        raise ValueError(f"input must have shape (n, c, …), got {tuple(input.shape)}")
+    size = _validate.integer("size", size, low=1)
+    return _LocalResponseNorm.apply(input, size, float(alpha), float(beta), float(k))
+
+
 # ---- recurrent cells -----------------------------------------------------------------------------
 
 

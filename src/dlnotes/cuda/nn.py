@@ -223,6 +223,15 @@ class InstanceNorm2d(torch_nn.InstanceNorm2d):
         return functional.group_norm(input, input.shape[1], self.weight, self.bias, self.eps)
 
 
+class LocalResponseNorm(torch_nn.LocalResponseNorm):
+    """torch.nn.LocalResponseNorm on the ladder "local_response_norm"."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised input."""
+        settings = self.size, self.alpha, self.beta, self.k
+        return functional.local_response_norm(input, *settings)
+
+
 class RMSNorm(torch_nn.RMSNorm):
     """torch.nn.RMSNorm on the ladder "rms_norm"."""
 

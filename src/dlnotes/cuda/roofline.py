@@ -193,6 +193,16 @@ def _group_norm_backward(dy, x, num_groups, weight, mean, scale) -> Cost:
     return _count(*moved, operations=13 * prod(x.shape))
 
 
+def _local_response(x, size, *settings) -> Cost:
+    # each square: 1, the sum: size, the denominator: 2, the power and the product: 2
+    return _count(x, x, x, operations=(5 + size) * prod(x.shape))
+
+
+def _local_response_backward(dy, x, d, size, *settings) -> Cost:
+    # each term: 4, the sum: size, dx: 4
+    return _count(dy, x, d, x, operations=(8 + size) * prod(x.shape))
+
+
 def _present(*arrays) -> list:
     return [array for array in arrays if array is not None]
 
@@ -380,6 +390,8 @@ COSTS: dict[str, Callable[..., Cost]] = {
     "rms_norm_backward": _rms_norm_backward,
     "group_norm": _group_norm,
     "group_norm_backward": _group_norm_backward,
+    "local_response_norm": _local_response,
+    "local_response_norm_backward": _local_response_backward,
     "max_pool2d": lambda *inputs: _pool(True, *inputs),
     "avg_pool2d": lambda *inputs: _pool(False, *inputs),
     "max_pool2d_backward": _max_pool_backward,
