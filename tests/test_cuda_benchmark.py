@@ -306,6 +306,7 @@ EXACT = {
     "batch_norm_backward": "batch_norm_backward_block", "avg_pool2d": "avg_pool_naive",
     "max_pool2d": "max_pool_naive", "max_pool2d_backward": "max_pool_backward_gather",
     "avg_pool2d_backward": "avg_pool_backward_gather", "conv2d": "conv_direct",
+    "conv_transpose2d": "conv_transpose_direct",
     "attention": "attention_online", "lstm_cell": "lstm_fused", "gru_cell": "gru_fused",
     "box_iou": "box_iou_naive", "gram_matrix": "gram_naive",
     "gram_matrix_backward": "gram_backward_naive", "adam": "adam_fused",

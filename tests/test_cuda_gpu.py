@@ -68,6 +68,25 @@ def test_no_register_is_spilled_and_no_array_is_on_the_stack(file, arch):
     assert not any(frames)
 
 
+TILES_OF_DOUBLES = {"attention_tiled", "attention_backward_tiled"}  # do not fit a block
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("file", sorted({ladder.file for ladder in cuda.LADDERS.values()}))
+def test_rungs_for_float64_compile_too(file):
+    here = set(cuda.load(file).kernels)  # a rung may launch kernels of another file, too
+    names = {
+        kernel
+        for ladder in cuda.LADDERS.values()
+        for rung in ladder.rungs
+        if rung.takes("float64") and rung.name not in TILES_OF_DOUBLES
+        for kernel in rung.kernels
+        if ladder.file == file and kernel.partition("<")[0] in here
+    }
+    cubin = cuda.compile(file, kernels=sorted(names), arch="sm_75", dtype="float64")
+    assert len(cubin.names) == len(names) > 0
+
+
 @needs_nvrtc
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_every_architecture_of_the_book_is_compiled_for(arch):
@@ -155,6 +174,7 @@ class Driver:
 
     def __getattr__(self, name):
         answers = {
+            "cuCtxGetCurrent": (0, "context"),
             "cuModuleLoadData": (0, "module"),
             "cuModuleGetFunction": (0, "function"),
             "cuFuncGetAttribute": (0, 256),
@@ -222,6 +242,7 @@ def test_a_launch_hands_over_shape_stream_and_arguments(driver):
     expected = ("function", (2, 3, 1, 64, 1, 1), 0, 77, -5, [x.data_ptr(), 0], 0)
     assert driver.launched == [expected]
     assert not any(call[0] == "cuFuncSetAttribute" for call in driver.calls)
+    assert ("cuCtxSetCurrent", "context") in driver.calls
     add[1, 64, 100_000](1, x, x)
     assert ("cuFuncSetAttribute", "function", "most shared", 100_000) in driver.calls
 

@@ -24,6 +24,23 @@ NETWORKS |= {
     "mlp, batch": (models.MLP, {"sizes": (5, 7, 3), "normalization": "batch"}, (6, 5), 3),
     "cifar resnet": (models.CifarResNet, {"depth": 8, "width": 0.25}, (3, 3, 8, 8), 10),
 }
+# Forward alone: they are deep, and made of the same layers.
+DEEP = {
+    "alexnet": (models.AlexNet, {"width": 0.05, "small_input": True}, (2, 3, 28, 28)),
+    "zfnet": (models.ZFNet, {"width": 0.05, "small_input": True}, (2, 3, 28, 28)),
+    "vgg": (
+        models.vgg13,
+        {"width": 0.05, "small_input": True, "batch_norm": True},
+        (2, 3, 32, 32),
+    ),
+    "resnet18": (models.resnet18, {"width": 0.05, "small_input": True}, (2, 3, 16, 16)),
+    "densenet": (
+        models.DenseNet,
+        {"growth_rate": 3, "block_config": (2, 3), "num_init_features": 6},
+        (2, 3, 32, 32),
+    ),
+    "mobilenet": (models.MobileNetV2, {"width_mult": 0.1, "small_input": True}, (2, 3, 16, 16)),
+}
 SEQUENCES = {
     "gpt": lambda nn: models.GPT(11, max_len=6, d_model=8, nhead=2, num_layers=1, nn=nn),
     "bert": lambda nn: models.BERT(
@@ -81,6 +98,16 @@ def test_training_is_torchs_step_by_step(name, optimizer, device):
         ours.state_dict().items(), theirs.state_dict().values(), strict=True
     ):
         torch.testing.assert_close(value, expected, rtol=0, atol=1e-10, msg=key)
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_deep_networks_give_torchs_logits(name, device):
+    network, settings, shape = DEEP[name]
+    ours, theirs = pair(network, {**settings, "num_classes": 3}, f32, device)
+    x = draw(0, *shape, dtype=f32, device=device).detach()
+    with torch.no_grad():
+        logits, expected = ours.eval()(x), theirs.eval()(x)
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", SEQUENCES)

@@ -26,7 +26,7 @@ CASES = {
     "linear": ([(5, 7), (3, 7), (3,)], lambda f, x, w, b: f.linear(x, w, b)),
     "linear, no bias, more axes": ([(2, 3, 7), (4, 7)], lambda f, x, w: f.linear(x, w)),
     "linear, one row": ([(7,), (4, 7), (4,)], lambda f, x, w, b: f.linear(x, w, b)),
-    "conv2d": ([(2, 2, 4, 5), (3, 2, 3, 2), (3,)], lambda f, x, w, b: f.conv2d(x, w, b)),
+    "conv2d": ([(2, 2, 3, 4), (2, 2, 3, 2), (2,)], lambda f, x, w, b: f.conv2d(x, w, b)),
     "conv2d, all settings": (
         [(1, 2, 6, 5), (2, 2, 3, 3)],
         lambda f, x, w: f.conv2d(x, w, None, (2, 1), (1, 2), (1, 2)),
@@ -40,7 +40,7 @@ CASES = {
         lambda f, x, w, b: f.conv2d(x, w, b, padding="valid"),
     ),
     "conv2d, groups": (
-        [(1, 4, 4, 3), (6, 2, 3, 2), (6,)],
+        [(1, 4, 3, 3), (2, 2, 3, 2), (2,)],
         lambda f, x, w, b: f.conv2d(x, w, b, padding=1, groups=2),
     ),
     "conv1d, all settings": (
@@ -68,10 +68,19 @@ CASES = {
     ),
     "max_pool2d": ([(2, 2, 4, 5)], lambda f, x: f.max_pool2d(x, 2)),
     "max_pool2d, overlapping": ([(1, 2, 6, 5)], lambda f, x: f.max_pool2d(x, 3, 2, 1)),
+    "max_pool2d, ceil": ([(1, 2, 6, 4)], lambda f, x: f.max_pool2d(x, 3, 2, 1, ceil_mode=True)),
     "max_pool2d, one image": ([(2, 4, 5)], lambda f, x: f.max_pool2d(x, (2, 3), (1, 2))),
     "avg_pool2d": ([(2, 2, 4, 5)], lambda f, x: f.avg_pool2d(x, 2)),
     "avg_pool2d, overlapping": ([(1, 2, 6, 5)], lambda f, x: f.avg_pool2d(x, 3, 2, 1)),
     "avg_pool2d, one image": ([(2, 4, 5)], lambda f, x: f.avg_pool2d(x, (2, 3), (1, 2))),
+    "adaptive_avg_pool2d, windows alike": (
+        [(1, 2, 4, 6)],
+        lambda f, x: f.adaptive_avg_pool2d(x, (2, None)),
+    ),
+    "adaptive_avg_pool2d, windows that differ": (
+        [(2, 2, 5)],
+        lambda f, x: f.adaptive_avg_pool2d(x, 3),
+    ),
     "softmax": ([(2, 33)], lambda f, x: f.softmax(x, dim=-1)),
     "softmax, first axis": ([(5, 3, 2)], lambda f, x: f.softmax(x, dim=0)),
     "group_norm": (
@@ -138,12 +147,12 @@ CASES = {
         lambda f, *qkv: f.scaled_dot_product_attention(*qkv, is_causal=True, scale=0.7),
     ),
     "attention, bool mask": (
-        [(2, 2, 3, 3), (2, 2, 4, 3), (2, 2, 4, 3)],
-        lambda f, *qkv: f.scaled_dot_product_attention(*qkv, visible(2, 1, 1, 4, like=qkv[0])),
+        [(1, 2, 3, 2), (1, 2, 4, 2), (1, 2, 4, 2)],
+        lambda f, *qkv: f.scaled_dot_product_attention(*qkv, visible(1, 1, 3, 4, like=qkv[0])),
     ),
     "attention, float mask, more axes": (
-        [(2, 1, 2, 3, 3), (2, 1, 2, 4, 3), (2, 1, 2, 4, 3)],
-        lambda f, *qkv: f.scaled_dot_product_attention(*qkv, noise(1, 2, 3, 1, like=qkv[0])),
+        [(2, 1, 2, 2, 2), (2, 1, 2, 3, 2), (2, 1, 2, 3, 2)],
+        lambda f, *qkv: f.scaled_dot_product_attention(*qkv, noise(1, 2, 2, 1, like=qkv[0])),
     ),
     "batch_norm": (
         [(3, 2, 2, 3), (2,), (2,)],
@@ -159,7 +168,7 @@ CASES = {
     ),
     "batch_norm, plain": ([(3, 2, 4)], lambda f, x: f.batch_norm(x, *statistics(x), eps=1e-3)),
     "lstm_cell": (
-        [(2, 3), (2, 4), (2, 4), (16, 3), (16, 4), (16,), (16,)],
+        [(2, 3), (2, 2), (2, 2), (8, 3), (8, 2), (8,), (8,)],
         lambda f, x, h, c, *w: torch.cat(f.lstm_cell(x, (h, c), *w)),
     ),
     "lstm_cell, no bias, c alone": (
@@ -167,7 +176,7 @@ CASES = {
         lambda f, x, h, c, *w: f.lstm_cell(x, (h, c), *w)[1],
     ),
     "gru_cell": (
-        [(2, 3), (2, 4), (12, 3), (12, 4), (12,), (12,)],
+        [(2, 3), (2, 2), (6, 3), (6, 2), (6,), (6,)],
         lambda f, *inputs: f.gru_cell(*inputs),
     ),
     "gru_cell, no bias": (
@@ -265,8 +274,12 @@ def rungs_with_gradients():
 def test_gradients_of_every_rung(name, ladder, rung, device):
     shapes, function = CASES[name]
     inputs = [draw(i, *shape, device=device) for i, shape in enumerate(shapes)]
+    # On a GPU atomics add in any order, so the last bits differ from one backward pass to another.
+    differ = 0.0 if device == "cpu" else 1e-12
     with F.choose(**{ladder: rung}):
-        assert torch.autograd.gradcheck(lambda *given: function(F, *given), inputs)
+        assert torch.autograd.gradcheck(
+            lambda *given: function(F, *given), inputs, nondet_tol=differ
+        )
 
 
 def test_every_ladder_with_a_backward_pass_is_checked():
@@ -282,6 +295,16 @@ def test_return_indices_and_ties(device):
         assert torch.equal(y, expected[0])
         assert torch.equal(indices, expected[1])
         assert not indices.requires_grad
+
+
+def test_the_last_window_of_ceil_mode_is_torchs(device):
+    for size in range(3, 10):
+        x = draw(size, 1, 1, size, size + 1, dtype=f32, device=device).detach()
+        for kernel, stride, padding in ((2, 2, 0), (2, 3, 1), (3, 2, 0), (3, 2, 1), (3, 4, 1)):
+            ours, theirs = (
+                f.max_pool2d(x, kernel, stride, padding, ceil_mode=True) for f in (F, TF)
+            )
+            assert torch.equal(ours, theirs)
 
 
 def test_poolings_too_wide_for_a_tile_and_too_many_for_the_grid(device):
@@ -378,15 +401,16 @@ WRONG = [
     (lambda: F.max_pool2d(IMAGES, 6), ValueError, "input must be at least as large"),
     (lambda: F.max_pool2d(IMAGES, 2, padding=2), ValueError, "padding must be at most half"),
     (lambda: F.max_pool2d(IMAGES, 2, dilation=2), ValueError, r"dilation must be \(1, 1\)"),
-    (lambda: F.max_pool2d(IMAGES, 2, ceil_mode=True), ValueError, "ceil_mode must be False"),
+    (lambda: F.avg_pool2d(IMAGES, 2, ceil_mode=True), ValueError, "ceil_mode must be False"),
     (lambda: F.avg_pool2d(IMAGES, 2, count_include_pad=False), ValueError, "count_include_pad"),
+    (lambda: F.adaptive_avg_pool2d(IMAGES, 0), ValueError, "output_size must be at least 1"),
+    (lambda: F.adaptive_avg_pool2d(IMAGES[..., :0], 1), ValueError, "no empty axis"),
     (lambda: F.softmax(X, 2), ValueError, "dim must be in -2 … 1, got 2"),
     (lambda: F.conv1d(X, W), ValueError, r"weight must be kernels \(out, c, kernel\)"),
     (lambda: F.conv1d(X, W[None], stride=(1, 1)), ValueError, "stride must be one number, got"),
     (lambda: F.conv1d(X[0], W[None]), ValueError, r"input must be sequences \(n, c, length\)"),
     (lambda: F.adaptive_avg_pool2d(X, 1), ValueError, "input must be images"),
     (lambda: F.adaptive_avg_pool2d(IMAGES, (1, 1, 1)), ValueError, "output_size must be one"),
-    (lambda: F.adaptive_avg_pool2d(IMAGES, 0), ValueError, "output_size must be at least 1"),
     (lambda: F.local_response_norm(X, 3), ValueError, r"input must have shape \(n, c, …\)"),
     (lambda: F.local_response_norm(IMAGES, 0), ValueError, "size must be at least 1"),
     (lambda: F.rms_norm(X, (2,)), ValueError, r"input must end with the axes \(2,\)"),
@@ -397,6 +421,7 @@ WRONG = [
     (lambda: F.layer_norm(X, (2,)), ValueError, r"input must end with the axes \(2,\)"),
     (lambda: F.layer_norm(X, (3,), X[:, 0]), ValueError, r"weight must have shape \(3,\)"),
     (lambda: F.cross_entropy(X, X), TypeError, "target must hold integers, got float32"),
+    (lambda: F.cross_entropy(X[:, :0], IDS[:2]), ValueError, "input must have an axis of classes"),
     (lambda: F.cross_entropy(X, IDS), ValueError, r"target must have shape \(2,\)"),
     (lambda: F.cross_entropy(X, IDS[:2] + 3), ValueError, "target must hold classes in 0 … 2, got 3"),  # noqa: E501
     (lambda: F.cross_entropy(X, IDS[:2] - 1), ValueError, "got -1"),

@@ -32,6 +32,7 @@ def _driver():
     return driver
 
 
+@functools.cache
 def _torch():
     try:
         import torch
@@ -82,6 +83,7 @@ class Program:
         self.device = torch.cuda.current_device()
         self.cubin = _nvrtc.compile_source(source, [expression], device_architecture())
         torch.cuda.current_stream()  # makes torch's context the current one
+        self._context = _call(driver.cuCtxGetCurrent())
         self._module = _call(driver.cuModuleLoadData(self.cubin.data))
         symbol = self.cubin.names[expression].encode()
         self._function = _call(driver.cuModuleGetFunction(self._module, symbol))
@@ -122,6 +124,8 @@ class Program:
         if shared_bytes > STATIC_SHARED:
             size = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             _call(driver.cuFuncSetAttribute(self._function, size, shared_bytes))
+        # Backward passes run in threads of torch's own, which may have no context yet.
+        _call(driver.cuCtxSetCurrent(self._context))
         cells = []
         for value in values:
             if value is None or hasattr(value, "data_ptr"):

@@ -183,7 +183,7 @@ def _pair(name: str, value, low: int) -> tuple[int, int]:
 def _images(input: Tensor) -> Tensor:
     """Return images as (n, c, h, w): one without the batch axis gets it."""
     _axes("input", input, (3, 4), "images (n, c, h, w) or one of them, (c, h, w)")
-    return input.reshape(-1, *input.shape[-3:])
+    return input if input.ndim == 4 else input[None]
 
 
 # ---- linear --------------------------------------------------------------------------------------
@@ -391,12 +391,12 @@ def _pool_rung(name: str, x: Tensor, kernel, stride) -> str:
 
 class _MaxPool2d(Function):
     @staticmethod
-    def forward(ctx, x, kernel, stride, padding):
-        rung = _pool_rung("max", x, kernel, stride)
-        y, indices = run("max_pool2d", x.contiguous(), kernel, stride, padding, rung=rung)
+    def forward(ctx, x, kernel, stride, padding, ceil_mode):
+        rung, settings = _pool_rung("max", x, kernel, stride), (kernel, stride, padding)
+        y, indices = run("max_pool2d", x.contiguous(), *settings, ceil_mode, rung=rung)
         ctx.save_for_backward(indices)
         ctx.mark_non_differentiable(indices)
-        ctx.settings = x.shape, kernel, stride, padding
+        ctx.settings = x.shape, *settings
         return y, indices
 
     @staticmethod
@@ -404,7 +404,7 @@ class _MaxPool2d(Function):
     def backward(ctx, dy, _):
         (indices,) = ctx.saved_tensors
         dx = run("max_pool2d_backward", dy.contiguous(), indices, *ctx.settings)
-        return dx, None, None, None
+        return dx, None, None, None, None
 
 
 class _AvgPool2d(Function):
@@ -420,7 +420,7 @@ class _AvgPool2d(Function):
         return run("avg_pool2d_backward", dy.contiguous(), *ctx.settings), None, None, None
 
 
-def _pooling(input, kernel_size, stride, padding) -> tuple:
+def _pooling(input, kernel_size, stride, padding, ceil_mode=False) -> tuple:
     """Return images, kernel, stride and padding of a pooling, checked."""
     _floats(input=input)
     x, kernel = _images(input), _pair("kernel_size", kernel_size, 1)
@@ -428,7 +428,7 @@ def _pooling(input, kernel_size, stride, padding) -> tuple:
     padding = _pair("padding", padding, 0)
     if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
         raise ValueError(f"padding must be at most half of kernel_size {kernel}, got {padding}")
-    _has_output(pool_sizes(x.shape, kernel, stride, padding), x, kernel)
+    _has_output(pool_sizes(x.shape, kernel, stride, padding, ceil_mode), x, kernel)
     return x, kernel, stride, padding
 
 
@@ -443,14 +443,17 @@ def max_pool2d(
 ):
     """Return the largest entry of each window; with return_indices also where, row · w + column.
 
-    input: (n, c, h, w) or (c, h, w). The first wins on ties; NaN wins always. Ladders
-    "max_pool2d" and "max_pool2d_backward"; each entry of a window is read once.
+    input: (n, c, h, w) or (c, h, w). The first wins on ties; NaN wins always. ceil_mode adds a last
+    window for entries that are left over. Ladders "max_pool2d" and "max_pool2d_backward"; each
+    entry of a window is read once.
 
-    Raises ValueError for dilation and ceil_mode, which the kernels lack, and for windows without an
-    output; TypeError for dtypes.
+    Raises ValueError for dilation, which the kernels lack, and for windows without an output;
+    TypeError for dtypes.
     """
-    _only(dilation=(_pair("dilation", dilation, 1), (1, 1)), ceil_mode=(ceil_mode, False))
-    y, indices = _MaxPool2d.apply(*_pooling(input, kernel_size, stride, padding))
+    _only(dilation=(_pair("dilation", dilation, 1), (1, 1)))
+    ceil_mode = bool(ceil_mode)
+    windows = _pooling(input, kernel_size, stride, padding, ceil_mode)
+    y, indices = _MaxPool2d.apply(*windows, ceil_mode)
     if input.ndim == 3:
         y, indices = y[0], indices[0]
     return (y, indices) if return_indices else y
@@ -503,7 +506,7 @@ def adaptive_avg_pool2d(input, output_size) -> Tensor:
     _floats(input=input)
     x = _images(input)
     if 0 in x.shape[2:]:
-        raise ValueError(f"input must have rows and columns, got shape {tuple(input.shape)}")
+        raise ValueError(f"input must have no empty axis of its images, got {tuple(input.shape)}")
     sizes = output_size if isinstance(output_size, tuple | list) else (output_size,) * 2
     if len(sizes) == 2:
         sizes = [old if n is None else n for n, old in zip(sizes, x.shape[2:], strict=True)]
@@ -639,8 +642,8 @@ def cross_entropy(
         label_smoothing=(label_smoothing, 0.0),
     )
     _validate.one_of("reduction", reduction, ("mean", "sum", "none"))
-    if input.ndim == 0:
-        raise ValueError("input must have an axis of classes, got shape ()")
+    if input.ndim == 0 or input.shape[min(input.ndim - 1, 1)] == 0:
+        raise ValueError(f"input must have an axis of classes, got shape {tuple(input.shape)}")
     axis = min(input.ndim - 1, 1)
     classes = input.shape[axis]
     target = _labels(target, input, classes, ignore_index)

@@ -269,9 +269,9 @@ def _one_step(input, states, units: int):
     """Return input and states as batches; a state that is None is 0."""
     if input.ndim not in (1, 2):
         raise ValueError(f"input must be (n, in) or (in,), got shape {tuple(input.shape)}")
-    x = input.reshape(-1, input.shape[-1])
+    x = input if input.ndim == 2 else input[None]
     zeros = x.new_zeros(len(x), units)
-    return x, tuple(zeros if s is None else s.reshape(-1, s.shape[-1]) for s in states)
+    return x, tuple(zeros if s is None else s if s.ndim == 2 else s[None] for s in states)
 
 
 class _Recurrent:

@@ -26,7 +26,7 @@ import numpy as np
 
 from dlnotes import _validate
 from dlnotes._validate import Number
-from dlnotes.cuda.ladders import conv_sizes, pool_sizes
+from dlnotes.cuda.ladders import conv_sizes, conv_transpose_sizes, pool_sizes
 
 __all__ = ["Cost", "Machine", "cost"]
 
@@ -207,8 +207,8 @@ def _present(*arrays) -> list:
     return [array for array in arrays if array is not None]
 
 
-def _pool(indices: bool, x, kernel_size, stride=None, padding=0) -> Cost:
-    p = pool_sizes(x.shape, kernel_size, stride, padding)
+def _pool(indices: bool, x, *settings) -> Cost:
+    p = pool_sizes(x.shape, *settings)
     shape = (*x.shape[:2], p.out_h, p.out_w)
     moved = [(shape, _bytes(x)), *[(shape, 8)] * indices]
     return _count(x, *moved, operations=prod(shape) * p.kernel_h * p.kernel_w)
@@ -249,6 +249,24 @@ def _conv2d_backward(dy, x, weight, stride=1, padding=0, dilation=1, groups=1) -
     return _count(
         *(dy, x, weight, x, weight, dbias),
         operations=4 * prod(dy.shape) * prod(weight.shape[1:]) + prod(dy.shape),
+    )
+
+
+def _conv_transpose2d(x, weight, bias=None, *settings) -> Cost:
+    p = conv_transpose_sizes(x.shape, weight.shape, *settings)
+    y = p.n, p.c_in, p.h, p.w
+    products = prod(x.shape) * prod(weight.shape[1:])  # those beyond the output's edges among them
+    return _count(
+        *(x, weight, (y, _bytes(x)), *_present(bias)),
+        operations=2 * products + (bias is not None) * prod(y),
+    )
+
+
+def _conv_transpose2d_backward(dy, x, weight, *settings) -> Cost:
+    dbias = (dy.shape[1],), _bytes(x)
+    return _count(
+        *(dy, x, weight, x, weight, dbias),
+        operations=4 * prod(x.shape) * prod(weight.shape[1:]) + prod(dy.shape),
     )
 
 
@@ -400,6 +418,8 @@ COSTS: dict[str, Callable[..., Cost]] = {
     "adaptive_avg_pool2d_backward": _adaptive_backward,
     "conv2d": _conv2d,
     "conv2d_backward": _conv2d_backward,
+    "conv_transpose2d": _conv_transpose2d,
+    "conv_transpose2d_backward": _conv_transpose2d_backward,
     "attention": _attention,
     "attention_backward": _attention_backward,
     "lstm_cell": lambda *inputs: _cell("lstm", *inputs),
