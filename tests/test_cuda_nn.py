@@ -1,11 +1,12 @@
 """dlnotes.cuda.nn and optim against torch's own, step by step, on the CPU engine and on a GPU."""
 
+import numpy as np
 import pytest
 import torch
 from cuda_helpers import each_device  # noqa: F401  (runs the tests on each device)
 from cuda_torch_helpers import TF, assert_close, draw, f32, f64, integers, noise, visible
 
-from dlnotes import models
+from dlnotes import models, train
 from dlnotes.cuda import functional as F
 from dlnotes.cuda import nn, optim
 
@@ -326,3 +327,23 @@ def test_adam_of_transposed_parameters(device):
             p.grad = draw(seed, 5, 4, device=device).detach()
             optimiser.step()
     assert_close(ours.detach(), theirs.detach(), f64)
+
+
+def test_the_books_loop_trains_on_kernels(device):
+    """Points inside and outside a ring: loss by loss as torch, and learnt in the end."""
+    rng = np.random.default_rng(0)
+    points = rng.standard_normal((64, 2)).astype(np.float32)
+    labels = (np.hypot(*points.T) > 1.1).astype(np.int64)
+    batches = [(points[i : i + 16], labels[i : i + 16]) for i in range(0, 64, 16)]
+    histories = []
+    for network, loss, Optimizer in zip(
+        pair(models.MLP, {"sizes": (2, 16, 2), "activation": "tanh"}, f32, device),
+        (nn.CrossEntropyLoss(), torch.nn.CrossEntropyLoss()),
+        (optim.Adam, torch.optim.Adam),
+        strict=True,
+    ):
+        optimizer = Optimizer(network.parameters(), lr=0.05)
+        settings = {"loss_fn": loss, "optimizer": optimizer, "epochs": 12, "progress": False}
+        histories.append(train.fit(network, batches, **settings)["train_loss"])
+    np.testing.assert_allclose(*histories, rtol=1e-3)
+    assert histories[0][-1] < 0.3 < histories[0][0]

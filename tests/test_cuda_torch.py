@@ -496,6 +496,40 @@ def test_choose_takes_another_rung_and_goes_back(monkeypatch):
     ]
 
 
+def rounded(x):
+    return x.to(torch.bfloat16).to(f32)
+
+
+def test_rungs_of_tensor_cores_make_mixed_precision(device):
+    """The matrices are rounded, the sums and the bias are float32: as torch on rounded inputs."""
+    if device == "cuda" and torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("tensor cores multiply bfloat16 from sm_80 on")
+    x, w, b = (
+        draw(i, *s, dtype=f32, device=device) for i, s in enumerate([(5, 20), (9, 20), (9,)])
+    )
+    dy = draw(3, 5, 9, dtype=f32, device=device).detach()
+    with F.choose(linear="matmul_mma", linear_backward="matmul_mma"):
+        y = F.linear(x, w, b)
+        gradients = torch.autograd.grad(y, (x, w, b), dy)
+    expected = TF.linear(rounded(x), rounded(w), b)
+    assert_close(y, expected, f32)
+    assert not torch.equal(y, TF.linear(x, w, b))
+    wanted = rounded(dy) @ rounded(w), rounded(dy).T @ rounded(x), rounded(dy).sum(0)
+    for mine, theirs in zip(gradients, wanted, strict=True):
+        assert_close(mine, theirs, f32)
+    images, filters = (
+        draw(i, *s, dtype=f32, device=device) for i, s in enumerate([(2, 3, 6, 5), (4, 3, 3, 3)])
+    )
+    with F.choose(conv2d="conv_mma"):
+        y = F.conv2d(images, filters, padding=1)
+    assert_close(y, TF.conv2d(rounded(images), rounded(filters), padding=1), f32)
+    with (
+        F.choose(linear="matmul_mma"),
+        pytest.raises(TypeError, match="takes bfloat16, got float64"),
+    ):
+        F.linear(x.double(), w.double())
+
+
 # ---------------------------------------------------------------- floats read as doubles
 
 

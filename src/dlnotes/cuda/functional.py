@@ -17,6 +17,11 @@ The last rung of a ladder runs that suits the sizes; `choose` takes another, or 
 
 >>> with F.choose(linear="matmul_naive"):                          # doctest: +SKIP
 ...     y = F.linear(x, weight, bias)
+
+A rung of tensor cores makes of this mixed precision: `choose(linear="matmul_mma",
+linear_backward="matmul_mma")` rounds the matrices of its products to bfloat16 and sums them in
+float32; parameters, activations and gradients stay float32. The forward and the backward pass must
+both run inside.
 """
 
 import contextlib
@@ -78,10 +83,19 @@ def run(ladder: str, *inputs, rung: str | None = None):
     """
     device = next(x.device for x in inputs if isinstance(x, Tensor))
     rung = _rungs.get(ladder, rung)
+    if rung is not None and LADDERS[ladder].rung(rung).dtype == "bfloat16":
+        inputs = [_rounded(x) for x in inputs]
     if device.type == "cpu":
         return LADDERS[ladder].run(*inputs, rung=rung, device="cpu", mode=_mode)
     with torch.cuda.device(device):
         return LADDERS[ladder].run(*inputs, rung=rung, device="cuda")
+
+
+def _rounded(x):
+    """Return arrays of float32 as bfloat16, but not a bias, which such rungs take as it is."""
+    if isinstance(x, Tensor) and x.dtype == torch.float32 and x.ndim > 1:
+        return x.to(torch.bfloat16)
+    return x
 
 
 # ---- arguments -----------------------------------------------------------------------------------
