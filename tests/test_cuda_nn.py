@@ -275,8 +275,9 @@ def test_transformer_layers_in_evaluation_too(kind, norm_first, device, monkeypa
 def test_layers_are_torchs_with_another_forward(device):
     layers = {
         "Linear": ((5, 3), {}, (2, 5)),
-        "Conv1d": ((2, 4, 3), {"padding": 1, "padding_mode": "circular"}, (1, 2, 7)),
         "Conv2d": ((2, 4, 3), {"padding": 1, "padding_mode": "reflect", "stride": 2}, (1, 2, 7, 7)),
+        "Conv1d": ((2, 4, 3), {"padding": 1, "padding_mode": "circular"}, (1, 2, 7)),
+        "AdaptiveAvgPool2d": (((None, 3),), {}, (1, 2, 7, 7)),
         "ConvTranspose2d": ((2, 4, 3), {"stride": 2, "output_padding": 1}, (1, 2, 3, 4)),
         "MaxPool1d": ((3,), {"stride": 2, "padding": 1}, (1, 2, 7)),
         "AvgPool1d": ((2,), {"padding": 1}, (1, 2, 7)),
@@ -285,6 +286,7 @@ def test_layers_are_torchs_with_another_forward(device):
         "LayerNorm": (((4, 3),), {}, (2, 4, 3)),
         "GroupNorm": ((2, 4), {}, (2, 4, 3)),
         "InstanceNorm2d": ((3,), {"affine": True}, (2, 3, 4, 5)),
+        "LocalResponseNorm": ((5,), {"k": 2.0}, (2, 7, 4, 3)),
         "RMSNorm": (((4, 3),), {}, (2, 4, 3)),
         "BatchNorm1d": ((4,), {"momentum": None}, (3, 4)),
         "BatchNorm2d": ((2,), {"track_running_stats": False}, (3, 2, 4, 4)),

@@ -116,20 +116,11 @@ class AvgPool2d(torch_nn.AvgPool2d):
 
 
 class AdaptiveAvgPool2d(torch_nn.AdaptiveAvgPool2d):
-    """torch.nn.AdaptiveAvgPool2d on the ladder "avg_pool2d", or "linear" where windows differ."""
+    """torch.nn.AdaptiveAvgPool2d on the ladder "adaptive_avg_pool2d"."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the means of the windows."""
+        """Return the means of the rectangles."""
         return functional.adaptive_avg_pool2d(input, self.output_size)
-
-
-class LocalResponseNorm(torch_nn.LocalResponseNorm):
-    """torch.nn.LocalResponseNorm: its means are the ladder "avg_pool2d"."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the normalised images."""
-        settings = self.size, self.alpha, self.beta, self.k
-        return functional.local_response_norm(input, *settings)
 
 
 class LayerNorm(torch_nn.LayerNorm):
@@ -245,6 +236,15 @@ class InstanceNorm2d(torch_nn.InstanceNorm2d):
                 f"{tuple(input.shape)}"
             )
         return functional.group_norm(input, input.shape[1], self.weight, self.bias, self.eps)
+
+
+class LocalResponseNorm(torch_nn.LocalResponseNorm):
+    """torch.nn.LocalResponseNorm on the ladder "local_response_norm"."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised input."""
+        settings = self.size, self.alpha, self.beta, self.k
+        return functional.local_response_norm(input, *settings)
 
 
 class RMSNorm(torch_nn.RMSNorm):
