@@ -43,11 +43,12 @@ DLNOTES_CXX names another compiler. Nothing is compiled when this package is imp
 from pathlib import Path
 
 from dlnotes.cuda import _nvrtc
+from dlnotes.cuda._cubin import Resources
 from dlnotes.cuda._errors import CompileError, CudaError, KernelError, ToolError
 from dlnotes.cuda._gpu import available
 from dlnotes.cuda._kernel import Kernel, Module, load
 from dlnotes.cuda._nvrtc import Cubin, architectures
-from dlnotes.cuda._trace import Access, LineReport, Step, Steps, Trace
+from dlnotes.cuda._trace import Access, LineReport, Step, Steps, Totals, Trace
 from dlnotes.cuda.ladders import LADDERS, Ladder, Rung
 
 __all__ = [
@@ -61,10 +62,12 @@ __all__ = [
     "Ladder",
     "LineReport",
     "Module",
+    "Resources",
     "Rung",
     "Step",
     "Steps",
     "ToolError",
+    "Totals",
     "Trace",
     "architectures",
     "available",
