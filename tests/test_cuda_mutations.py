@@ -12,7 +12,8 @@ import pytest
 from cuda_helpers import needs_compiler, normal
 
 from dlnotes import cuda
-from dlnotes.cuda import _kernel, ladders
+from dlnotes.cuda import _kernel
+from dlnotes.cuda.ladders import _base
 
 pytestmark = needs_compiler
 OUT, RACE, UNINIT = "out of bounds", "race", "uninitialised"
@@ -160,7 +161,7 @@ def mutated(tmp_path, monkeypatch):
             (tmp_path / path.name).write_text(source, encoding="utf-8")
         assert found, f"not in {file}: {text!r}"
         monkeypatch.setattr(_kernel, "KERNELS", tmp_path)
-        monkeypatch.setattr(ladders, "_modules", {})
+        monkeypatch.setattr(_base, "_modules", {})
 
     return change
 

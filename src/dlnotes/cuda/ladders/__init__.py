@@ -1,0 +1,47 @@
+"""Every CUDA kernel of the book, in ladders: the same task, each rung faster for one stated reason.
+
+>>> from dlnotes.cuda import LADDERS
+>>> ladder = LADDERS["softmax"]                                    # doctest: +SKIP
+>>> [f"{rung.name}: {rung.reason}" for rung in ladder.rungs]       # doctest: +SKIP
+>>> y = ladder.run(x, rung="softmax_warp", mode="checked")         # doctest: +SKIP
+
+A rung says how its kernels are launched: `run(s, *inputs)` allocates what it returns and calls
+`s.launch(kernel, grid, block, *arguments)`. The same function serves NumPy arrays on the CPU and
+torch tensors on a GPU. Inputs are float32 and contiguous; each ladder computes what the NumPy
+function `reference` of `dlnotes.kernels` does, in the subset that its rungs' arguments state.
+"""
+
+from dlnotes.cuda.ladders import (
+    activations,
+    boxes,
+    conv,
+    embedding,
+    linear,
+    losses,
+    norm,
+    optim,
+    pool,
+)
+from dlnotes.cuda.ladders._base import Grid, Ladder, Rung, Session, blocks
+from dlnotes.cuda.ladders.conv import Conv, conv_sizes
+from dlnotes.cuda.ladders.losses import IGNORED
+from dlnotes.cuda.ladders.pool import Pool, pool_sizes
+
+__all__ = [
+    "IGNORED",
+    "LADDERS",
+    "Conv",
+    "Grid",
+    "Ladder",
+    "Pool",
+    "Rung",
+    "Session",
+    "blocks",
+    "conv_sizes",
+    "pool_sizes",
+]
+
+_FAMILIES = (linear, activations, losses, norm, pool, conv, boxes, embedding, optim)
+LADDERS: dict[str, Ladder] = {
+    ladder.name: ladder for family in _FAMILIES for ladder in family.FAMILY
+}

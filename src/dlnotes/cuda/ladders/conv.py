@@ -1,0 +1,141 @@
+"""Convolution: rungs of conv.cu."""
+
+import ctypes
+
+from dlnotes.cuda.ladders._base import Ladder, Rung, blocks, ints, out_sizes, pair
+
+
+class Conv(ctypes.Structure):
+    """The struct Conv of conv.cu."""
+
+    _fields_ = ints(
+        "n c_in h w c_out out_h out_w kernel_h kernel_w stride_h stride_w padding_h padding_w "
+        "dilation_h dilation_w"
+    )
+
+
+def conv_sizes(x_shape, weight_shape, stride=1, padding=0, dilation=1) -> Conv:
+    """Return the sizes of a convolution of images (n, c, h, w) with kernels (out, c, kh, kw)."""
+    stride, padding, dilation = pair(stride), pair(padding), pair(dilation)
+    kernel = weight_shape[2:]
+    out = out_sizes(x_shape[2:], kernel, stride, padding, dilation)
+    return Conv(*x_shape, weight_shape[0], *out, *kernel, *stride, *padding, *dilation)
+
+
+def _cells(columns: int, rows: int) -> tuple[int, int]:
+    return blocks(columns, 16), blocks(rows, 16)
+
+
+def _conv_direct(s, x, weight, bias=None, stride=1, padding=0, dilation=1):
+    p = conv_sizes(x.shape, weight.shape, stride, padding, dilation)
+    y = s.empty((p.n, p.c_out, p.out_h, p.out_w), x)
+    s.launch(
+        "conv_direct", blocks(p.n * p.c_out * p.out_h * p.out_w, 128), 128, p, x, weight, bias, y
+    )
+    return y
+
+
+def _conv_implicit(s, x, weight, bias=None, stride=1, padding=0, dilation=1):
+    p = conv_sizes(x.shape, weight.shape, stride, padding, dilation)
+    y = s.empty((p.n, p.c_out, p.out_h, p.out_w), x)
+    s.launch(
+        "conv_implicit<16>",
+        _cells(p.n * p.out_h * p.out_w, p.c_out),
+        (16, 16),
+        p,
+        x,
+        weight,
+        bias,
+        y,
+    )
+    return y
+
+
+def _conv_backward(s, dy, x, weight, p, launch_input, launch_weight):
+    dx, dweight, dbias = s.empty(x.shape, x), s.empty(weight.shape, x), s.empty((p.c_out,), x)
+    launch_input(dx)
+    launch_weight(dweight)
+    s.launch("conv_backward_bias", p.c_out, 128, p, dy, dbias)
+    return dx, dweight, dbias
+
+
+def _conv_backward_direct(s, dy, x, weight, stride=1, padding=0, dilation=1):
+    p = conv_sizes(x.shape, weight.shape, stride, padding, dilation)
+    n, m = (
+        blocks(p.n * p.c_in * p.h * p.w, 128),
+        blocks(p.c_out * p.c_in * p.kernel_h * p.kernel_w, 128),
+    )
+    return _conv_backward(
+        s,
+        dy,
+        x,
+        weight,
+        p,
+        lambda dx: s.launch("conv_backward_input_direct", n, 128, p, dy, weight, dx),
+        lambda dw: s.launch("conv_backward_weight_direct", m, 128, p, dy, x, dw),
+    )
+
+
+def _conv_backward_implicit(s, dy, x, weight, stride=1, padding=0, dilation=1):
+    p = conv_sizes(x.shape, weight.shape, stride, padding, dilation)
+    inputs, taps = (
+        _cells(p.n * p.h * p.w, p.c_in),
+        _cells(p.c_in * p.kernel_h * p.kernel_w, p.c_out),
+    )
+    return _conv_backward(
+        s,
+        dy,
+        x,
+        weight,
+        p,
+        lambda dx: s.launch(
+            "conv_backward_input_implicit<16>", inputs, (16, 16), p, dy, weight, dx
+        ),
+        lambda dw: s.launch("conv_backward_weight_implicit<16>", taps, (16, 16), p, dy, x, dw),
+    )
+
+
+FAMILY = (
+    Ladder(
+        "conv2d",
+        "conv.cu",
+        "conv2d",
+        (
+            Rung(
+                "conv_direct",
+                "One thread for each output: the formula.",
+                _conv_direct,
+                ("conv_direct",),
+            ),
+            Rung(
+                "conv_implicit",
+                "A tiled matrix product whose columns are looked up, not stored.",
+                _conv_implicit,
+                ("conv_implicit<16>",),
+            ),
+        ),
+    ),
+    Ladder(
+        "conv2d_backward",
+        "conv.cu",
+        "conv2d_backward",
+        (
+            Rung(
+                "conv_backward_direct",
+                "One thread for each entry of dx and of dweight.",
+                _conv_backward_direct,
+                ("conv_backward_input_direct", "conv_backward_weight_direct", "conv_backward_bias"),
+            ),
+            Rung(
+                "conv_backward_implicit",
+                "Both gradients as tiled matrix products.",
+                _conv_backward_implicit,
+                (
+                    "conv_backward_input_implicit<16>",
+                    "conv_backward_weight_implicit<16>",
+                    "conv_backward_bias",
+                ),
+            ),
+        ),
+    ),
+)
