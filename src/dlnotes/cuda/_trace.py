@@ -145,6 +145,10 @@ class Trace(_Recording):
 
     def report(self) -> list[LineReport]:
         """Return one row for each line, array and kind of access, in the order of the lines."""
+        return list(self._report)
+
+    @functools.cached_property
+    def _report(self) -> list[LineReport]:
         accesses = np.flatnonzero(self.events["kind"] < len(KINDS))
         if not accesses.size:
             return []
@@ -170,7 +174,7 @@ class Trace(_Recording):
         if name is not None:
             self._named(name)
         sums = {"global": [0, 0.0], "shared": [0, 0.0]}
-        for row in self.report():
+        for row in self._report:
             if name in (None, row.name):
                 sums[row.space][0] += row.requests
                 sums[row.space][1] += row.passes or row.requests * row.sectors
