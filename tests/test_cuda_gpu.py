@@ -1,6 +1,7 @@
 """The way to a GPU, as far as it goes without one: cubins, and what a launch hands over."""
 
 import ctypes
+import struct
 import sys
 import types
 
@@ -42,6 +43,55 @@ def test_every_rung_compiles_to_machine_code(file):
     assert set(cubin.names) == set(names)
     for symbol in cubin.names.values():
         assert symbol.encode() in cubin.data
+
+
+def stack_frames(cubin: bytes) -> list[int]:
+    """Return the bytes of stack that each function takes, as its ELF file says.
+
+    A section .nv.info is a list of (format, attribute, size, value); attribute 0x11 holds a
+    function's number and its frame.
+    """
+    table = int.from_bytes(cubin[0x28:0x30], "little")
+    each, count, names = (int.from_bytes(cubin[at : at + 2], "little") for at in (0x3A, 0x3C, 0x3E))
+    sections = [cubin[table + i * each : table + (i + 1) * each] for i in range(count)]
+
+    def body(section):
+        start, size = struct.unpack_from("<QQ", section, 0x18)
+        return cubin[start : start + size]
+
+    frames, titles = [], body(sections[names])
+    for section in sections:
+        at = int.from_bytes(section[:4], "little")
+        if titles[at : titles.index(b"\0", at)] != b".nv.info":
+            continue
+        data = body(section)
+        while data:
+            kind, attribute, size = struct.unpack_from("<BBH", data)
+            held = size if kind == 4 else 0  # other formats hold their value in `size`
+            if kind == 4 and attribute == 0x11:
+                frames.append(struct.unpack_from("<II", data, 4)[1])
+            data = data[4 + held :]
+    return frames
+
+
+@needs_nvrtc
+def test_a_stack_frame_shows():
+    source = """
+__global__ void f(int* y, int n) { int a[64]; for (int i = 0; i < n; i++) a[i] = y[i];
+  y[0] = a[y[1]]; }
+__global__ void g(int* y) { y[0] = 1; }"""
+    cubin = cuda.compile(source=source, arch="sm_80")
+    assert sorted(stack_frames(cubin.data)) == [0, 256]
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a", "sm_120"])
+@pytest.mark.parametrize("file", kernels_by_file())
+def test_no_register_is_spilled_and_no_array_is_on_the_stack(file, arch):
+    names = kernels_by_file()[file]
+    frames = stack_frames(cuda.compile(file, kernels=names, arch=arch).data)
+    assert len(frames) >= len(names)  # and the compiler's own functions, such as division
+    assert not any(frames)
 
 
 @needs_nvrtc

@@ -210,6 +210,74 @@ def test_convolution(ladder, rung, case, seed):
         check(run(ladder, rung, dy, x, weight, *settings_), expected, tolerance=1e-5)
 
 
+@st.composite
+def attentions(draw):
+    """Shapes of query, key and value, and the kind of mask."""
+    leading = draw(st.sampled_from([(), (2,), (2, 3), (3, 1)]))
+    queries, keys = draw(sizes), draw(sizes)
+    e, v = (draw(st.sampled_from([1, 4, 31, 33, 64, 65, 128])) for _ in range(2))
+    shapes = [(*leading, queries, e), (*leading, keys, e), (*leading, keys, v)]
+    scores = (*leading, queries, keys)
+    kind = draw(st.sampled_from(["none", "causal", "bool", "float"]))
+    mask = tuple(draw(st.sampled_from([1, n])) for n in scores)
+    return shapes, kind, mask[draw(st.integers(0, len(mask))) :]
+
+
+def mask_of(kind: str, shape: tuple[int, ...], seed: int) -> np.ndarray | None:
+    allowed = np.random.default_rng(seed).random(shape) < 0.7
+    masks = {"bool": allowed, "float": np.where(allowed, normal(seed, *shape), f32(-np.inf))}
+    return np.asarray(masks[kind]) if kind in masks else None
+
+
+@each_rung("attention", "attention_backward")
+@some(max_examples=12)
+@given(case=attentions(), seed=seeds, scale=st.sampled_from([None, 0.7]))
+def test_attention(ladder, rung, case, seed, scale):
+    shapes, kind, mask_shape = case
+    query, key, value = (normal(seed + i, *shape) for i, shape in enumerate(shapes))
+    settings_ = (mask_of(kind, mask_shape, seed), kind == "causal", scale)
+    wide = double(query, key, value)
+    wide_settings = (double(*settings_[:1])[0] if kind == "float" else settings_[0], *settings_[1:])
+    y = kernels.scaled_dot_product_attention(*wide, *wide_settings)
+    scores = wide[0] @ wide[1].swapaxes(-1, -2) * (scale or query.shape[-1] ** -0.5)
+    if kind == "causal":
+        scores = np.where(np.tri(*scores.shape[-2:], dtype=bool), scores, -np.inf)
+    elif kind == "bool":
+        scores = np.where(settings_[0], scores, -np.inf)
+    elif kind == "float":
+        scores = scores + settings_[0]
+    log_sum = np.logaddexp.reduce(scores, axis=-1)
+    if ladder == "attention":
+        expected = (y, log_sum)
+        check(run(ladder, rung, query, key, value, *settings_), expected, tolerance=5e-6)
+    else:
+        dy = normal(seed + 3, *y.shape)
+        inputs = (dy, query, key, value, y.astype(f32), log_sum.astype(f32), *settings_)
+        expected = kernels.scaled_dot_product_attention_backward(
+            dy.astype(np.float64), *wide, *wide_settings
+        )
+        check(run(ladder, rung, *inputs), expected[:3], tolerance=1e-5)
+
+
+@each_rung("attention")
+def test_attention_to_no_key_at_all_is_zero(ladder, rung):
+    query, key, value = normal(0, 3, 5), normal(1, 4, 5), normal(2, 4, 6)
+    expected = np.zeros((3, 6), f32), np.full(3, -np.inf, f32)
+    check(run(ladder, rung, query, key, value, np.zeros((3, 4), bool)), expected)
+    check(run(ladder, rung, query, key[:0], value[:0]), expected)
+
+
+@pytest.mark.parametrize("rung", ["attention_online", "attention_tiled"])
+def test_attention_in_registers_refuses_wide_vectors(rung):
+    query, key, value = normal(0, 3, 129), normal(1, 4, 129), normal(2, 4, 6)
+    with pytest.raises(ValueError, match=f"{rung} takes .* at most 128 numbers, got 129"):
+        run("attention", rung, query, key, value)
+    with pytest.raises(
+        ValueError, match=r"attn_mask must have at most 4 axes, got \(1, 1, 1, 3, 4\)"
+    ):
+        run("attention", rung, query, key, value, np.ones((1, 1, 1, 3, 4), bool))
+
+
 def boxes_of(seed: int, n: int, grid: int):
     rng = np.random.default_rng(seed)
     corners = np.sort(rng.integers(-grid, grid + 1, (n, 2, 2)), axis=1).reshape(n, 4)

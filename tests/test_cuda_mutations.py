@@ -32,6 +32,8 @@ TARGET = np.arange(37, dtype=np.int64)
 ADAM = [normal(i, 1001) for i in range(3)] + [np.abs(normal(3, 1001)), 1]
 LINEAR = (normal(4, 33, 20), normal(5, 35, 20), normal(6, 35))
 BACK = (normal(7, 33, 35), *LINEAR[:2])
+ATTENTION = (normal(0, 2, 37, 20), normal(1, 2, 41, 20), normal(2, 2, 41, 24))
+ATTENDED = (normal(3, 2, 37, 24), *ATTENTION, normal(4, 2, 37, 24), normal(5, 2, 37))
 TILED = "    __syncthreads();  // the tiles are complete\n"
 
 # ladder, rung, inputs, kind of fault, text, its replacement
@@ -115,6 +117,28 @@ MUTANTS = [
     ("conv2d_backward", "conv_backward_direct", (normal(0, 2, 5, 4, 6), IMAGES, FILTERS, (2, 1), 0), OUT, "if (down < 0 || right < 0 ||", "if ("),
     ("conv2d_backward", "conv_backward_direct", (normal(0, *Y_SHAPE), IMAGES, FILTERS, (2, 1), 1), OUT, "position < p.n * outputs; position++", "position <= p.n * outputs; position++"),
     ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 5, 4, 6), IMAGES, FILTERS, (2, 1), 0), OUT, "if (out_row >= p.out_h || out_column >= p.out_w) return 0.f;", "if (out_column >= p.out_w) return 0.f;"),
+    # attention
+    ("attention", "attention_naive", ATTENTION, OUT, "if (row >= (size_t)p.samples * p.queries) return;\n  const int key", "const int key"),
+    ("attention", "attention_naive", ATTENTION, OUT, "if (row >= p.samples * p.queries) return;\n  scores +=", "if (row > p.samples * p.queries) return;\n  scores +="),
+    ("attention", "attention_naive", ATTENTION, RACE, "out[at] = factor * sum;\n}\n// out", "out[at / 2] = factor * sum;\n}\n// out"),
+    ("attention", "attention_online", ATTENTION, OUT, "min(query + 1, p.keys) : p.keys;\n  float mine", "min(query + 1, p.keys) : p.keys + 1;\n  float mine"),
+    ("attention", "attention_online", ATTENTION, RACE, "if (lane + i * WARP < p.v) y", "if (lane + i * WARP <= p.v) y"),
+    ("attention", "attention_online", ATTENTION, RACE, "if (lane == 0) log_sum[row]", "log_sum[row]"),
+    ("attention", "attention_tiled", ATTENTION, RACE, "    __syncthreads();  // everyone has used the tiles before\n", ""),
+    ("attention", "attention_tiled", ATTENTION, RACE, "    __syncthreads();  // the tiles are complete\n", ""),
+    ("attention", "attention_tiled", ATTENTION, RACE, "    __syncwarp();  // the rows of W are complete\n", ""),
+    ("attention", "attention_tiled", ATTENTION, OUT, "first + row < rows && column < columns", "first + row <= rows && column < columns"),
+    ("attention", "attention_tiled", ATTENTION, UNINIT, "i < ROWS * D; i += blockDim.x", "i < ROWS * D - 1; i += blockDim.x"),
+    ("attention", "attention_tiled", ATTENTION, MISALIGNED, "LANES = 8, PAD = 4", "LANES = 8, PAD = 3"),
+    ("attention", "attention_tiled", ATTENTION, DIVERGENT, "  fetch<ROWS, D>(Q, q, p.queries, p.e, query0);\n", "  if (query0 + row >= p.queries) return;\n  fetch<ROWS, D>(Q, q, p.queries, p.e, query0);\n"),
+    ("attention", "attention_tiled", ATTENTION, LEFT, "    const float sum = row_reduce<Add>(total[r]);\n    const int query = query0 + row + r;", "    const int query = query0 + row + r;\n    if (query >= p.queries) return;\n    const float sum = row_reduce<Add>(total[r]);"),
+    ("attention_backward", "attention_backward_naive", ATTENDED, OUT, "if (row >= (size_t)p.samples * p.keys) return;", ""),
+    ("attention_backward", "attention_backward_naive", ATTENDED, RACE, "if (lane == 0) dots[row] = sum;", "dots[row] = sum;"),
+    ("attention_backward", "attention_backward_tiled", ATTENDED, RACE, "p.keys, p.v, key0);\n    __syncthreads();\n    float scores[MINE][THEIRS], dweights", "p.keys, p.v, key0);\n    float scores[MINE][THEIRS], dweights"),
+    ("attention_backward", "attention_backward_tiled", ATTENDED, RACE, "    __syncwarp();\n    combine(value_sums", "    combine(value_sums"),
+    ("attention_backward", "attention_backward_tiled", ATTENDED, RACE, "p.keys, p.v, key0 + row + r, x);\n  }", "p.keys, p.v, key0 + r, x);\n  }"),
+    ("attention_backward", "attention_backward_tiled", ATTENDED, OUT, "const float weight = seen ? expf(score - log_sum[queries + query]) : 0.f;", "const float weight = expf(score - log_sum[queries + query]);"),
+    ("attention_backward", "attention_backward_tiled", ATTENDED, UNINIT, "        W[row + r][x + LANES * c] = weight;\n        S", "        if (seen) W[row + r][x + LANES * c] = weight;\n        S"),
     # boxes
     ("box_iou", "box_iou_naive", (BOX, BOX[:45]), OUT, "if (row >= n || column >= m) return;", "if (row >= n || column > m) return;"),
     ("box_iou", "box_iou_tiled", (BOX, BOX[:45]), RACE, "[column];\n  __syncthreads();", "[column];"),

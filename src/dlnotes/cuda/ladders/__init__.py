@@ -13,6 +13,7 @@ function `reference` of `dlnotes.kernels` does, in the subset that its rungs' ar
 
 from dlnotes.cuda.ladders import (
     activations,
+    attention,
     boxes,
     conv,
     embedding,
@@ -23,6 +24,7 @@ from dlnotes.cuda.ladders import (
     pool,
 )
 from dlnotes.cuda.ladders._base import Grid, Ladder, Rung, Session, blocks
+from dlnotes.cuda.ladders.attention import Attention, attention_sizes
 from dlnotes.cuda.ladders.conv import Conv, conv_sizes
 from dlnotes.cuda.ladders.losses import IGNORED
 from dlnotes.cuda.ladders.pool import Pool, pool_sizes
@@ -30,18 +32,31 @@ from dlnotes.cuda.ladders.pool import Pool, pool_sizes
 __all__ = [
     "IGNORED",
     "LADDERS",
+    "Attention",
     "Conv",
     "Grid",
     "Ladder",
     "Pool",
     "Rung",
     "Session",
+    "attention_sizes",
     "blocks",
     "conv_sizes",
     "pool_sizes",
 ]
 
-_FAMILIES = (linear, activations, losses, norm, pool, conv, boxes, embedding, optim)
+_FAMILIES = (
+    linear,
+    activations,
+    losses,
+    norm,
+    pool,
+    conv,
+    attention,
+    boxes,
+    embedding,
+    optim,
+)
 LADDERS: dict[str, Ladder] = {
     ladder.name: ladder for family in _FAMILIES for ladder in family.FAMILY
 }
