@@ -66,6 +66,9 @@ def test_in_the_grader_it_is_the_same(session):
     np.testing.assert_array_equal(here["y"], there["y"])
     assert here.rows == there.rows
     assert here.sectors == there.sectors
+    longer = SCALE + "// another text"
+    for source in (longer, SCALE, longer):  # what is remembered stays as it was
+        np.testing.assert_array_equal(scaled(session.student, source)["y"], 2 * X)
 
 
 @pytest.mark.parametrize("message", FAULTS)

@@ -6,6 +6,7 @@ this package, NumPy or the engine changes nothing about how its kernels are seen
 """
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ def observe(
         kernel = cuda.load(source=source, mode="trace").kernel(name)
         trace = kernel.launch(grid, block, *values, shared_bytes=shared_bytes)
     except cuda.CompileError as error:
-        return {"fault": "compile", "text": str(error), **empty}
+        text = re.sub(r"\S*[/\\](?=source\.cu)", "", str(error))  # without the cache's folder
+        return {"fault": "compile", "text": text, **empty}
     except cuda.KernelError as error:
         return {"fault": error.kind, "text": str(error), **empty}
     except cuda.ToolError as error:
