@@ -9,7 +9,7 @@
 # %% [markdown]
 # # Exercises 4 · Optimisation
 #
-# Fourteen questions on [chapter 4](../drafts/04_optimisation.md), so far a draft, from a warm-up to an open
+# Fourteen questions on [chapter 4](../notebooks/04_optimisation.ipynb), from a warm-up to an open
 # challenge. Most are short; whoever has time for half of them takes 1, 3, 5, 7, 8, 10 and 13. Write
 # your code where a cell says `raise NotImplementedError`, run the cell, then run the check below it: it
 # says at once what holds, what does not, and gives a hint. A teacher's grading adds hidden checks on

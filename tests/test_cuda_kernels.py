@@ -1,18 +1,17 @@
-"""Every rung of every CUDA ladder against the NumPy kernels, run on the CPU with all checks on."""
+"""Every rung of every CUDA ladder against the NumPy kernels: on the CPU, checked, and on a GPU."""
 
 import functools
 
 import numpy as np
 import pytest
 import torch
-from cuda_helpers import needs_compiler, normal, run
+from cuda_helpers import each_device, normal, run  # noqa: F401  (runs the tests on each device)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlnotes import cuda, kernels
 from dlnotes.cuda.ladders import IGNORED
 
-pytestmark = needs_compiler
 f32 = np.float32
 sizes = st.one_of(st.sampled_from([1, 2, 31, 32, 33, 64, 65]), st.integers(1, 40))
 seeds = st.integers(0, 2**32 - 1)
@@ -80,6 +79,12 @@ def test_softmax(ladder, rung, rows, columns, seed, scale):
         check(run(ladder, rung, dy, y.astype(f32)), (expected,))
 
 
+@each_rung("softmax_backward")
+def test_gradient_of_softmax_over_rows_too_long_for_registers(ladder, rung):
+    dy, y = normal(0, 3, 1025), kernels.softmax(normal(1, 3, 1025))
+    check(run(ladder, rung, dy, y), (kernels.softmax_backward(*double(dy, y)),))
+
+
 @each_rung("cross_entropy")
 @some()
 @given(rows=sizes, classes=sizes, seed=seeds, scale=st.sampled_from([1.0, 30.0, 1e4]))
@@ -122,6 +127,60 @@ def test_layer_norm(ladder, rung, rows, columns, seed, scale):
         expected = kernels.layer_norm_backward(dy.astype(np.float64), wide[0], columns, *wide[1:])
         inputs = (dy, x, weight, mean.astype(f32), inverse.astype(f32))
         check(run(ladder, rung, *inputs), expected, tolerance=2e-5)
+
+
+@each_rung("batch_norm", "batch_norm_inference", "batch_norm_backward")
+@some(max_examples=8)
+@given(
+    shape=st.sampled_from(
+        [(9, 33), (5, 3, 7), (12, 40, 1), (2, 3, 9, 31), (1, 2, 2, 3, 4), (301, 2)]
+    ),
+    seed=seeds,
+    mean=st.sampled_from([0.0, 100.0]),
+    affine=st.booleans(),
+    training=st.booleans(),
+)
+def test_batch_norm(ladder, rung, shape, seed, mean, affine, training):
+    x, dy = normal(seed, *shape) + f32(mean), normal(seed + 1, *shape)
+    running = normal(seed + 2, shape[1]) + f32(mean), np.abs(normal(seed + 3, shape[1])) + f32(0.5)
+    weight, bias = (
+        (normal(seed + 4, shape[1]), normal(seed + 5, shape[1])) if affine else (None,) * 2
+    )
+    affine64 = double(weight, bias) if affine else (None, None)
+    x64, running64 = x.astype(np.float64), double(*running)
+    residuals = kernels.batch_norm(x64, *running64, training=True, return_residuals=True)[1]
+    if ladder == "batch_norm_inference":
+        expected = kernels.batch_norm(x64, *running64, *affine64)
+        check(run(ladder, rung, x, *running, weight, bias), (expected,), tolerance=3e-5)
+        return
+    if ladder == "batch_norm":
+        y = kernels.batch_norm(x64, None, None, *affine64, training=True)
+        new = kernels.batch_norm_statistics(x64, *running64, 0.3)
+        expected = (y, residuals[0], 1 / np.sqrt(residuals[1] + 1e-5), *new)
+        outputs = run(ladder, rung, x, *running, weight, bias, 0.3)
+        check(outputs, expected, tolerance=3e-5)
+        *outputs, none, also_none = run(ladder, rung, x)
+        assert none is also_none is None
+        y = kernels.batch_norm(x64, None, None, training=True)
+        check(outputs, (y, *expected[1:3]), tolerance=3e-5)
+        return
+    mean, var = residuals if training else running64
+    statistics = mean.astype(f32), (1 / np.sqrt(var + 1e-5)).astype(f32)
+    expected = kernels.batch_norm_backward(
+        dy.astype(np.float64), x64, *running64, np.ones(shape[1]), np.zeros(shape[1]), training
+    )
+    if affine:
+        dx = kernels.batch_norm_backward(
+            dy.astype(np.float64), x64, *running64, *affine64, training
+        )[0]
+        expected = (dx, *expected[1:])
+    check(run(ladder, rung, dy, x, weight, *statistics, training), expected, tolerance=5e-5)
+
+
+@each_rung("batch_norm")
+def test_batch_norm_of_one_value_is_refused(ladder, rung):
+    with pytest.raises(ValueError, match=r"more than one value .* got shape \(1, 3, 1\)"):
+        run(ladder, rung, normal(0, 1, 3, 1))
 
 
 @st.composite
@@ -177,19 +236,23 @@ def test_avg_pool(ladder, rung, case, seed):
 
 @st.composite
 def convolutions(draw):
-    """Shapes of images and kernels, stride, padding and dilation that leave an output."""
+    """Shapes of images and kernels, stride, padding, dilation and groups that leave an output."""
     pair = lambda low, high: draw(st.tuples(st.integers(low, high), st.integers(low, high)))  # noqa: E731
     kernel, stride, padding, dilation = pair(1, 3), pair(1, 3), pair(0, 2), pair(1, 2)
     size = tuple(
         draw(st.integers(max(1, d * (k - 1) + 1 - 2 * p), 11))
         for k, p, d in zip(kernel, padding, dilation, strict=True)
     )
-    n, c_in, c_out = draw(st.sampled_from([(1, 1, 1), (2, 3, 5), (1, 2, 17), (3, 1, 2)]))
-    return (n, c_in, *size), (c_out, c_in, *kernel), stride, padding, dilation
+    n, c_in, c_out, groups = draw(
+        st.sampled_from(
+            [(1, 1, 1, 1), (2, 3, 5, 1), (1, 2, 17, 1), (3, 1, 2, 1), (2, 3, 6, 3), (2, 4, 2, 2)]
+        )
+    )
+    return (n, c_in, *size), (c_out, c_in // groups, *kernel), stride, padding, dilation, groups
 
 
 @each_rung("conv2d", "conv2d_backward")
-@some()
+@some(max_examples=10)
 @given(case=convolutions(), seed=seeds)
 def test_convolution(ladder, rung, case, seed):
     x_shape, weight_shape, *settings_ = case
@@ -278,6 +341,48 @@ def test_attention_in_registers_refuses_wide_vectors(rung):
         run("attention", rung, query, key, value, np.ones((1, 1, 1, 3, 4), bool))
 
 
+@each_rung("lstm_cell", "lstm_cell_backward", "gru_cell", "gru_cell_backward")
+@some()
+@given(
+    batch=sizes,
+    n_in=sizes,
+    units=sizes,
+    seed=seeds,
+    biased=st.booleans(),
+    scale=st.sampled_from([1, 20]),
+)
+def test_recurrent_cell(ladder, rung, batch, n_in, units, seed, biased, scale):
+    lstm, gates = ladder.startswith("lstm"), 4 if ladder.startswith("lstm") else 3
+    x, *states = (normal(seed + i, batch, (n_in, units, units)[i]) for i in range(3 if lstm else 2))
+    weights = [
+        normal(seed + 3 + i, gates * units, n, scale=scale / n) for i, n in enumerate((n_in, units))
+    ]
+    biases = [normal(seed + 5 + i, gates * units) for i in range(2)] if biased else []
+    inputs, wide = (x, *states, *weights, *biases), double(x, *states, *weights, *biases)
+    new = getattr(kernels, ladder.removesuffix("_backward"))(*wide)
+    new = new if lstm else (new,)
+    # The cuda rungs return the gates too; from them a gradient is taken below.
+    *outputs, held = run(ladder.removesuffix("_backward"), rung.replace("_backward", ""), *inputs)
+    if not ladder.endswith("_backward"):
+        check(outputs, new, tolerance=1e-5)
+        assert held.shape == (batch, 4 * units)
+        assert np.isfinite(held).all()
+        return
+    dy, dc = normal(seed + 7, batch, units), normal(seed + 8, batch, units)
+    zeros = [np.zeros(gates * units)] * (0 if biased else 2)
+    wide = [*wide, *zeros]
+    backward = getattr(kernels, ladder)
+    if not lstm:
+        expected = backward(dy.astype(np.float64), *wide)
+        check(run(ladder, rung, dy, x, *states, held, *weights), expected, tolerance=5e-5)
+        return
+    for upstream in (dc, None):
+        dc64 = None if upstream is None else upstream.astype(np.float64)
+        expected = backward(dy.astype(np.float64), *wide, dc=dc64)
+        inputs = (dy, upstream, x, *states, new[1].astype(f32), held, *weights)
+        check(run(ladder, rung, *inputs), expected, tolerance=5e-5)
+
+
 def boxes_of(seed: int, n: int, grid: int):
     rng = np.random.default_rng(seed)
     corners = np.sort(rng.integers(-grid, grid + 1, (n, 2, 2)), axis=1).reshape(n, 4)
@@ -317,6 +422,50 @@ def test_embedding(ladder, rung, tokens, width, rows, seed):
     else:
         expected = kernels.embedding_backward(dy.astype(np.float64), ids, table.astype(np.float64))
         check(run(ladder, rung, dy, ids, rows), (expected,))
+
+
+@each_rung("skip_gram_negative_sampling_step", "negative_sampling_loss")
+@some()
+@given(n=sizes, k=st.integers(0, 6), width=sizes, words=sizes, seed=seeds, remove=st.booleans())
+def test_negative_sampling(ladder, rung, n, k, width, words, seed, remove):
+    rng = np.random.default_rng(seed)
+    context, noise = rng.integers(0, words, n), rng.integers(0, words, (n, k))
+    weight, scale = normal(seed, words, width), width**-0.5
+    arguments = {"remove_accidental_hits": remove}
+    if ladder == "negative_sampling_loss":
+        hidden = normal(seed + 1, n, width, scale=scale)
+        wide = (*double(hidden, weight), context, noise)
+        losses = kernels.negative_sampling_loss(*wide, "none", **arguments)
+        expected = kernels.negative_sampling_loss_backward(np.float64(1), *wide, **arguments)
+        outputs = run(ladder, rung, hidden, weight, context, noise, remove)
+        check(outputs, (losses, *expected), tolerance=5e-6)
+        return
+    inputs, center = normal(seed + 1, words + 3, width, scale=scale), rng.integers(0, words + 3, n)
+    wide = double(inputs, weight)
+    losses = kernels.negative_sampling_loss(
+        wide[0][center], wide[1], context, noise, "none", **arguments
+    )
+    kernels.skip_gram_negative_sampling_step(*wide, center, context, noise, lr=0.2, **arguments)
+    outputs = run(ladder, rung, inputs, weight, center, context, noise, 0.2, remove)
+    check(outputs, (*wide, losses), tolerance=5e-6)
+
+
+@each_rung("gram_matrix", "gram_matrix_backward")
+@some()
+@given(
+    n=st.integers(1, 3),
+    channels=sizes,
+    size=st.one_of(
+        st.sampled_from([(1, 1), (5, 1), (31, 35)]), st.tuples(*[st.integers(1, 9)] * 2)
+    ),
+    seed=seeds,
+)
+def test_gram_matrix(ladder, rung, n, channels, size, seed):
+    x, dy = normal(seed, n, channels, *size), normal(seed + 1, n, channels, channels)
+    if ladder == "gram_matrix":
+        check(run(ladder, rung, x), (kernels.gram_matrix(*double(x)),))
+    else:
+        check(run(ladder, rung, dy, x), (kernels.gram_matrix_backward(*double(dy, x)),))
 
 
 @each_rung("adam")

@@ -23,6 +23,7 @@ SCORES = np.arange(72, 0, -1).astype(np.float32)
 IDS = np.array([1, 0, 1, 2, 4], np.int64)
 IMAGES, FILTERS = normal(0, 2, 3, 9, 7), normal(1, 5, 3, 3, 2)
 Y_SHAPE = (2, 5, 5, 8)  # of the convolution with stride (2, 1) and padding 1
+GROUPED = (IMAGES, normal(1, 6, 1, 3, 2), None, 1, 0, 1, 3)
 WINDOW = (3, 2, 1)
 X, DY = normal(2, 37, 45), normal(3, 37, 45)
 MEAN, SCALE = X.mean(1), (1 / X.std(1)).astype(np.float32)
@@ -32,8 +33,33 @@ TARGET = np.arange(37, dtype=np.int64)
 ADAM = [normal(i, 1001) for i in range(3)] + [np.abs(normal(3, 1001)), 1]
 LINEAR = (normal(4, 33, 20), normal(5, 35, 20), normal(6, 35))
 BACK = (normal(7, 33, 35), *LINEAR[:2])
+NORMED = (IMAGES, normal(0, 3), np.ones(3, np.float32), normal(1, 3), normal(2, 3))
+NORM_BACK = (normal(3, 2, 3, 9, 7), IMAGES, normal(4, 3), normal(5, 3), np.ones(3, np.float32))
 ATTENTION = (normal(0, 2, 37, 20), normal(1, 2, 41, 20), normal(2, 2, 41, 24))
 ATTENDED = (normal(3, 2, 37, 24), *ATTENTION, normal(4, 2, 37, 24), normal(5, 2, 37))
+STATES = [normal(i, 11, 19) for i in range(3)]
+LSTM = (
+    normal(3, 11, 21),
+    *STATES[:2],
+    normal(4, 76, 21),
+    normal(5, 76, 19),
+    normal(6, 76),
+    normal(7, 76),
+)
+GRU = (
+    normal(3, 11, 21),
+    STATES[0],
+    normal(4, 57, 21),
+    normal(5, 57, 19),
+    normal(6, 57),
+    normal(7, 57),
+)
+LSTM_BACK = (normal(8, 11, 19), None, *LSTM[:3], STATES[2], normal(9, 11, 76), *LSTM[3:5])
+GRU_BACK = (normal(8, 11, 19), *GRU[:2], normal(9, 11, 76), *GRU[2:4])
+PAIRS = (np.arange(41) % 7, np.arange(41) % 5, np.arange(123).reshape(41, 3) % 5)
+SKIP_GRAM = (normal(0, 7, 37), normal(1, 5, 37), *PAIRS, 0.1)
+SAMPLED = (normal(0, 41, 37), normal(1, 5, 37), *PAIRS[1:])
+GRAM = (normal(0, 2, 19, 5, 7),)
 TILED = "    __syncthreads();  // the tiles are complete\n"
 
 # ladder, rung, inputs, kind of fault, text, its replacement
@@ -71,7 +97,10 @@ MUTANTS = [
     ("softmax", "softmax_block", (X,), RACE, "shared[i] = Op::join(shared[i], shared[i + half]);\n    __syncthreads();", "{\n      shared[i] = Op::join(shared[i], shared[i + half]);\n      __syncthreads();\n    }"),
     ("softmax", "softmax_warp", (X,), RACE, "for (int i = lane; i < columns; i += WARP) y[i] = expf(x[i] - largest) / sum;", "for (int i = lane; i < columns + 1; i += WARP) y[i] = expf(x[i] - largest) / sum;"),
     ("softmax", "softmax_online", (X,), OUT, "const float v = x[i];", "const float v = x[i + 1];"),
-    ("softmax_backward", "softmax_backward", (DY, X), OUT, "if (row >= rows) return;\n  const size_t start", "if (row > rows) return;\n  const size_t start"),
+    ("softmax_backward", "softmax_backward_naive", (DY, X), OUT, "if (row >= rows) return;\n  dy +=", "if (row > rows) return;\n  dy +="),
+    ("softmax_backward", "softmax_backward_warp", (DY, X), OUT, "if (row >= rows) return;\n  const size_t start", "if (row > rows) return;\n  const size_t start"),
+    ("softmax_backward", "softmax_backward_kept", (DY, X), OUT, "g[j] = i < columns ? dy[i] : 0.f;", "g[j] = dy[i];"),
+    ("softmax_backward", "softmax_backward_kept", (DY, X), RACE, "if (i < columns) dx[i] = p[j]", "if (i <= columns) dx[i] = p[j]"),
     # losses and sums
     ("cross_entropy", "cross_entropy_naive", (X, TARGET), RACE, "i < classes; i++)\n    dx[i]", "i <= classes; i++)\n    dx[i]"),
     ("cross_entropy", "cross_entropy_fused", (X, TARGET), OUT, "if (row >= rows) return;\n  x += (size_t)row * classes;\n  dx += (size_t)row * classes;\n  const long long label = labels[row];\n  const float counts", "x += (size_t)row * classes;\n  dx += (size_t)row * classes;\n  const long long label = labels[row];\n  const float counts"),
@@ -94,6 +123,20 @@ MUTANTS = [
     ("layer_norm_backward", "layer_norm_backward_warp", (DY, X, X[0], MEAN, SCALE), RACE, "biases[threadIdx.y][threadIdx.x] = b;\n  __syncthreads();", "biases[threadIdx.y][threadIdx.x] = b;"),
     ("layer_norm_backward", "layer_norm_backward_warp", (DY, X, X[0], MEAN, SCALE), UNINIT, "  biases[threadIdx.y][threadIdx.x] = b;", "  if (threadIdx.y) biases[threadIdx.y - 1][threadIdx.x] = b;"),
     ("layer_norm_backward", "layer_norm_backward_warp", (DY, X, X[0], MEAN, SCALE), OUT, "if (column < columns)\n    for (int row", "if (column <= columns)\n    for (int row"),
+    # batch norm
+    ("batch_norm", "batch_norm_naive", NORMED, OUT, "if (channel >= p.channels) return;\n  float mean = 0.f", "if (channel > p.channels) return;\n  float mean = 0.f"),
+    ("batch_norm", "batch_norm_naive", NORMED, RACE, "y[entry(p, channel, i)] = (x[entry(p, channel, i)] - mean) * factor + shift;\n  write", "y[entry(p, channel / 2, i)] = (x[entry(p, channel, i)] - mean) * factor + shift;\n  write"),
+    ("batch_norm", "batch_norm_block", NORMED, OUT, "i < count; i += blockDim.x) sum +=", "i <= count; i += blockDim.x) sum +="),
+    ("batch_norm", "batch_norm_block", NORMED, RACE, "if (threadIdx.x == 0) write_statistics", "write_statistics"),
+    ("batch_norm", "batch_norm_welford", NORMED, RACE, "squares[warp] = m.squares;\n  __syncthreads();", "squares[warp] = m.squares;"),
+    ("batch_norm", "batch_norm_welford", NORMED, RACE, "  __syncthreads();  // all use the same mean, to the last bit\n", ""),
+    ("batch_norm", "batch_norm_welford", NORMED, UNINIT, "i < blockDim.x / WARP; i++) m.join", "i <= blockDim.x / WARP; i++) m.join"),
+    ("batch_norm", "batch_norm_welford", NORMED, LEFT, "  for (int bit = WARP / 2; bit > 0; bit /= 2)\n    m.join", "  if (threadIdx.x == 130) return;\n  for (int bit = WARP / 2; bit > 0; bit /= 2)\n    m.join"),
+    ("batch_norm_inference", "batch_norm_inference_naive", NORMED, OUT, "if (i >= (size_t)p.images * p.channels * p.length) return;", ""),
+    ("batch_norm_inference", "batch_norm_inference_plane", NORMED, OUT, "channel = blockIdx.x % p.channels;", "channel = blockIdx.x;"),
+    ("batch_norm_inference", "batch_norm_inference_plane", NORMED, RACE, "i < p.length; i += blockDim.x) y", "i <= p.length; i += blockDim.x) y"),
+    ("batch_norm_backward", "batch_norm_backward_naive", NORM_BACK, RACE, "dbias[channel] = sum;\n  for", "dbias[0] = sum;\n  for"),
+    ("batch_norm_backward", "batch_norm_backward_block", NORM_BACK, RACE, "if (threadIdx.x == 0) dweight[channel]", "dweight[channel]"),
     # pooling
     ("max_pool2d", "max_pool_naive", (IMAGES, *WINDOW), OUT, "if (o >= images * p.out_h * p.out_w) return;\n  const int column = o % p.out_w, row = o / p.out_w % p.out_h, image = o / (p.out_w * p.out_h);\n  const float* plane = x + (size_t)image * p.h * p.w;\n  const int top", "const int column = o % p.out_w, row = o / p.out_w % p.out_h, image = o / (p.out_w * p.out_h);\n  const float* plane = x + (size_t)image * p.h * p.w;\n  const int top"),
     ("avg_pool2d", "avg_pool_naive", (IMAGES, *WINDOW), OUT, "{ return max(out * stride - padding, 0); }", "{ return out * stride - padding; }"),
@@ -110,12 +153,16 @@ MUTANTS = [
     ("conv2d", "conv_direct", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (o >= p.n * p.c_out * p.out_h * p.out_w) return;", ""),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), RACE, "    __syncthreads();\n#pragma unroll", "#pragma unroll"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), RACE, "sum += As[ty][i] * Bs[i][tx];\n    __syncthreads();", "sum += As[ty][i] * Bs[i][tx];"),
-    ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (out < p.c_out && position < p.n * outputs)", "if (position < p.n * outputs)"),
+    ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (row < outs && position < p.n * outputs)", "if (position < p.n * outputs)"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "column >= p.w) return 0.f;\n  return x", "column > p.w + 60) return 0.f;\n  return x"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), UNINIT, "As[ty][tx] = row < m && k0 + tx < k ? a(row, k0 + tx) : 0.f;", "if (row < m && k0 + tx < k) As[ty][tx] = a(row, k0 + tx);"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), DIVERGENT, "  float sum = 0.f;\n  for (int k0", "  float sum = 0.f;\n  if (row >= m) return 0.f;\n  for (int k0"),
     ("conv2d_backward", "conv_backward_direct", (normal(0, 2, 5, 4, 6), IMAGES, FILTERS, (2, 1), 0), OUT, "if (down < 0 || right < 0 ||", "if ("),
     ("conv2d_backward", "conv_backward_direct", (normal(0, *Y_SHAPE), IMAGES, FILTERS, (2, 1), 1), OUT, "position < p.n * outputs; position++", "position <= p.n * outputs; position++"),
+    ("conv2d", "conv_implicit", GROUPED, OUT, "if (row < outs && position < p.n * outputs)", "if (position < p.n * outputs)"),
+    ("conv2d", "conv_direct", GROUPED, OUT, "out / (p.c_out / p.groups) * channels;  // the first input", "out * channels;  // the first input"),
+    ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 6, 7, 6), *GROUPED[:2], 1, 0, 1, 3), OUT, "if (row < channels && at < p.n * pixels) dx", "if (at < p.n * pixels) dx"),
+    ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 6, 7, 6), *GROUPED[:2], 1, 0, 1, 3), OUT, "first_out = blockIdx.z * outs, first = blockIdx.z * channels;\n  const float sum = tile_product<TILE>(\n      outs, taps", "first_out = blockIdx.z * outs, first = 2 * blockIdx.z * channels;\n  const float sum = tile_product<TILE>(\n      outs, taps"),
     ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 5, 4, 6), IMAGES, FILTERS, (2, 1), 0), OUT, "if (out_row >= p.out_h || out_column >= p.out_w) return 0.f;", "if (out_column >= p.out_w) return 0.f;"),
     # attention
     ("attention", "attention_naive", ATTENTION, OUT, "if (row >= (size_t)p.samples * p.queries) return;\n  const int key", "const int key"),
@@ -139,6 +186,24 @@ MUTANTS = [
     ("attention_backward", "attention_backward_tiled", ATTENDED, RACE, "p.keys, p.v, key0 + row + r, x);\n  }", "p.keys, p.v, key0 + r, x);\n  }"),
     ("attention_backward", "attention_backward_tiled", ATTENDED, OUT, "const float weight = seen ? expf(score - log_sum[queries + query]) : 0.f;", "const float weight = expf(score - log_sum[queries + query]);"),
     ("attention_backward", "attention_backward_tiled", ATTENDED, UNINIT, "        W[row + r][x + LANES * c] = weight;\n        S", "        if (seen) W[row + r][x + LANES * c] = weight;\n        S"),
+    # LSTM and GRU
+    ("lstm_cell", "lstm_naive", LSTM, OUT, "if (i >= 4 * batch * units) return;", ""),
+    ("lstm_cell", "lstm_naive", LSTM, RACE, "if (i < batch * units) new_h[i]", "if (i < batch * units) new_h[i % units]"),
+    ("lstm_cell", "lstm_pointwise", LSTM, OUT, "if (at >= batch * units) return;\n  float sums[4];", "if (at > batch * units) return;\n  float sums[4];"),
+    ("lstm_cell", "lstm_fused", LSTM, OUT, "row < batch && inside ? x", "inside ? x"),
+    ("lstm_cell", "lstm_fused", LSTM, OUT, "unit0 + ty < units && inside ? weight", "inside ? weight"),
+    ("lstm_cell", "lstm_fused", LSTM, OUT, "if (bias && unit0 + tx < units)", "if (bias)"),
+    ("lstm_cell", "lstm_fused", LSTM, RACE, "    __syncthreads();  // the tiles are complete\n", ""),
+    ("lstm_cell", "lstm_fused", LSTM, RACE, "    __syncthreads();  // everyone has used them\n", ""),
+    ("lstm_cell", "lstm_fused", LSTM, UNINIT, "    X[ty][tx] = row < batch && inside ?", "    if (row < batch) X[ty][tx] = inside ?"),
+    ("lstm_cell", "lstm_fused", LSTM, DIVERGENT, "  for (int k0 = 0; k0 < n_in; k0 += TILE) {", "  if (row >= batch) return;\n  for (int k0 = 0; k0 < n_in; k0 += TILE) {"),
+    ("lstm_cell_backward", "lstm_backward_naive", LSTM_BACK, OUT, "if (at >= 4 * batch * units) return;", "if (at > 4 * batch * units) return;"),
+    ("lstm_cell_backward", "lstm_backward_pointwise", LSTM_BACK, RACE, "da[place(at, units, 4, 3)] = dy[at] * t", "da[place(at, units, 3, 3)] = dy[at] * t"),
+    ("gru_cell", "gru_naive", GRU, RACE, "gates[place(i, units, 4, 3)] = recalled;", "gates[place(i, units, 4, 4)] = recalled;"),
+    ("gru_cell", "gru_pointwise", GRU, RACE, "a, b, h, gates, new_h);\n}", "a, b, h, gates, new_h + (at & 1));\n}"),
+    ("gru_cell", "gru_fused", GRU, OUT, "if (row < batch && unit < units) gru", "if (unit < units) gru"),
+    ("gru_cell_backward", "gru_backward_naive", GRU_BACK, RACE, "dx_sums[place(i, units, 3, 2)] = dn;", "dx_sums[place(i, units, 3, 2) / 2] = dn;"),
+    ("gru_cell_backward", "gru_backward_pointwise", GRU_BACK, OUT, "if (i < batch * units) dh[i] +=", "dh[i] +="),
     # boxes
     ("box_iou", "box_iou_naive", (BOX, BOX[:45]), OUT, "if (row >= n || column >= m) return;", "if (row >= n || column > m) return;"),
     ("box_iou", "box_iou_tiled", (BOX, BOX[:45]), RACE, "[column];\n  __syncthreads();", "[column];"),
@@ -161,6 +226,30 @@ MUTANTS = [
     ("embedding_backward", "embedding_backward_wide", (normal(0, 5, 40), IDS, 5), RACE, "atomicAdd(&row[i], dy[(size_t)t * width + i]);", "row[i] += dy[(size_t)t * width + i];"),
     ("embedding_backward", "embedding_backward_sorted", (normal(0, 5, 40), IDS, 5), OUT, "if (row >= rows) return;", "if (row > rows) return;"),
     ("embedding_backward", "embedding_backward_sorted", (normal(0, 5, 40), IDS, 5), OUT, "t < starts[row + 1]; t++", "t <= starts[row + 1]; t++"),
+    # word2vec
+    ("negative_sampling_loss", "negative_sampling_naive", SAMPLED, OUT, "if (i >= samples) return;\n  const float* h = hidden + (size_t)(rows ? rows[i] : i) * width;\n  float* dh = dhidden + (size_t)i * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = 0;", "const float* h = hidden + (size_t)(rows ? rows[i] : i) * width;\n  float* dh = dhidden + (size_t)i * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = 0;"),
+    ("negative_sampling_loss", "negative_sampling_warp", SAMPLED, OUT, "if (lane == 0) losses[i] = loss;", "if (lane == 0) losses[i + 1] = loss;"),
+    ("negative_sampling_loss", "negative_sampling_warp", SAMPLED, RACE, "if (lane == 0) slopes[j] = slope;", "slopes[j] = slope;"),
+    ("negative_sampling_loss", "negative_sampling_warp", SAMPLED, RACE, "float* dh = dhidden + (size_t)i * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = lane;", "float* dh = dhidden + (size_t)i / 2 * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = lane;"),
+    ("negative_sampling_loss", "negative_sampling_naive", SAMPLED, RACE, "for (int c = 0; c < width; c++) atomicAdd(&table[(size_t)ids[t] * width + c], w * source[c]);", "for (int c = 0; c < width; c++) table[(size_t)ids[t] * width + c] += w * source[c];"),
+    ("skip_gram_negative_sampling_step", "skip_gram_warp", SKIP_GRAM, RACE, "for (int c = lane; c < width; c += WARP) atomicAdd(&table[(size_t)ids[t] * width + c], w * source[c]);", "for (int c = lane; c < width; c += WARP) table[(size_t)ids[t] * width + c] += w * source[c];"),
+    ("skip_gram_negative_sampling_step", "skip_gram_warp", SKIP_GRAM, OUT, "if (t >= count) return;", ""),
+    ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, OUT, "at < starts[d + 1]; at++", "at <= starts[d + 1]; at++"),
+    ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, OUT, "if (d >= distinct) return;", "if (d > distinct) return;"),
+    ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, RACE, "row[c] += factor * sum;", "row[c / 2] += factor * sum;"),
+    # Gram matrices
+    ("gram_matrix", "gram_naive", GRAM, OUT, "if (at >= (size_t)samples * channels * channels) return;", ""),
+    ("gram_matrix", "gram_tiled", GRAM, RACE, "    __syncthreads();  // the tiles are complete\n", ""),
+    ("gram_matrix", "gram_tiled", GRAM, RACE, "    __syncthreads();  // everyone has used them\n", ""),
+    ("gram_matrix", "gram_tiled", GRAM, RACE, "if (row < channels && column < channels) G", "if (row < channels) G"),
+    ("gram_matrix", "gram_tiled", GRAM, OUT, "inside && row0 + ty < channels ?", "inside ?"),
+    ("gram_matrix", "gram_symmetric", GRAM, RACE, "if (tile.row != tile.column) G", "G"),
+    ("gram_matrix", "gram_symmetric", GRAM, RACE, "if (row >= channels || column >= channels) return;", "if (column >= channels) return;"),
+    ("gram_matrix", "gram_symmetric", GRAM, UNINIT, "    B[ty][tx] = inside && column0 + ty < channels ?", "    if (column0 + ty < channels) B[ty][tx] = inside ?"),
+    ("gram_matrix", "gram_split", (normal(0, 1, 17, 33, 35),), RACE, "atomicAdd(&G[(size_t)row * channels + column], sum);", "G[(size_t)row * channels + column] += sum;"),
+    ("gram_matrix", "gram_split", (normal(0, 1, 17, 33, 35),), OUT, "min(first + piece, length)", "first + piece"),
+    ("gram_matrix_backward", "gram_backward_naive", (normal(1, 2, 19, 19), *GRAM), OUT, "if (row >= (size_t)samples * channels) return;", "if (row > (size_t)samples * channels) return;"),
+    ("gram_matrix_backward", "gram_backward_tiled", (normal(1, 2, 19, 19), *GRAM), DIVERGENT, "  float sum = 0.f;\n  for (int k0", "  float sum = 0.f;\n  if (column >= length) return;\n  for (int k0"),
     # Adam
     ("adam", "adam_separate", ADAM, OUT, "if (i < n) p[i] -= rate", "if (i <= n) p[i] -= rate"),
     ("adam", "adam_fused", ADAM, OUT, "if (i < n) adam_one", "adam_one"),

@@ -321,7 +321,7 @@ def move_first_slider(page, cells: list[dict]) -> int:
     raise AssertionError("no demo with a slider")
 
 
-@pytest.mark.parametrize("chapter", ["01_basics", "02_mlp"])
+@pytest.mark.parametrize("chapter", ["01_basics", "02_mlp", "04_optimisation"])
 def test_a_chapter_runs_and_its_slider_answers_the_keyboard(page, lab, chapter):
     open_notebook(page, lab, f"notebooks/{chapter}.ipynb")
     cells = restart_and_run_all(page)

@@ -26,6 +26,13 @@ what they do on a GPU. There are four modes:
 **device="cuda"** compiles it by NVRTC for exactly the card at hand and launches it on torch
 tensors, on torch's current stream. `compile` does the first half alone and needs no GPU.
 
+**dtype="float64"** compiles the same source with every float read as a double, on either device:
+float32 is too coarse for numerical gradients.
+
+`dlnotes.cuda.functional`, `.nn` and `.optim` have the names of torch.nn.functional, torch.nn and
+torch.optim, and run these kernels forward and backward; they alone import torch. `.roofline` says
+how many bytes and operations each ladder needs.
+
 How a race is found: the runtime keeps for each element who wrote and read it last, and when: a
 barrier starts a new epoch for its block, `__syncwarp` orders the lanes that meet at it, and two
 accesses of one epoch that no such meeting orders are a race, whichever came first in this run.
@@ -40,9 +47,10 @@ Compiled kernels are kept in the user's cache folder, or where DLNOTES_KERNELS s
 DLNOTES_CXX names another compiler. Nothing is compiled when this package is imported.
 """
 
+import importlib
 from pathlib import Path
 
-from dlnotes.cuda import _nvrtc
+from dlnotes.cuda import _nvrtc, _source, roofline
 from dlnotes.cuda._cubin import Resources
 from dlnotes.cuda._errors import CompileError, CudaError, KernelError, ToolError
 from dlnotes.cuda._gpu import available
@@ -51,6 +59,7 @@ from dlnotes.cuda._nvrtc import Cubin, architectures
 from dlnotes.cuda._trace import Access, LineReport, Step, Steps, Totals, Trace
 from dlnotes.cuda.ladders import LADDERS, Ladder, Rung
 
+_ON_TORCH = ("functional", "nn", "optim")  # import torch, so each is imported when it is used
 __all__ = [
     "LADDERS",
     "Access",
@@ -72,8 +81,18 @@ __all__ = [
     "architectures",
     "available",
     "compile",
+    "functional",
     "load",
+    "nn",
+    "optim",
+    "roofline",
 ]
+
+
+def __getattr__(name: str):
+    if name in _ON_TORCH:
+        return importlib.import_module(f"dlnotes.cuda.{name}")
+    raise AttributeError(f"module 'dlnotes.cuda' has no attribute {name!r}")
 
 
 def compile(
@@ -82,15 +101,19 @@ def compile(
     source: str | None = None,
     kernels: list[str] | None = None,
     arch: str = "sm_80",
+    dtype: str = "float32",
 ) -> Cubin:
     """Compile a file, or the text `source`, to machine code for the GPU architecture `arch`.
 
-    kernels: which, with template arguments; if not given, all that are no templates. Needs no GPU.
+    kernels: which, with template arguments; if not given, all that are no templates. dtype: as in
+    `load`. Needs no GPU.
 
     Raises CompileError with the compiler's messages, ToolError where NVRTC is not installed.
     """
-    module = load(path, source=source)
+    module = load(path, source=source, dtype=dtype)
     if kernels is None:
         found = module._source.kernels.values()
         kernels = [kernel.name for kernel in found if not kernel.template]
+    if dtype == "float64":
+        kernels = [_source.double_text(kernel) for kernel in kernels]
     return _nvrtc.compile_source(module._source, kernels, arch)

@@ -28,6 +28,7 @@ from dlnotes.cuda._trace import EVENT, Buffer, Steps, Trace
 
 ENGINE = Path(__file__).parent / "engine"
 MODES = ("fast", "checked", "trace", "step")
+MOST_STATIC_SHARED = 48 * 1024  # bytes that a kernel may declare
 MOST_DYNAMIC_SHARED = 227 * 1024  # bytes for each block on an H100, the most of any
 _one_launch = threading.Lock()  # the runtime keeps its state in one place
 
@@ -261,6 +262,8 @@ class Program:
         self.source, self.expression, self.mode = source, expression, mode
         self.library = library = ctypes.CDLL(str(build(source, kernel, expression, mode)))
         library.engine_failure.restype = ctypes.POINTER(_Failure)
+        if source.dtype == "float64":  # a tile that fits as floats fits as doubles
+            library.engine_most_static(ctypes.c_size_t(2 * MOST_STATIC_SHARED))
         self.bound = library.engine_bound_0()
         size = library.engine_argument_bytes_0
         self.argument_bytes = [size(i) for i in range(len(kernel.parameters))]

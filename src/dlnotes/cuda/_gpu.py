@@ -41,6 +41,11 @@ def _torch():
     return torch
 
 
+def current_device() -> int:
+    """Return the number of the GPU that torch works on now."""
+    return _torch().cuda.current_device()
+
+
 def architecture(capability: tuple[int, int]) -> str:
     """Return the exact architecture of a device: (8, 0) → "sm_80", (9, 0) → "sm_90a".
 

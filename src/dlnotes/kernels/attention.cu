@@ -38,7 +38,7 @@ __device__ __forceinline__ float masked(const Attention& p, const bool* __restri
 }
 
 // A row of which everything is masked has the maximum -∞, which must not be subtracted from -∞.
-__device__ __forceinline__ float finite(float largest) { return largest == -INFINITY ? 0.f : largest; }
+__device__ __forceinline__ float finite_or_0(float largest) { return largest == -INFINITY ? 0.f : largest; }
 
 // ---- with the matrix of scores -------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ __global__ void attention_softmax_naive(Attention p, float* __restrict__ scores,
   scores += (size_t)row * p.keys;
   float largest = -INFINITY, sum = 0.f;
   for (int key = 0; key < p.keys; key++) largest = fmaxf(largest, scores[key]);
-  largest = finite(largest);
+  largest = finite_or_0(largest);
   for (int key = 0; key < p.keys; key++) sum += expf(scores[key] - largest);
   for (int key = 0; key < p.keys; key++) scores[key] = sum == 0.f ? 0.f : expf(scores[key] - largest) / sum;
   log_sum[row] = largest + logf(sum);
@@ -134,7 +134,7 @@ __global__ void attention_online(Attention p, const float* __restrict__ q, const
     for (int i = 0; i < EACH; i++)
       if (lane + i * WARP < p.e) product += mine[i] * k[other * p.e + lane + i * WARP];
     const float score = masked(p, allowed, added, sample, query, key, warp_reduce<Add>(product));
-    const float larger = fmaxf(largest, score), shrink = expf(largest - finite(larger)), weight = expf(score - finite(larger));
+    const float larger = fmaxf(largest, score), shrink = expf(largest - finite_or_0(larger)), weight = expf(score - finite_or_0(larger));
     largest = larger;
     sum = sum * shrink + weight;
 #pragma unroll
@@ -144,7 +144,7 @@ __global__ void attention_online(Attention p, const float* __restrict__ q, const
 #pragma unroll
   for (int i = 0; i < EACH; i++)
     if (lane + i * WARP < p.v) y[(size_t)row * p.v + lane + i * WARP] = sum == 0.f ? 0.f : sums[i] / sum;
-  if (lane == 0) log_sum[row] = finite(largest) + logf(sum);
+  if (lane == 0) log_sum[row] = finite_or_0(largest) + logf(sum);
 }
 
 // ---- tiles -----------------------------------------------------------------------------------------
@@ -274,12 +274,12 @@ attention_tiled(Attention p, const float* __restrict__ q, const float* __restric
         larger = fmaxf(larger, scores[r][c]);
       }
       larger = row_reduce<Max>(larger);
-      const float shrink = expf(largest[r] - finite(larger));
+      const float shrink = expf(largest[r] - finite_or_0(larger));
       largest[r] = larger;
       total[r] *= shrink;  // of this lane's keys; the lanes add up at the end
 #pragma unroll
       for (int c = 0; c < THEIRS; c++) {
-        const float weight = expf(scores[r][c] - finite(larger));
+        const float weight = expf(scores[r][c] - finite_or_0(larger));
         total[r] += weight;
         W[row + r][x + LANES * c] = weight;
       }
@@ -297,7 +297,7 @@ attention_tiled(Attention p, const float* __restrict__ q, const float* __restric
     const float sum = row_reduce<Add>(total[r]);
     const int query = query0 + row + r;
     store(sums[r], sum == 0.f ? 0.f : 1.f / sum, y + (size_t)sample * p.queries * p.v, p.queries, p.v, query, x);
-    if (x == 0 && query < p.queries) log_sum[(size_t)sample * p.queries + query] = finite(largest[r]) + logf(sum);
+    if (x == 0 && query < p.queries) log_sum[(size_t)sample * p.queries + query] = finite_or_0(largest[r]) + logf(sum);
   }
 }
 

@@ -1,4 +1,5 @@
-// Layer normalisation of the rows of a matrix: y = (x - mean) / √(variance + eps) · weight + bias.
+// Normalisation, y = (x - mean) / √(variance + eps) · weight + bias, and its gradients: layer norm, in
+// which mean and variance are those of a row of a matrix, and batch norm, in which they are a channel's.
 //
 // Like softmax it is limited by memory; and a variance needs the mean first, so a row is read twice,
 // or kept.
@@ -8,6 +9,17 @@
 // and for the gradient
 //   layer_norm_backward_naive   one thread a row; dweight and dbias by atomics, row after row
 //   layer_norm_backward_warp    one warp a row for dx; dweight and dbias as sums of columns
+//
+// A channel's entries are many, and do not lie in one piece: images × channels × length.
+//   batch_norm_naive     one thread a channel, three passes
+//   batch_norm_block     one block a channel: neighbours read neighbours, reductions join
+//   batch_norm_welford   mean and variance in one pass (Welford, 1962; joined as in Chan, Golub and
+//                        LeVeque, 1983): x is read twice, not three times
+//   batch_norm_inference_naive   with running statistics: one thread an entry
+//   batch_norm_inference_plane   one block a plane: its channel's factor and shift are computed once
+// and for the gradient
+//   batch_norm_backward_naive    one thread a channel
+//   batch_norm_backward_block    one block a channel; no atomics, as nobody else has this channel
 #include "common.cuh"
 
 __global__ void layer_norm_naive(int rows, int columns, float eps, const float* __restrict__ x, const float* __restrict__ weight,
@@ -123,5 +135,168 @@ __global__ void layer_norm_backward_columns(int rows, int columns, const float* 
     for (int i = 1; i < 8; i++) w += weights[i][threadIdx.x], b += biases[i][threadIdx.x];
     dweight[column] = w;
     dbias[column] = b;
+  }
+}
+
+// ---- batch norm ----------------------------------------------------------------------------------
+struct Batch {
+  int images, channels, length;
+  float momentum, eps;
+};
+
+// Where the i-th entry of a channel stands, i counting through image and place.
+__device__ __forceinline__ size_t entry(const Batch& p, int channel, int i) {
+  return ((size_t)(i / p.length) * p.channels + channel) * p.length + i % p.length;
+}
+
+// Writes a channel's statistics; new = (1 - momentum) · running + momentum · this batch's, where there
+// are running ones. Their variance divides by one less than the number of entries.
+__device__ __forceinline__ void write_statistics(const Batch& p, int channel, float mean, float variance, float scale,
+                                                 const float* __restrict__ running_mean, const float* __restrict__ running_var,
+                                                 float* __restrict__ mean_of, float* __restrict__ scale_of, float* __restrict__ new_mean,
+                                                 float* __restrict__ new_var) {
+  mean_of[channel] = mean;
+  scale_of[channel] = scale;
+  if (!running_mean) return;
+  const float count = (float)p.images * p.length;
+  new_mean[channel] = (1.f - p.momentum) * running_mean[channel] + p.momentum * mean;
+  new_var[channel] = (1.f - p.momentum) * running_var[channel] + p.momentum * (variance * (count / (count - 1.f)));
+}
+
+__global__ void batch_norm_naive(Batch p, const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias,
+                                 const float* __restrict__ running_mean, const float* __restrict__ running_var, float* __restrict__ y,
+                                 float* __restrict__ mean_of, float* __restrict__ scale_of, float* __restrict__ new_mean,
+                                 float* __restrict__ new_var) {
+  const int channel = blockIdx.x * blockDim.x + threadIdx.x, count = p.images * p.length;
+  if (channel >= p.channels) return;
+  float mean = 0.f, variance = 0.f;
+  for (int i = 0; i < count; i++) mean += x[entry(p, channel, i)];
+  mean /= count;
+  for (int i = 0; i < count; i++) {
+    const float d = x[entry(p, channel, i)] - mean;
+    variance += d * d;
+  }
+  variance /= count;
+  const float scale = rsqrtf(variance + p.eps), factor = weight ? scale * weight[channel] : scale, shift = bias ? bias[channel] : 0.f;
+  for (int i = 0; i < count; i++) y[entry(p, channel, i)] = (x[entry(p, channel, i)] - mean) * factor + shift;
+  write_statistics(p, channel, mean, variance, scale, running_mean, running_var, mean_of, scale_of, new_mean, new_var);
+}
+
+__global__ void batch_norm_block(Batch p, const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias,
+                                 const float* __restrict__ running_mean, const float* __restrict__ running_var, float* __restrict__ y,
+                                 float* __restrict__ mean_of, float* __restrict__ scale_of, float* __restrict__ new_mean,
+                                 float* __restrict__ new_var) {
+  const int channel = blockIdx.x, count = p.images * p.length;
+  float sum = 0.f, squares = 0.f;
+  for (int i = threadIdx.x; i < count; i += blockDim.x) sum += x[entry(p, channel, i)];
+  const float mean = block_reduce<Add>(sum) / count;
+  for (int i = threadIdx.x; i < count; i += blockDim.x) {
+    const float d = x[entry(p, channel, i)] - mean;
+    squares += d * d;
+  }
+  const float variance = block_reduce<Add>(squares) / count, scale = rsqrtf(variance + p.eps);
+  const float factor = weight ? scale * weight[channel] : scale, shift = bias ? bias[channel] : 0.f;
+  for (int i = threadIdx.x; i < count; i += blockDim.x) y[entry(p, channel, i)] = (x[entry(p, channel, i)] - mean) * factor + shift;
+  if (threadIdx.x == 0) write_statistics(p, channel, mean, variance, scale, running_mean, running_var, mean_of, scale_of, new_mean, new_var);
+}
+
+// Of some entries: how many, their mean, and the sum of the squared differences to it.
+struct Moments {
+  float count, mean, squares;
+  __device__ __forceinline__ void add(float v) {
+    const float d = v - mean;
+    count += 1.f;
+    mean += d / count;
+    squares += d * (v - mean);
+  }
+  __device__ __forceinline__ void join(float other_count, float other_mean, float other_squares) {
+    if (other_count == 0.f) return;
+    const float d = other_mean - mean, share = other_count / (count + other_count);
+    squares += other_squares + d * d * count * share;
+    mean += d * share;
+    count += other_count;
+  }
+};
+
+__global__ void batch_norm_welford(Batch p, const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias,
+                                   const float* __restrict__ running_mean, const float* __restrict__ running_var, float* __restrict__ y,
+                                   float* __restrict__ mean_of, float* __restrict__ scale_of, float* __restrict__ new_mean,
+                                   float* __restrict__ new_var) {
+  __shared__ float counts[WARP], means[WARP], squares[WARP];  // of each warp; then [0] of all
+  const int channel = blockIdx.x, count = p.images * p.length, lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+  Moments m = {0.f, 0.f, 0.f};
+  for (int i = threadIdx.x; i < count; i += blockDim.x) m.add(x[entry(p, channel, i)]);
+  for (int bit = WARP / 2; bit > 0; bit /= 2)
+    m.join(__shfl_down_sync(ALL_LANES, m.count, bit), __shfl_down_sync(ALL_LANES, m.mean, bit), __shfl_down_sync(ALL_LANES, m.squares, bit));
+  if (lane == 0) counts[warp] = m.count, means[warp] = m.mean, squares[warp] = m.squares;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    for (int i = 1; i < blockDim.x / WARP; i++) m.join(counts[i], means[i], squares[i]);
+    means[0] = m.mean, squares[0] = m.squares;
+  }
+  __syncthreads();  // all use the same mean, to the last bit
+  const float mean = means[0], variance = squares[0] / count, scale = rsqrtf(variance + p.eps);
+  const float factor = weight ? scale * weight[channel] : scale, shift = bias ? bias[channel] : 0.f;
+  for (int i = threadIdx.x; i < count; i += blockDim.x) y[entry(p, channel, i)] = (x[entry(p, channel, i)] - mean) * factor + shift;
+  if (threadIdx.x == 0) write_statistics(p, channel, mean, variance, scale, running_mean, running_var, mean_of, scale_of, new_mean, new_var);
+}
+
+__global__ void batch_norm_inference_naive(Batch p, const float* __restrict__ x, const float* __restrict__ mean, const float* __restrict__ var,
+                                           const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y) {
+  const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= (size_t)p.images * p.channels * p.length) return;
+  const int channel = i / p.length % p.channels;
+  const float scale = rsqrtf(var[channel] + p.eps);
+  y[i] = (x[i] - mean[channel]) * (weight ? scale * weight[channel] : scale) + (bias ? bias[channel] : 0.f);
+}
+__global__ void batch_norm_inference_plane(Batch p, const float* __restrict__ x, const float* __restrict__ mean, const float* __restrict__ var,
+                                           const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y) {
+  const int channel = blockIdx.x % p.channels;
+  const float scale = rsqrtf(var[channel] + p.eps), centre = mean[channel];
+  const float factor = weight ? scale * weight[channel] : scale, shift = bias ? bias[channel] : 0.f;
+  const size_t start = (size_t)blockIdx.x * p.length;
+  for (int i = threadIdx.x; i < p.length; i += blockDim.x) y[start + i] = (x[start + i] - centre) * factor + shift;
+}
+
+// With n = (x - mean) · scale: dweight = Σ dy n, dbias = Σ dy, and dx = scale · weight · (dy - mean(dy) -
+// n · mean(dy n)). With running statistics (not `training`) they are constants: dx = scale · weight · dy.
+__global__ void batch_norm_backward_naive(Batch p, int training, const float* __restrict__ dy, const float* __restrict__ x,
+                                          const float* __restrict__ weight, const float* __restrict__ mean_of,
+                                          const float* __restrict__ scale_of, float* __restrict__ dx, float* __restrict__ dweight,
+                                          float* __restrict__ dbias) {
+  const int channel = blockIdx.x * blockDim.x + threadIdx.x, count = p.images * p.length;
+  if (channel >= p.channels) return;
+  const float mean = mean_of[channel], scale = scale_of[channel], factor = weight ? scale * weight[channel] : scale;
+  float sum = 0.f, product = 0.f;
+  for (int i = 0; i < count; i++) {
+    const size_t at = entry(p, channel, i);
+    sum += dy[at];
+    product += dy[at] * (x[at] - mean) * scale;
+  }
+  dweight[channel] = product;
+  dbias[channel] = sum;
+  for (int i = 0; i < count; i++) {
+    const size_t at = entry(p, channel, i);
+    dx[at] = factor * (training ? dy[at] - sum / count - (x[at] - mean) * scale * (product / count) : dy[at]);
+  }
+}
+__global__ void batch_norm_backward_block(Batch p, int training, const float* __restrict__ dy, const float* __restrict__ x,
+                                          const float* __restrict__ weight, const float* __restrict__ mean_of,
+                                          const float* __restrict__ scale_of, float* __restrict__ dx, float* __restrict__ dweight,
+                                          float* __restrict__ dbias) {
+  const int channel = blockIdx.x, count = p.images * p.length;
+  const float mean = mean_of[channel], scale = scale_of[channel], factor = weight ? scale * weight[channel] : scale;
+  float sum = 0.f, product = 0.f;
+  for (int i = threadIdx.x; i < count; i += blockDim.x) {
+    const size_t at = entry(p, channel, i);
+    sum += dy[at];
+    product += dy[at] * (x[at] - mean) * scale;
+  }
+  sum = block_reduce<Add>(sum);
+  product = block_reduce<Add>(product);
+  if (threadIdx.x == 0) dweight[channel] = product, dbias[channel] = sum;
+  for (int i = threadIdx.x; i < count; i += blockDim.x) {
+    const size_t at = entry(p, channel, i);
+    dx[at] = factor * (training ? dy[at] - sum / count - (x[at] - mean) * scale * (product / count) : dy[at]);
   }
 }

@@ -285,6 +285,7 @@ def check_corners(
         values = dict(zip(controls, corner, strict=True))
         try:
             with _drawn(draw, values) as fig:
+                fig.set_layout_engine("none")  # half of the time; it may warn, never fail
                 fig.canvas.draw()
                 _describe(alt, values)
         except Exception as error:

@@ -71,7 +71,8 @@ struct Fiber {
 };
 static const int MOST_THREADS = 1024, WARP = 32;
 static const size_t STACK = 128 << 10, GUARD = 16 << 10;
-static const size_t MOST_STATIC = 48 << 10, GAP = 128;
+static const size_t GAP = 128;
+static size_t most_static = 48 << 10;  // bytes of shared memory that a kernel declares
 
 static Fiber fibers[MOST_THREADS];
 static int threads, current = -1;  // in this block; the one that runs, or -1
@@ -293,8 +294,8 @@ void Shared::place(size_t bytes, size_t align, int item, char code, const char* 
   if (align < GAP) align = GAP;
   size_t start = (arena_used + align - 1) / align * align;
   static_bytes += bytes;
-  if (static_bytes > MOST_STATIC || variable_count == MOST_VARIABLES)
-    fail(file, line, "%zu bytes of static shared memory with '%s': a block has at most %zu; more must be dynamic", static_bytes, name, MOST_STATIC);
+  if (static_bytes > most_static || variable_count == MOST_VARIABLES)
+    fail(file, line, "%zu bytes of static shared memory with '%s': a block has at most %zu; more must be dynamic", static_bytes, name, most_static);
   arena_used = start + bytes + GAP;
   address = arena + start;
   serial = block_serial;
@@ -380,6 +381,7 @@ void launch(void (*body)(void**), void** arguments, const unsigned* shape, size_
 
 ENGINE_EXPORT const Failure* engine_failure() { return failure.text[0] ? &failure : 0; }
 ENGINE_EXPORT int engine_interrupted() { return interrupted; }
+ENGINE_EXPORT void engine_most_static(size_t bytes) { engine::most_static = bytes; }
 
 #ifndef ENGINE_WATCH
 namespace engine {

@@ -22,6 +22,9 @@ from dlnotes.cuda.ladders import (
     norm,
     optim,
     pool,
+    recurrent,
+    style,
+    word2vec,
 )
 from dlnotes.cuda.ladders._base import Grid, Ladder, Rung, Session, blocks
 from dlnotes.cuda.ladders.attention import Attention, attention_sizes
@@ -53,8 +56,11 @@ _FAMILIES = (
     pool,
     conv,
     attention,
+    recurrent,
     boxes,
     embedding,
+    word2vec,
+    style,
     optim,
 )
 LADDERS: dict[str, Ladder] = {

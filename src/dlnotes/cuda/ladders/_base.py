@@ -1,6 +1,7 @@
 """What every ladder is made of: a session that launches, rungs, and the ladder itself."""
 
 import ctypes
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -27,9 +28,19 @@ class Session:
         if 0 in (grid if isinstance(grid, tuple) else (grid,)):
             return
         ready = self.module.kernel(kernel)
+        if self.module.dtype == "float64":
+            shared_bytes *= 2  # they are told for floats
+            arguments = [a.in_double() if isinstance(a, Record) else a for a in arguments]
         record = ready.launch(grid, block, *arguments, shared_bytes=shared_bytes)
         if record is not None:
             self.records.append(record)
+
+    def beside(self, file: str) -> "Session":
+        """Return a session for the kernels of another file, which records into this one."""
+        module = self.module
+        other = Session(_loaded(file, module.device, module.mode, module.dtype))
+        other.records = self.records
+        return other
 
     def empty(self, shape: tuple[int, ...], like, dtype: str | None = None):
         """Return memory for a result; on the CPU it holds NaN (or all bits set), so gaps show."""
@@ -65,7 +76,10 @@ class Rung:
 
 @dataclass(frozen=True)
 class Ladder:
-    """A task, the NumPy function that it is held against, and its rungs from the simplest up."""
+    """A task, the NumPy function that it is held against, and its rungs from the simplest up.
+
+    Inputs of float64 are computed by the same source with every float read as a double.
+    """
 
     name: str
     file: str
@@ -86,18 +100,25 @@ class Ladder:
     ) -> tuple:
         """Return the outputs, and a Trace or Steps for each launch."""
         chosen = self.rungs[-1] if rung is None else self.rung(rung)
-        session = Session(_loaded(self.file, device, mode))
+        session = Session(_loaded(self.file, device, mode, _dtype(inputs)))
         outputs = chosen.run(session, *inputs)
         return outputs, session.records
 
 
-_modules: dict[tuple[str, str, str], "_kernel.Module"] = {}
+def _dtype(inputs) -> str:
+    """Return "float64" where an array has that dtype, else "float32"."""
+    dtypes = (str(getattr(x, "dtype", "")).removeprefix("torch.") for x in inputs)
+    return "float64" if "float64" in dtypes else "float32"
 
 
-def _loaded(file: str, device: str, mode: str) -> "_kernel.Module":
-    key = (file, device, mode)
+_modules: dict[tuple[str, str, str, str], "_kernel.Module"] = {}
+
+
+def _loaded(file: str, device: str, mode: str, dtype: str) -> "_kernel.Module":
+    key = (file, device, mode, dtype)
     if key not in _modules:
-        _modules[key] = _kernel.load(_kernel.KERNELS / file, device=device, mode=mode)
+        path = _kernel.KERNELS / file
+        _modules[key] = _kernel.load(path, device=device, mode=mode, dtype=dtype)
     return _modules[key]
 
 
@@ -114,6 +135,29 @@ def out_sizes(sizes, kernel, stride, padding, dilation=(1, 1)) -> list[int]:
     """Return the height and width of what windows over an image give."""
     axes = zip(sizes, kernel, stride, padding, dilation, strict=True)
     return [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in axes]
+
+
+class Record(ctypes.Structure):
+    """A struct of kernels with floats in it. It keeps what it was made of, for doubles."""
+
+    def __init__(self, *values):
+        super().__init__(*values)
+        self._values = values
+
+    def exact(self, name: str):
+        """Return the field `name` as it was given, not rounded to float."""
+        return self._values[[field[0] for field in self._fields_].index(name)]
+
+    def in_double(self) -> ctypes.Structure:
+        """Return the struct that the kernels take where each float is read as a double."""
+        return _in_double(type(self))(*self._values)
+
+
+@functools.cache
+def _in_double(record: type[Record]) -> type[ctypes.Structure]:
+    doubles = {ctypes.c_float: ctypes.c_double}
+    fields = [(name, doubles.get(kind, kind)) for name, kind in record._fields_]
+    return type(f"{record.__name__}InDouble", (ctypes.Structure,), {"_fields_": fields})
 
 
 def ints(names: str) -> tuple[tuple[str, type], ...]:

@@ -1,6 +1,13 @@
-"""Normalisation: rungs of norm.cu."""
+"""Normalisation: rungs of norm.cu.
 
-from dlnotes.cuda.ladders._base import WARPS, Ladder, Rung, blocks
+Backward rungs take what forward rungs return beside y: the mean and 1 / √(variance + eps) of each
+row, or channel.
+"""
+
+import ctypes
+import math
+
+from dlnotes.cuda.ladders._base import WARPS, Ladder, Record, Rung, blocks, ints
 
 
 def _layer_norm(name: str, reason: str, block: int, rows_a_block: int, kept: bool = False) -> Rung:
@@ -71,6 +78,68 @@ def _layer_norm_backward_warp(s, dy, x, weight, mean, scale):
     return dx, dweight, dbias
 
 
+class Batch(Record):
+    """The struct Batch of norm.cu."""
+
+    _fields_ = (
+        *ints("images channels length"),
+        ("momentum", ctypes.c_float),
+        ("eps", ctypes.c_float),
+    )
+
+
+def batch_sizes(shape, momentum=0.0, eps=0.0) -> Batch:
+    """Return the sizes of batch norm of x of `shape` (n, c, *size)."""
+    return Batch(*shape[:2], math.prod(shape[2:]), momentum, eps)
+
+
+def _batch_norm(name: str, reason: str, block: int, channels_a_block: int) -> Rung:
+    """→ (y, mean, scale, the new running mean and variance, None where there are none)."""
+
+    def run(
+        s, x, running_mean=None, running_var=None, weight=None, bias=None, momentum=0.1, eps=1e-5
+    ):
+        p = batch_sizes(x.shape, momentum, eps)
+        if p.images * p.length == 1:
+            raise ValueError(
+                f"x must have more than one value for each channel, got shape {tuple(x.shape)}"
+            )
+        y, (mean, scale) = s.empty(x.shape, x), (s.empty((p.channels,), x) for _ in range(2))
+        running = (running_mean, running_var)
+        new = [None if old is None else s.empty((p.channels,), x) for old in running]
+        grid = blocks(p.channels, channels_a_block)
+        s.launch(name, grid, block, p, x, weight, bias, *running, y, mean, scale, *new)
+        return y, mean, scale, *new
+
+    return Rung(name, reason, run, (name,))
+
+
+def _batch_norm_inference_naive(s, x, running_mean, running_var, weight=None, bias=None, eps=1e-5):
+    y, p = s.empty(x.shape, x), batch_sizes(x.shape, eps=eps)
+    grid = blocks(p.images * p.channels * p.length, 128)
+    arrays = (x, running_mean, running_var, weight, bias, y)
+    s.launch("batch_norm_inference_naive", grid, 128, p, *arrays)
+    return y
+
+
+def _batch_norm_inference_plane(s, x, running_mean, running_var, weight=None, bias=None, eps=1e-5):
+    y, p = s.empty(x.shape, x), batch_sizes(x.shape, eps=eps)
+    arrays = (x, running_mean, running_var, weight, bias, y)
+    s.launch("batch_norm_inference_plane", p.images * p.channels, 128, p, *arrays)
+    return y
+
+
+def _batch_norm_backward(name: str, reason: str, block: int, channels_a_block: int) -> Rung:
+    def run(s, dy, x, weight, mean, scale, training=True):
+        p = batch_sizes(x.shape)
+        dx, (dweight, dbias) = s.empty(x.shape, x), (s.empty((p.channels,), x) for _ in range(2))
+        arrays = (dy, x, weight, mean, scale, dx, dweight, dbias)
+        s.launch(name, blocks(p.channels, channels_a_block), block, p, int(training), *arrays)
+        return dx, dweight, dbias
+
+    return Rung(name, reason, run, (name,))
+
+
 FAMILY = (
     Ladder(
         "layer_norm",
@@ -109,6 +178,56 @@ FAMILY = (
                 "A warp a row; weights' gradients as sums of columns, no atomics.",
                 _layer_norm_backward_warp,
                 ("layer_norm_backward_warp", "layer_norm_backward_columns"),
+            ),
+        ),
+    ),
+    Ladder(
+        "batch_norm",
+        "norm.cu",
+        "batch_norm",
+        (
+            _batch_norm("batch_norm_naive", "One thread a channel.", 32, 32),
+            _batch_norm(
+                "batch_norm_block", "A block a channel: neighbours read neighbours.", 256, 1
+            ),
+            _batch_norm(
+                "batch_norm_welford",
+                "Mean and variance in one pass: x is read twice, not three times.",
+                256,
+                1,
+            ),
+        ),
+    ),
+    Ladder(
+        "batch_norm_inference",
+        "norm.cu",
+        "batch_norm",
+        (
+            Rung(
+                "batch_norm_inference_naive",
+                "One thread an entry.",
+                _batch_norm_inference_naive,
+                ("batch_norm_inference_naive",),
+            ),
+            Rung(
+                "batch_norm_inference_plane",
+                "A block a plane: the channel, its factor and shift are found once.",
+                _batch_norm_inference_plane,
+                ("batch_norm_inference_plane",),
+            ),
+        ),
+    ),
+    Ladder(
+        "batch_norm_backward",
+        "norm.cu",
+        "batch_norm_backward",
+        (
+            _batch_norm_backward("batch_norm_backward_naive", "One thread a channel.", 32, 32),
+            _batch_norm_backward(
+                "batch_norm_backward_block",
+                "A block a channel: neighbours read neighbours.",
+                256,
+                1,
             ),
         ),
     ),
