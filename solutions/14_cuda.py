@@ -119,12 +119,18 @@ def run_saxpy(s, n, grid, block, seed=0):
     bad = np.flatnonzero(~np.isclose(run["y"], right, rtol=1e-4, atol=1e-5))
     assert not bad.size, (
         f"n = {n}, {grid} blocks of {block}: {bad.size} entries are wrong, the first is y[{bad[0]}]"
-        + (": with fewer threads than numbers a thread must take several" if bad[0] == grid * block else "")
+        + (
+            ": with fewer threads than numbers a thread must take several"
+            if bad[0] == grid * block
+            else ""
+        )
     )
     return run
 
 
-@test("q1", 1, hint="the last block has threads without a number: they must do nothing", hidden=False)
+@test(
+    "q1", 1, hint="the last block has threads without a number: they must do nothing", hidden=False
+)
 def more_threads_than_numbers(s):
     """right with more threads than numbers"""
     run_saxpy(s, 45, 2, 32)
@@ -136,7 +142,9 @@ def fewer_threads_than_numbers(s):
     run_saxpy(s, 301, 2, 48)
 
 
-@test("q1", 1, hint="a thread takes every so many-th number, not a stretch of neighbours", hidden=True)
+@test(
+    "q1", 1, hint="a thread takes every so many-th number, not a stretch of neighbours", hidden=True
+)
 def coalesced_rounds(s):
     """neighbouring threads touch neighbouring numbers"""
     run = run_saxpy(s, 1024, 2, 64, seed=3)
@@ -220,7 +228,9 @@ def sectors_of_known_patterns(s):
     """neighbours, strides and one address"""
     lane = np.arange(32)
     for what, addresses, right in (
-        ("neighbours", 4 * lane, 4), ("every third number", 12 * lane, 12), ("one address for all", 0 * lane + 100, 1),
+        ("neighbours", 4 * lane, 4),
+        ("every third number", 12 * lane, 12),
+        ("one address for all", 0 * lane + 100, 1),
         ("a column of a matrix with 40 columns", 160 * lane, 32),
     ):
         got = s.sectors(addresses, 4)
@@ -235,20 +245,31 @@ def sectors_of_straddling_loads(s):
         addresses, width = rng(seed).integers(0, 3000, 32), int(rng(seed).choice([2, 4, 8, 16]))
         touched = {b // 32 for a in addresses.tolist() for b in range(a, a + width)}
         got = s.sectors(addresses, width)
-        assert got == len(touched), f"width {width}, addresses as they come: got {got}, {len(touched)} is right"
+        assert got == len(touched), (
+            f"width {width}, addresses as they come: got {got}, {len(touched)} is right"
+        )
 
 
-@test("q2", 1, hint="the bank is address / 4 mod 32, and equal words are served together", hidden=False)
+@test(
+    "q2",
+    1,
+    hint="the bank is address / 4 mod 32, and equal words are served together",
+    hidden=False,
+)
 def ways_of_known_patterns(s):
     """columns, rows and broadcasts"""
     lane = np.arange(32)
     for what, addresses, right in (
-        ("a row", 4 * lane, 1), ("a column of a tile with 32 columns", 128 * lane, 32),
-        ("a column of a tile with 36 columns", 144 * lane, 4), ("the same word", 0 * lane + 64, 1),
+        ("a row", 4 * lane, 1),
+        ("a column of a tile with 32 columns", 128 * lane, 32),
+        ("a column of a tile with 36 columns", 144 * lane, 4),
+        ("the same word", 0 * lane + 64, 1),
     ):
         got = s.ways(addresses)
         assert got is not None, "ways returned None: is there a return?"
-        assert got != 32 or what != "the same word", "lanes that want the same word are served together"
+        assert got != 32 or what != "the same word", (
+            "lanes that want the same word are served together"
+        )
         assert got == right, f"{what}: got {got} turns, {right} is right"
 
 
@@ -344,7 +365,9 @@ def run_turn(s, h, w):
     run = kernel(s, s.turn, "turn", (up(w, 32), up(h, 32)), (32, 8), h, w, x, nans(w, h))
     y = run["y"]
     unwritten(y, "y")
-    assert h * w == 1 or not close(y.ravel(), x.ravel()) or 1 in (h, w), "y holds x, not its transpose"
+    assert h * w == 1 or not close(y.ravel(), x.ravel()) or 1 in (h, w), (
+        "y holds x, not its transpose"
+    )
     assert close(y, x.T), f"h = {h}, w = {w}: the entries are not those of the transpose"
     return run
 
@@ -355,7 +378,12 @@ def values_of_the_transpose(s):
     run_turn(s, 40, 67)
 
 
-@test("q3", 1, hint="read rows of x into the tile, write columns of the tile to rows of y", hidden=False)
+@test(
+    "q3",
+    1,
+    hint="read rows of x into the tile, write columns of the tile to rows of y",
+    hidden=False,
+)
 def traffic_of_the_transpose(s):
     """both sides of global memory are coalesced"""
     run = run_turn(s, 64, 96)
@@ -370,7 +398,9 @@ def banks_of_the_transpose(s):
     run = run_turn(s, 64, 32)
     assert run.shared_requests, "where is the tile in shared memory?"
     turns = run.passes / run.shared_requests
-    assert turns == 1, f"a request to shared memory takes {turns:.1f} turns on average: bank conflicts"
+    assert turns == 1, (
+        f"a request to shared memory takes {turns:.1f} turns on average: bank conflicts"
+    )
     for h, w in ((1, 1), (1, 70), (33, 31)):
         run_turn(s, h, w)
 
@@ -488,12 +518,23 @@ __global__ void average(int n, const float* x, float* y) {
 
 
 # %% tags=["test"]
-@test("q4", 1, hint="run the faulty kernel in mode checked for each n, mend what it names, and run it again", hidden=False)
+@test(
+    "q4",
+    1,
+    hint="run the faulty kernel in mode checked for each n, mend what it names, and run it again",
+    hidden=False,
+)
 def kinds_and_cures(s):
     """the three diagnoses"""
     d = s.diagnosis
-    assert isinstance(d, dict) and all(isinstance(v, (tuple, list)) for v in d.values()), "fill in the diagnosis"
-    right = {"A": ("uninitialised", "halo"), "B": ("out of bounds", "guard"), "C": ("race", "barrier")}
+    assert isinstance(d, dict) and all(isinstance(v, (tuple, list)) for v in d.values()), (
+        "fill in the diagnosis"
+    )
+    right = {
+        "A": ("uninitialised", "halo"),
+        "B": ("out of bounds", "guard"),
+        "C": ("race", "barrier"),
+    }
     for name, (kind, cure) in right.items():
         got = tuple(d.get(name, ()))
         assert got[:1] != ("divergent barrier",), f"{name}: there is no barrier that could diverge"
@@ -508,7 +549,9 @@ def run_average(s, n):
     unwritten(run["y"], "y")
     right = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
     bad = np.flatnonzero(~np.isclose(run["y"], right, rtol=1e-4, atol=1e-5))
-    assert not bad.size, f"n = {n}: y[{bad[0]}] is wrong" + (", at the border of a block" if bad[0] % 64 in (0, 63) else "")
+    assert not bad.size, f"n = {n}: y[{bad[0]}] is wrong" + (
+        ", at the border of a block" if bad[0] % 64 in (0, 63) else ""
+    )
 
 
 @test("q4", 1, hint="one fault at a time: guard, halo on both sides, barrier", hidden=False)
@@ -538,7 +581,11 @@ __global__ void average(int n, const float* x, float* y) {
 
 # %% tags=["wrong", "q4"]
 # expect: not all threads of a block come to the same
-diagnosis = {"A": ("uninitialised", "halo"), "B": ("out of bounds", "guard"), "C": ("race", "barrier")}
+diagnosis = {
+    "A": ("uninitialised", "halo"),
+    "B": ("out of bounds", "guard"),
+    "C": ("race", "barrier"),
+}
 average = r"""
 __global__ void average(int n, const float* x, float* y) {
   __shared__ float s[66];
@@ -555,7 +602,11 @@ __global__ void average(int n, const float* x, float* y) {
 
 # %% tags=["wrong", "q4"]
 # expect: at the border of a block
-diagnosis = {"A": ("uninitialised", "halo"), "B": ("out of bounds", "guard"), "C": ("race", "barrier")}
+diagnosis = {
+    "A": ("uninitialised", "halo"),
+    "B": ("out of bounds", "guard"),
+    "C": ("race", "barrier"),
+}
 average = r"""
 __global__ void average(int n, const float* x, float* y) {
   __shared__ float s[66];
@@ -569,7 +620,11 @@ __global__ void average(int n, const float* x, float* y) {
 
 # %% tags=["wrong", "q4"]
 # expect: does not cure it
-diagnosis = {"A": ("uninitialised", "barrier"), "B": ("out of bounds", "guard"), "C": ("race", "barrier")}
+diagnosis = {
+    "A": ("uninitialised", "barrier"),
+    "B": ("out of bounds", "guard"),
+    "C": ("race", "barrier"),
+}
 average = r"""
 __global__ void average(int n, const float* x, float* y) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -742,7 +797,7 @@ def join(one, two):
 def finished(part):
     """Return the output (v,) of a part."""
     # BEGIN SOLUTION
-    m, d, a = part
+    _, d, a = part
     return a / d if d > 0 else np.zeros_like(a)
     # END SOLUTION
 
@@ -768,7 +823,7 @@ def check_joined(s, scores, values, cut):
     right = part_of(scores, values)
     assert m == right[0], f"m is {m}, the larger of both is {right[0]}"
     assert np.isfinite(d) and np.isfinite(array(a)).all(), "the sums hold NaN or infinity"
-    plain = sum(part_of(part, values[:len(part)])[1] for part in (scores[:cut], scores[cut:]))
+    plain = sum(part_of(part, values[: len(part)])[1] for part in (scores[:cut], scores[cut:]))
     assert not (np.isclose(d, plain) and not np.isclose(d, right[1])), (
         "d1 + d2 adds sums that are relative to different maxima: the one with the smaller m must shrink"
     )
@@ -804,11 +859,13 @@ def masked_parts(s):
     part = part_of(scores, values)
     for one, two in ((empty, part), (part, empty)):
         m, d, a = s.join(one, two)
-        assert np.isclose(m, part[0]) and np.isclose(d, part[1]) and np.allclose(array(a), part[2]), (
-            "joining an empty part must change nothing"
-        )
+        assert (
+            np.isclose(m, part[0]) and np.isclose(d, part[1]) and np.allclose(array(a), part[2])
+        ), "joining an empty part must change nothing"
     m, d, a = s.join(empty, empty)
-    assert m == -math.inf and d == 0 and (array(a) == 0).all(), f"two empty parts: got m = {m}, d = {d}"
+    assert m == -math.inf and d == 0 and (array(a) == 0).all(), (
+        f"two empty parts: got m = {m}, d = {d}"
+    )
     assert (array(s.finished(empty)) == 0).all(), "the output of a masked part is zeros"
 
 
@@ -919,9 +976,13 @@ def run_softmax(s, x):
     e = np.exp(x.astype(np.float64) - x.max(axis=1, keepdims=True))
     right = e / e.sum(axis=1, keepdims=True)
     if np.isnan(y).any() and x[np.isfinite(x)].max() > 88:
-        raise AssertionError("NaN: exp overflows unless the row's largest entry is subtracted first")
+        raise AssertionError(
+            "NaN: exp overflows unless the row's largest entry is subtracted first"
+        )
     unwritten(y, "y")
-    assert close(y, right), f"{rows} rows of {columns}: the first row sums to {y[0].sum():.4f}, and its entries are not the softmax"
+    assert close(y, right), (
+        f"{rows} rows of {columns}: the first row sums to {y[0].sum():.4f}, and its entries are not the softmax"
+    )
     return run
 
 
@@ -932,22 +993,39 @@ def values_of_the_softmax(s):
     run_softmax(s, normal(2, 1, 3))
 
 
-@test("q7", 1, hint="keep a maximum and a sum at once, shrinking the sum when the maximum grows", hidden=False)
+@test(
+    "q7",
+    1,
+    hint="keep a maximum and a sum at once, shrinking the sum when the maximum grows",
+    hidden=False,
+)
 def reads_of_the_softmax(s):
     """each entry is read at most twice, coalesced"""
     x = normal(3, 8, 128)
     run = run_softmax(s, x)
     sectors = run.count("x", "read", "sectors")
-    assert sectors <= 2 * x.nbytes // 32, f"{sectors} sectors of x; {2 * x.nbytes // 32} are enough for two passes"
+    assert sectors <= 2 * x.nbytes // 32, (
+        f"{sectors} sectors of x; {2 * x.nbytes // 32} are enough for two passes"
+    )
 
 
-@test("q7", 1, hint="-inf - -inf is NaN: what does a lane do that has seen masked entries only?", hidden=True)
+@test(
+    "q7",
+    1,
+    hint="-inf - -inf is NaN: what does a lane do that has seen masked entries only?",
+    hidden=True,
+)
 def masked_and_huge(s):
     """huge entries"""
     run_softmax(s, 1000 * normal(4, 5, 50))
 
 
-@test("q7", 1, hint="-inf - -inf is NaN: what does a lane do that has seen masked entries only?", hidden=True)
+@test(
+    "q7",
+    1,
+    hint="-inf - -inf is NaN: what does a lane do that has seen masked entries only?",
+    hidden=True,
+)
 def masked_entries(s):
     """masked entries"""
     x = normal(5, 6, 70)
@@ -1093,21 +1171,32 @@ __global__ void product(int m, int n, int k, const float* A, const float* B, flo
 # %% tags=["test"]
 def run_product(s, m, n, k):
     A, B = normal(m, m, k), normal(n + 50, k, n)
-    run = kernel(s, s.product, "product", (up(n, 16), up(m, 16)), (16, 16), m, n, k, A, B, nans(m, n))
+    run = kernel(
+        s, s.product, "product", (up(n, 16), up(m, 16)), (16, 16), m, n, k, A, B, nans(m, n)
+    )
     C = run["C"]
     unwritten(C, "C")
     assert not (m == n > 1 and close(C, (A @ B).T)), "C is transposed"
-    assert close(C, A @ B, atol=1e-3), f"m, n, k = {m}, {n}, {k}: the entries are not those of the product"
+    assert close(C, A @ B, atol=1e-3), (
+        f"m, n, k = {m}, {n}, {k}: the entries are not those of the product"
+    )
     return run
 
 
-@test("q8", 1, hint="outside of the matrices a tile holds 0, and every thread passes every barrier", hidden=False)
+@test(
+    "q8",
+    1,
+    hint="outside of the matrices a tile holds 0, and every thread passes every barrier",
+    hidden=False,
+)
 def values_of_the_product(s):
     """right on awkward sizes"""
     run_product(s, 20, 35, 33)
 
 
-@test("q8", 1, hint="fetch 16 × 16 numbers of A and of B, wait, use each 16 times, wait", hidden=False)
+@test(
+    "q8", 1, hint="fetch 16 × 16 numbers of A and of B, wait, use each 16 times, wait", hidden=False
+)
 def traffic_of_the_product(s):
     """each number is fetched once for each block that needs it"""
     run = run_product(s, 32, 32, 32)
@@ -1248,7 +1337,9 @@ def gain_of_fusing(s):
     """what fusing gains"""
     got = s.fusion_gain(5, 67e12, 3.35e12)
     assert got is not None, "fusion_gain returned None: is there a return?"
-    assert np.isclose(got, 5), f"five operations on an H100: got {got:g}, both are limited by memory"
+    assert np.isclose(got, 5), (
+        f"five operations on an H100: got {got:g}, both are limited by memory"
+    )
 
 
 @test("q9", 1, hint="with many operations the fused kernel is limited by computing", hidden=True)
@@ -1257,7 +1348,9 @@ def gain_of_fusing_elsewhere(s):
     for k, p, b in ((400, 67e12, 3.35e12), (3, 1e12, 2e12), (1, 1e13, 1e12), (17, 8e12, 2e12)):
         right = k * max(1 / p, 8 / b) / max(k / p, 8 / b)
         got = s.fusion_gain(k, p, b)
-        assert np.isclose(got, right), f"k = {k}, ridge {p / b:g}: got {got:g}, {right:g} is right (the fused kernel has a limit too)"
+        assert np.isclose(got, right), (
+            f"k = {k}, ridge {p / b:g}: got {got:g}, {right:g} is right (the fused kernel has a limit too)"
+        )
 
 
 @test("q9", 1, hint="intensity of b × b pieces: 2mnk over width · mnk · (1/b + 1/b)", hidden=False)
@@ -1266,7 +1359,9 @@ def pieces_at_the_ridge(s):
     for p, b, w in ((67e12, 3.35e12, 4), (989e12, 3.35e12, 2), (8.1e12, 320e9, 4)):
         got, right = s.smallest_piece(p, b, w), math.ceil(p / b * w)
         assert got is not None, "smallest_piece returned None: is there a return?"
-        assert got != math.ceil(p / b * w / 2), "half of it: a product is two operations, and two operands are fetched"
+        assert got != math.ceil(p / b * w / 2), (
+            "half of it: a product is two operations, and two operands are fetched"
+        )
         assert got != math.ceil(p / b), "the numbers have a width"
         assert got == right, f"peak {p:g}, bandwidth {b:g}, {w} bytes: got {got}"
 
@@ -1326,6 +1421,7 @@ def fusion_gain(k, peak, bandwidth):
 def smallest_piece(peak, bandwidth, width):
     return math.ceil(peak / bandwidth)
 
+
 # %% [markdown] tags=["q10", "outcome-3"]
 # ## Question 10 · How many blocks fit?
 #
@@ -1363,7 +1459,9 @@ def check_resident(s, threads, registers, shared, card, right):
     what = f"{threads} threads, {registers} registers, {shared} bytes"
     assert got[0] == right, f"{what}: got {got[0]} blocks, {right} fit"
     share = right * up(threads, 32) / card["warps"]
-    assert math.isclose(got[1], share), f"{what}: got an occupancy of {got[1]:.3f}, it is {share:.3f}"
+    assert math.isclose(got[1], share), (
+        f"{what}: got an occupancy of {got[1]:.3f}, it is {share:.3f}"
+    )
 
 
 @test("q10", 1, hint="the smallest of four counts, in whole warps", hidden=False)
@@ -1405,7 +1503,9 @@ def resident(threads, registers, shared, *, card):
 # expect: rounded up to 1280
 def resident(threads, registers, shared, *, card):
     warps = -(-threads // 32)
-    blocks = min(card["blocks"], card["warps"] // warps, card["registers"] // (32 * warps * registers))
+    blocks = min(
+        card["blocks"], card["warps"] // warps, card["registers"] // (32 * warps * registers)
+    )
     if shared:
         blocks = min(blocks, card["shared"] // shared)
     return blocks, blocks * warps / card["warps"]
@@ -1454,16 +1554,29 @@ __global__ void scatter(int tokens, int width, const int* ids, const float* dy, 
 def run_scatter(s, tokens, width, words, padding=False):
     ids = (rng(tokens).zipf(1.6, tokens) % words).astype(np.int32)
     if padding:
-        ids[:: 3] = -1
+        ids[::3] = -1
     dy = normal(width, tokens, width)
-    run = kernel(s, s.scatter, "scatter", up(tokens, 4), 128, tokens, width, ids, dy, np.zeros((words, width), np.float32))
+    run = kernel(
+        s,
+        s.scatter,
+        "scatter",
+        up(tokens, 4),
+        128,
+        tokens,
+        width,
+        ids,
+        dy,
+        np.zeros((words, width), np.float32),
+    )
     right = np.zeros((words, width))
     np.add.at(right, ids[ids >= 0], dy[ids >= 0])
     table = run["table"]
     assert table.any() or not right.any(), "the table is still zero"
     plain = np.zeros((words, width))
     plain[ids[ids >= 0]] = dy[ids >= 0]
-    assert not close(table, plain) or close(right, plain), "the last token of a word has overwritten the others"
+    assert not close(table, plain) or close(right, plain), (
+        "the last token of a word has overwritten the others"
+    )
     assert close(table, right, atol=1e-4), f"{tokens} tokens of {width} numbers: the sums are wrong"
     return run
 
@@ -1564,7 +1677,25 @@ def run_adamw(s, n, step, decay=0.1):
     v = 0.01 * normal(n + 3, n) ** 2
     lr, b1, b2, eps = 0.01, 0.9, 0.99, 1e-6
     c1, c2 = 1 - b1**step, 1 - b2**step
-    run = kernel(s, s.adamw, "adamw", up(n, 128), 128, n, lr, decay, b1, b2, eps, c1, c2, p, g, m.astype(np.float32), v.astype(np.float32))
+    run = kernel(
+        s,
+        s.adamw,
+        "adamw",
+        up(n, 128),
+        128,
+        n,
+        lr,
+        decay,
+        b1,
+        b2,
+        eps,
+        c1,
+        c2,
+        p,
+        g,
+        m.astype(np.float32),
+        v.astype(np.float32),
+    )
 
     def right(g, decay):
         m1, v1 = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
@@ -1572,7 +1703,9 @@ def run_adamw(s, n, step, decay=0.1):
 
     expected = right(g, decay)
     assert not np.array_equal(run["p"], p), "p has not changed"
-    assert decay == 0 or not close(run["p"], right(g + decay * p, 0)[0]), "the decay went into the gradient: that is Adam with L2, not AdamW"
+    assert decay == 0 or not close(run["p"], right(g + decay * p, 0)[0]), (
+        "the decay went into the gradient: that is Adam with L2, not AdamW"
+    )
     uncorrected = p - lr * decay * p - lr * expected[1] / (np.sqrt(expected[2]) + eps)
     assert step > 100 or not close(run["p"], uncorrected), "the corrections c1 and c2 are missing"
     for name, value in zip("mvp", (expected[1], expected[2], expected[0]), strict=True):
@@ -1594,7 +1727,12 @@ def traffic_of_adamw(s):
     assert numbers <= 7, f"{numbers:g} numbers a parameter move; 7 are enough"
 
 
-@test("q12", 1, hint="the last block has threads without a parameter; late steps have c1 and c2 near 1", hidden=True)
+@test(
+    "q12",
+    1,
+    hint="the last block has threads without a parameter; late steps have c1 and c2 near 1",
+    hidden=True,
+)
 def step_of_adamw_elsewhere(s):
     """other sizes and steps"""
     run_adamw(s, 1, 2)
@@ -1686,7 +1824,9 @@ def uneven_shares(s):
         assert got is not None, "averaged returned None: is there a return?"
         right = np.average(gradients, axis=0, weights=sizes)
         plain = np.mean(gradients, axis=0)
-        assert not np.allclose(got, plain) or np.allclose(right, plain), f"samples {sizes}: the mean of means is not the mean"
+        assert not np.allclose(got, plain) or np.allclose(right, plain), (
+            f"samples {sizes}: the mean of means is not the mean"
+        )
         assert np.allclose(got, right), f"samples {sizes}: not the gradient of the mean loss"
 
 
@@ -1696,7 +1836,9 @@ def an_idle_process(s):
     gradients = [rng(1).normal(size=4), np.full(4, np.nan), rng(2).normal(size=4)]
     got = array(s.averaged(gradients, [3, 0, 6]))
     assert np.isfinite(got).all(), "a process without samples has spoilt the average: NaN"
-    assert np.allclose(got, (gradients[0] + 2 * gradients[2]) / 3), "not the gradient of the mean loss"
+    assert np.allclose(got, (gradients[0] + 2 * gradients[2]) / 3), (
+        "not the gradient of the mean loss"
+    )
 
 
 @test("q13", 1, hint="2 (K - 1) rounds, each with one of K pieces", hidden=False)
@@ -1705,9 +1847,15 @@ def time_of_the_ring(s):
     for d, k, b, latency in ((1e9, 8, 1e11, 1e-5), (4e6, 2, 1e10, 0), (1e3, 64, 1e10, 1e-5)):
         got, right = s.ring_seconds(d, k, b, latency), 2 * (k - 1) * (latency + d / k / b)
         assert got is not None, "ring_seconds returned None: is there a return?"
-        assert not math.isclose(got, right / 2), "half of the rounds: sums travel round, and then results do"
-        assert not math.isclose(got, 2 * (k - 1) * (latency + d / b)), "a round sends one piece, not the whole vector"
-        assert math.isclose(got, right), f"{d:g} bytes, {k} processes: got {got:g} s, {right:g} is right"
+        assert not math.isclose(got, right / 2), (
+            "half of the rounds: sums travel round, and then results do"
+        )
+        assert not math.isclose(got, 2 * (k - 1) * (latency + d / b)), (
+            "a round sends one piece, not the whole vector"
+        )
+        assert math.isclose(got, right), (
+            f"{d:g} bytes, {k} processes: got {got:g} s, {right:g} is right"
+        )
     assert s.ring_seconds(1e9, 1, 1e11, 1e-5) == 0, "one process needs no time"
 
 
@@ -1724,7 +1872,7 @@ def ring_seconds(bytes, processes, bandwidth, latency):
 # %% tags=["wrong", "q13"]
 # expect: a process without samples has spoilt
 def averaged(gradients, sizes):
-    return sum(n * g for g, n in zip(gradients, sizes)) / sum(sizes)
+    return sum(n * g for g, n in zip(gradients, sizes, strict=True)) / sum(sizes)
 
 
 def ring_seconds(bytes, processes, bandwidth, latency):
@@ -1734,7 +1882,7 @@ def ring_seconds(bytes, processes, bandwidth, latency):
 # %% tags=["wrong", "q13"]
 # expect: half of the rounds
 def averaged(gradients, sizes):
-    return sum(n * g for g, n in zip(gradients, sizes) if n) / sum(sizes)
+    return sum(n * g for g, n in zip(gradients, sizes, strict=True) if n) / sum(sizes)
 
 
 def ring_seconds(bytes, processes, bandwidth, latency):
@@ -1744,7 +1892,7 @@ def ring_seconds(bytes, processes, bandwidth, latency):
 # %% tags=["wrong", "q13"]
 # expect: a round sends one piece
 def averaged(gradients, sizes):
-    return sum(n * g for g, n in zip(gradients, sizes) if n) / sum(sizes)
+    return sum(n * g for g, n in zip(gradients, sizes, strict=True) if n) / sum(sizes)
 
 
 def ring_seconds(bytes, processes, bandwidth, latency):
@@ -1823,11 +1971,17 @@ def run_causal(s, n, size=1.0):
 
     unwritten(o, "o")
     right = outputs(np.where(np.tri(n, dtype=bool), scores, -np.inf))
-    assert n == 1 or not close(o, outputs(scores), atol=1e-3), "every position looks at all others: where is the mask?"
+    assert n == 1 or not close(o, outputs(scores), atol=1e-3), (
+        "every position looks at all others: where is the mask?"
+    )
     if n > 1:
-        strict = outputs(np.where(np.tri(n, k=-1, dtype=bool) | (np.arange(n) == 0), scores, -np.inf))
+        strict = outputs(
+            np.where(np.tri(n, k=-1, dtype=bool) | (np.arange(n) == 0), scores, -np.inf)
+        )
         assert not close(o[1:], strict[1:], atol=1e-3), "position i must look at itself as well"
-    assert close(o, right, atol=1e-3), f"n = {n}: the first wrong row is {np.flatnonzero(~np.isclose(o, right, atol=1e-3).all(1))[0]}"
+    assert close(o, right, atol=1e-3), (
+        f"n = {n}: the first wrong row is {np.flatnonzero(~np.isclose(o, right, atol=1e-3).all(1))[0]}"
+    )
     return run
 
 
@@ -1838,14 +1992,23 @@ def values_of_causal_attention(s):
     run_causal(s, 45)
 
 
-@test("q14", 1, hint="tiles of 32 keys and values in shared memory, for all queries of the block", hidden=False)
+@test(
+    "q14",
+    1,
+    hint="tiles of 32 keys and values in shared memory, for all queries of the block",
+    hidden=False,
+)
 def traffic_of_causal_attention(s):
     """keys and values are fetched once a block, and only outputs are written"""
     run = run_causal(s, 64)
-    enough = sum(up(8 * (b + 1), 32) * 32 * 4 for b in range(8))  # sectors: tiles up to the last query
+    enough = sum(
+        up(8 * (b + 1), 32) * 32 * 4 for b in range(8)
+    )  # sectors: tiles up to the last query
     for name in "kv":
         sectors = run.count(name, "read", "sectors")
-        assert sectors <= enough, f"{sectors} sectors of {name}; {enough} are enough with tiles for a block"
+        assert sectors <= enough, (
+            f"{sectors} sectors of {name}; {enough} are enough with tiles for a block"
+        )
     assert run.count("o", None, "sectors") <= 64 * 4, "o is written once and not read"
 
 
