@@ -330,6 +330,18 @@ def test_attention_to_no_key_at_all_is_zero(ladder, rung):
     check(run(ladder, rung, query, key[:0], value[:0]), expected)
 
 
+@pytest.mark.parametrize(("width", "length"), [(32, 32), (128, 16)])
+def test_tiles_of_attention_meet_no_bank_conflict(width, length):
+    query, key, value, dy = (normal(i, 1, length, width) for i in range(4))
+    forward, backward = cuda.LADDERS["attention"], cuda.LADDERS["attention_backward"]
+    outputs, records = forward.record(query, key, value, rung="attention_tiled")
+    inputs = (dy, query, key, value, *outputs)
+    records += backward.record(*inputs, rung="attention_backward_tiled")[1]
+    ways = [line.ways for trace in records for line in trace.report() if line.space == "shared"]
+    assert len(ways) > 20
+    assert max(ways) == 1
+
+
 @pytest.mark.parametrize("rung", ["attention_online", "attention_tiled"])
 def test_attention_in_registers_refuses_wide_vectors(rung):
     query, key, value = normal(0, 3, 129), normal(1, 4, 129), normal(2, 4, 6)

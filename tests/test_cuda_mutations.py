@@ -177,6 +177,7 @@ MUTANTS = [
     ("attention", "attention_tiled", ATTENTION, OUT, "first + row < rows && column < columns", "first + row <= rows && column < columns"),
     ("attention", "attention_tiled", ATTENTION, UNINIT, "i < ROWS * D; i += blockDim.x", "i < ROWS * D - 1; i += blockDim.x"),
     ("attention", "attention_tiled", ATTENTION, MISALIGNED, "LANES = 8, PAD = 4", "LANES = 8, PAD = 3"),
+    ("attention", "attention_tiled", (*ATTENTION[:2], normal(2, 2, 41, 23)), MISALIGNED, "if (columns % 4 == 0) {", "if (column + 3 < columns) {"),
     ("attention", "attention_tiled", ATTENTION, DIVERGENT, "  fetch<ROWS, D>(Q, q, p.queries, p.e, query0);\n", "  if (query0 + row >= p.queries) return;\n  fetch<ROWS, D>(Q, q, p.queries, p.e, query0);\n"),
     ("attention", "attention_tiled", ATTENTION, LEFT, "    const float sum = row_reduce<Add>(total[r]);\n    const int query = query0 + row + r;", "    const int query = query0 + row + r;\n    if (query >= p.queries) return;\n    const float sum = row_reduce<Add>(total[r]);"),
     ("attention_backward", "attention_backward_naive", ATTENDED, OUT, "if (row >= (size_t)p.samples * p.keys) return;", ""),
