@@ -273,6 +273,32 @@ def test_convolution(ladder, rung, case, seed):
         check(run(ladder, rung, dy, x, weight, *settings_), expected, tolerance=1e-5)
 
 
+@each_rung("conv_transpose2d", "conv_transpose2d_backward")
+@some(max_examples=10)
+@given(case=convolutions(), seed=seeds, data=st.data())
+def test_transposed_convolution(ladder, rung, case, seed, data):
+    (images, channels, *size), (c_out, per_group, *kernel), stride, padding, dilation, groups = case
+    more = tuple(
+        data.draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True)
+    )
+    # The input has the output channels of the convolution whose gradient this is.
+    x, weight = normal(seed, images, c_out, *size), normal(seed + 1, c_out, per_group, *kernel)
+    bias, settings_ = normal(seed + 2, channels), (stride, padding, more, groups, dilation)
+    axes = zip(size, kernel, stride, padding, more, dilation, strict=True)
+    if min((n - 1) * s - 2 * p + d * (k - 1) + 1 + m for n, k, s, p, m, d in axes) < 1:
+        settings_ = (stride, 0, more, groups, dilation)  # else nothing would be left
+    wide = double(x, weight, bias)
+    y = kernels.conv_transpose2d(*wide, *settings_)
+    if ladder == "conv_transpose2d":
+        check(run(ladder, rung, x, weight, bias, *settings_), (y,), tolerance=5e-6)
+        y = kernels.conv_transpose2d(*wide[:2], None, *settings_)
+        check(run(ladder, rung, x, weight, None, *settings_), (y,), tolerance=5e-6)
+    else:
+        dy = normal(seed + 3, *y.shape)
+        expected = kernels.conv_transpose2d_backward(dy.astype(np.float64), *wide, *settings_)
+        check(run(ladder, rung, dy, x, weight, *settings_), expected, tolerance=1e-5)
+
+
 @st.composite
 def attentions(draw):
     """Shapes of query, key and value, and the kind of mask."""

@@ -161,9 +161,12 @@ MUTANTS = [
     ("conv2d_backward", "conv_backward_direct", (normal(0, *Y_SHAPE), IMAGES, FILTERS, (2, 1), 1), OUT, "position < p.n * outputs; position++", "position <= p.n * outputs; position++"),
     ("conv2d", "conv_implicit", GROUPED, OUT, "if (row < outs && position < p.n * outputs)", "if (position < p.n * outputs)"),
     ("conv2d", "conv_direct", GROUPED, OUT, "out / (p.c_out / p.groups) * channels;  // the first input", "out * channels;  // the first input"),
-    ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 6, 7, 6), *GROUPED[:2], 1, 0, 1, 3), OUT, "if (row < channels && at < p.n * pixels) dx", "if (at < p.n * pixels) dx"),
+    ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 6, 7, 6), *GROUPED[:2], 1, 0, 1, 3), OUT, "if (row < channels && at < p.n * pixels)\n", "if (at < p.n * pixels)\n"),
     ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 6, 7, 6), *GROUPED[:2], 1, 0, 1, 3), OUT, "first_out = blockIdx.z * outs, first = blockIdx.z * channels;\n  const float sum = tile_product<TILE>(\n      outs, taps", "first_out = blockIdx.z * outs, first = 2 * blockIdx.z * channels;\n  const float sum = tile_product<TILE>(\n      outs, taps"),
     ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 5, 4, 6), IMAGES, FILTERS, (2, 1), 0), OUT, "if (out_row >= p.out_h || out_column >= p.out_w) return 0.f;", "if (out_column >= p.out_w) return 0.f;"),
+    ("conv_transpose2d", "conv_transpose_direct", (normal(0, 2, 5, 5, 8), FILTERS, None, (2, 1), 1), OUT, "if (index >= p.n * p.c_in * p.h * p.w) return;", ""),
+    ("conv_transpose2d", "conv_transpose_implicit", (normal(0, 2, 5, 5, 8), FILTERS, None, (2, 1), 1), RACE, "    __syncthreads();\n#pragma unroll", "#pragma unroll"),
+    ("conv_transpose2d", "conv_transpose_implicit", (normal(0, 2, 5, 5, 8), FILTERS, normal(1, 3), (2, 1), 1), OUT, "row, at = blockIdx.x * TILE + threadIdx.x;\n  if (row < channels && at", "row, at = blockIdx.x * TILE + threadIdx.x;\n  if (at"),
     # attention
     ("attention", "attention_naive", ATTENTION, OUT, "if (row >= (size_t)p.samples * p.queries) return;\n  const int key", "const int key"),
     ("attention", "attention_naive", ATTENTION, OUT, "if (row >= p.samples * p.queries) return;\n  scores +=", "if (row > p.samples * p.queries) return;\n  scores +="),

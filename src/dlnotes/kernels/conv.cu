@@ -62,13 +62,15 @@ __global__ void conv_direct(Conv p, const float* __restrict__ x, const float* __
   y[o] = sum;
 }
 
-__global__ void conv_backward_input_direct(Conv p, const float* __restrict__ dy, const float* __restrict__ weight, float* __restrict__ dx) {
+// As transposed convolution this gives a layer's output, and that has a bias.
+__global__ void conv_backward_input_direct(Conv p, const float* __restrict__ dy, const float* __restrict__ weight,
+                                           const float* __restrict__ bias, float* __restrict__ dx) {
   const int index = blockIdx.x * blockDim.x + threadIdx.x;
   if (index >= p.n * p.c_in * p.h * p.w) return;
   const Three at(index, p.h, p.w);
   const int image = at.a / p.c_in, channel = at.a % p.c_in, channels = p.c_in / p.groups, outs = p.c_out / p.groups;
   const int first = channel / channels * outs;  // the first output channel of the group
-  float sum = 0.f;
+  float sum = bias ? bias[channel] : 0.f;
   for (int out = first; out < first + outs; out++)
     for (int i = 0; i < p.kernel_h; i++)
       for (int j = 0; j < p.kernel_w; j++)
@@ -123,7 +125,8 @@ __global__ void conv_implicit(Conv p, const float* __restrict__ x, const float* 
 
 // dx = weightᵀ · (dy spread over the taps): the sum runs over (output channel, i, j).
 template <int TILE>
-__global__ void conv_backward_input_implicit(Conv p, const float* __restrict__ dy, const float* __restrict__ weight, float* __restrict__ dx) {
+__global__ void conv_backward_input_implicit(Conv p, const float* __restrict__ dy, const float* __restrict__ weight,
+                                             const float* __restrict__ bias, float* __restrict__ dx) {
   const int channels = p.c_in / p.groups, outs = p.c_out / p.groups, taps = p.kernel_h * p.kernel_w, pixels = p.h * p.w;
   const int first_out = blockIdx.z * outs;
   const float sum = tile_product<TILE>(
@@ -134,7 +137,8 @@ __global__ void conv_backward_input_implicit(Conv p, const float* __restrict__ d
         return upstream_entry(p, dy, o.a, first_out + t.a, o.row, o.column, t.row, t.column);
       });
   const int row = blockIdx.y * TILE + threadIdx.y, channel = blockIdx.z * channels + row, at = blockIdx.x * TILE + threadIdx.x;
-  if (row < channels && at < p.n * pixels) dx[((size_t)(at / pixels) * p.c_in + channel) * pixels + at % pixels] = sum;
+  if (row < channels && at < p.n * pixels)
+    dx[((size_t)(at / pixels) * p.c_in + channel) * pixels + at % pixels] = sum + (bias ? bias[channel] : 0.f);
 }
 
 // dweight = dy · columnsᵀ: the sum runs over all positions of all images.

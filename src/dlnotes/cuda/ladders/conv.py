@@ -75,7 +75,7 @@ def _conv_backward_direct(s, dy, x, weight, stride=1, padding=0, dilation=1, gro
         x,
         weight,
         p,
-        lambda dx: s.launch("conv_backward_input_direct", n, 128, p, dy, weight, dx),
+        lambda dx: s.launch("conv_backward_input_direct", n, 128, p, dy, weight, None, dx),
         lambda dw: s.launch("conv_backward_weight_direct", m, 128, p, dy, x, dw),
     )
 
@@ -93,7 +93,7 @@ def _conv_backward_implicit(s, dy, x, weight, stride=1, padding=0, dilation=1, g
         weight,
         p,
         lambda dx: s.launch(
-            "conv_backward_input_implicit<16>", inputs, (16, 16), p, dy, weight, dx
+            "conv_backward_input_implicit<16>", inputs, (16, 16), p, dy, weight, None, dx
         ),
         lambda dw: s.launch("conv_backward_weight_implicit<16>", taps, (16, 16), p, dy, x, dw),
     )
