@@ -224,6 +224,7 @@ def test_layers_are_torchs_with_another_forward(device):
     layers = {
         "Linear": ((5, 3), {}, (2, 5)),
         "Conv2d": ((2, 4, 3), {"padding": 1, "padding_mode": "reflect", "stride": 2}, (1, 2, 7, 7)),
+        "ConvTranspose2d": ((2, 4, 3), {"stride": 2, "output_padding": 1}, (1, 2, 3, 4)),
         "MaxPool2d": ((3,), {"stride": 2, "padding": 1}, (1, 2, 7, 7)),
         "AvgPool2d": ((2,), {}, (1, 2, 7, 7)),
         "LayerNorm": (((4, 3),), {}, (2, 4, 3)),

@@ -43,6 +43,18 @@ CASES = {
         [(1, 4, 4, 3), (6, 2, 3, 2), (6,)],
         lambda f, x, w, b: f.conv2d(x, w, b, padding=1, groups=2),
     ),
+    "conv_transpose2d": (
+        [(2, 2, 3, 4), (2, 3, 3, 2), (3,)],
+        lambda f, x, w, b: f.conv_transpose2d(x, w, b),
+    ),
+    "conv_transpose2d, all settings": (
+        [(1, 4, 3, 2), (4, 2, 3, 2)],
+        lambda f, x, w: f.conv_transpose2d(x, w, None, (2, 1), 1, (1, 1), 2, (1, 2)),
+    ),
+    "conv_transpose2d, one image": (
+        [(2, 3, 3), (2, 1, 2, 2), (1,)],
+        lambda f, x, w, b: f.conv_transpose2d(x, w, b, 2),
+    ),
     "max_pool2d": ([(2, 2, 4, 5)], lambda f, x: f.max_pool2d(x, 2)),
     "max_pool2d, overlapping": ([(1, 2, 6, 5)], lambda f, x: f.max_pool2d(x, 3, 2, 1)),
     "max_pool2d, one image": ([(2, 4, 5)], lambda f, x: f.max_pool2d(x, (2, 3), (1, 2))),
@@ -216,12 +228,12 @@ def test_gradcheck_sees_a_wrong_gradient(device, monkeypatch):
 
 def rungs_with_gradients():
     """Each rung of each ladder that the differentiable functions run, and a case that runs it."""
-    for name in CASES:
-        base = name.partition(",")[0]
-        for ladder in (base, f"{base}_backward"):
-            if "," in name or ladder not in cuda.LADDERS:
-                continue
-            for rung in cuda.LADDERS[ladder].rungs:
+    plain = [name for name in CASES if "," not in name]
+    pairs = [(name, ladder) for name in plain for ladder in (name, f"{name}_backward")]
+    pairs += [("batch_norm, inference", "batch_norm_inference"), ("cross_entropy", "sum")]
+    for name, ladder in pairs:
+        for rung in getattr(cuda.LADDERS.get(ladder), "rungs", ()):
+            if getattr(rung, "dtype", "float32") == "float32":
                 yield pytest.param(name, ladder, rung.name, id=f"{ladder}-{rung.name}")
 
 
@@ -327,6 +339,11 @@ WRONG = [
     (lambda: F.conv2d(IMAGES, FILTERS, dilation=3), ValueError, "input must be at least as large"),
     (lambda: F.conv2d(IMAGES, FILTERS, stride=0), ValueError, "stride must be at least 1"),
     (lambda: F.conv2d(IMAGES, FILTERS, stride=(1, 1, 1)), ValueError, "stride must be one number or"),  # noqa: E501
+    (lambda: F.conv_transpose2d(IMAGES, FILTERS), ValueError, "weight must have kernels for the 2 channels"),  # noqa: E501
+    (lambda: F.conv_transpose2d(IMAGES, FILTERS, groups=3), ValueError, "groups must divide the 2 channels"),  # noqa: E501
+    (lambda: F.conv_transpose2d(IMAGES, FILTERS[:2], X[0]), ValueError, "bias must have shape"),
+    (lambda: F.conv_transpose2d(IMAGES, FILTERS[:2], output_padding=1), ValueError, "output_padding must be below"),  # noqa: E501
+    (lambda: F.conv_transpose2d(IMAGES, FILTERS[:2], padding=9), ValueError, "padding must leave an output"),  # noqa: E501
     (lambda: F.conv2d(IMAGES, FILTERS, padding="full"), ValueError, "padding must be one of"),
     (lambda: F.conv2d(IMAGES, FILTERS, padding="same", stride=2), ValueError, "needs stride 1"),
     (lambda: F.max_pool2d(IMAGES, 6), ValueError, "input must be at least as large"),

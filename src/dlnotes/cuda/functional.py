@@ -28,7 +28,13 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from dlnotes import _validate
-from dlnotes.cuda.ladders import IGNORED, LADDERS, conv_sizes, pool_sizes
+from dlnotes.cuda.ladders import (
+    IGNORED,
+    LADDERS,
+    conv_sizes,
+    conv_transpose_sizes,
+    pool_sizes,
+)
 
 _FLOATS = (torch.float32, torch.float64)
 _MOST_ENTRIES = 2**31 - 1  # kernels count entries in 32 bits
@@ -290,6 +296,60 @@ def _has_output(sizes, x: Tensor, kernel) -> None:
             f"input must be at least as large as the window {tuple(kernel)} with its dilation and "
             f"padding, got shape {tuple(x.shape)}"
         )
+
+
+class _ConvTranspose2d(Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, *settings):
+        x, weight = x.contiguous(), weight.contiguous()
+        ctx.save_for_backward(x, weight)
+        ctx.settings = settings
+        bias = None if bias is None else bias.contiguous()
+        return run("conv_transpose2d", x, weight, bias, *settings)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        inputs = (dy.contiguous(), *ctx.saved_tensors, *ctx.settings)
+        dx, dweight, dbias = run("conv_transpose2d_backward", *inputs)
+        dbias = dbias if ctx.needs_input_grad[2] else None
+        return dx, dweight, dbias, *[None] * len(ctx.settings)
+
+
+def conv_transpose2d(
+    input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
+) -> Tensor:
+    """Return the transposed convolution, as torch.nn.functional.conv_transpose2d.
+
+    input: (n, c, h, w) or (c, h, w), weight: (c, out / groups, kernel_h, kernel_w), bias: (out,) or
+    None → (n, out, out_h, out_w), out_h being (h - 1) · stride - 2 padding + dilation
+    · (kernel_h - 1) + 1 + output_padding, out_w likewise; output_padding is below the stride or the
+    dilation.
+    Ladders "conv_transpose2d" and "conv_transpose2d_backward". Cost: 2 · n · c · h · w
+    · out / groups · kernel_h · kernel_w operations, twice as many backward.
+
+    Raises TypeError for dtypes, ValueError for devices, shapes and settings that do not fit.
+    """
+    _floats(input=input, weight=weight, bias=bias)
+    _axes("weight", weight, (4,), "kernels (c, out, kernel_h, kernel_w)")
+    x, groups = _images(input), _validate.integer("groups", groups, low=1)
+    if x.shape[1] % groups:
+        raise ValueError(f"groups must divide the {x.shape[1]} channels of input, got {groups}")
+    if len(weight) != x.shape[1]:
+        raise ValueError(
+            f"weight must have kernels for the {x.shape[1]} channels of input, got shape "
+            f"{tuple(weight.shape)}"
+        )
+    _shape("bias", bias, (weight.shape[1] * groups,), "the output channels of weight")
+    stride, dilation = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
+    padding, more = _pair("padding", padding, 0), _pair("output_padding", output_padding, 0)
+    if any(m >= max(s, d) for m, s, d in zip(more, stride, dilation, strict=True)):
+        raise ValueError(f"output_padding must be below the stride or the dilation, got {more}")
+    sizes = conv_transpose_sizes(x.shape, weight.shape, stride, padding, more, groups, dilation)
+    if sizes.h < 1 or sizes.w < 1:
+        raise ValueError(f"padding must leave an output, got {padding}")
+    y = _ConvTranspose2d.apply(x, weight, bias, stride, padding, more, groups, dilation)
+    return y if input.ndim == 4 else y[0]
 
 
 # ---- pooling -------------------------------------------------------------------------------------

@@ -57,6 +57,18 @@ class Conv2d(torch_nn.Conv2d):
         return functional.conv2d(input, weight, bias, *settings)
 
 
+class ConvTranspose2d(torch_nn.ConvTranspose2d):
+    """torch.nn.ConvTranspose2d on the ladder "conv_transpose2d"."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Return the transposed convolution; output_size chooses among the sizes that are open."""
+        more = self._output_padding(
+            input, output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation
+        )
+        settings = self.stride, self.padding, more, self.groups, self.dilation
+        return functional.conv_transpose2d(input, self.weight, self.bias, *settings)
+
+
 class MaxPool2d(torch_nn.MaxPool2d):
     """torch.nn.MaxPool2d on the ladder "max_pool2d"."""
 

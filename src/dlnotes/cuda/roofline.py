@@ -14,7 +14,8 @@ rate / bandwidth operations a byte memory decides, above it arithmetic.
 
 Bytes are the least there can be: each number of the inputs that is needed is read once, each of the
 results written once. Operations are those of the formula; a comparison, a square root and an
-exponential count one each. What a kernel adds to both is its own doing.
+exponential count one each; small sums, over a row's statistics say, are left out. What a kernel
+adds to both is its own doing.
 """
 
 from collections.abc import Callable
@@ -57,7 +58,7 @@ class Machine:
 
     def attainable(self, intensity: Number) -> float:
         """Return the operations a second that a task of this intensity can reach: the roof."""
-        return min(self.rate, self.bandwidth * intensity)
+        return float(min(self.rate, self.bandwidth * intensity))
 
     def seconds(self, cost: Cost) -> float:
         """Return the least time that the task can take."""
@@ -141,6 +142,31 @@ def _layer_norm_backward(dy, x, weight, mean, scale) -> Cost:
     return _count(dy, x, weight, mean, scale, x, weight, weight, operations=13 * prod(x.shape))
 
 
+def _batch_norm(x, running_mean=None, running_var=None, weight=None, bias=None, *settings) -> Cost:
+    channels = _present(running_mean, running_var, weight, bias)
+    statistics = (2, x.shape[1]), _bytes(x)
+    new = _present(running_mean, running_var)
+    # the mean: 1 for each entry, the variance: 3, the result: 4
+    return _count(x, *channels, x, statistics, *new, operations=8 * prod(x.shape))
+
+
+def _batch_norm_inference(x, running_mean, running_var, weight=None, bias=None, eps=1e-5) -> Cost:
+    channels = _present(running_mean, running_var, weight, bias)
+    return _count(x, *channels, x, operations=4 * prod(x.shape))
+
+
+def _batch_norm_backward(dy, x, weight, mean, scale, training=True) -> Cost:
+    gradients = (2, x.shape[1]), _bytes(x)
+    # n: 2, the sums of dy and of dy n: 3, dx: 4, which in evaluation is one product
+    each = 9 if training else 6
+    channels = _present(weight, mean, scale)
+    return _count(dy, x, *channels, x, gradients, operations=each * prod(x.shape))
+
+
+def _present(*arrays) -> list:
+    return [array for array in arrays if array is not None]
+
+
 def _pool(indices: bool, x, kernel_size, stride=None, padding=0) -> Cost:
     p = pool_sizes(x.shape, kernel_size, stride, padding)
     shape = (*x.shape[:2], p.out_h, p.out_w)
@@ -158,8 +184,8 @@ def _avg_pool_backward(dy, shape, kernel_size, stride, padding) -> Cost:
     return _count(dy, (tuple(shape), _bytes(dy)), operations=prod(dy.shape) * windows)
 
 
-def _conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1) -> Cost:
-    p = conv_sizes(x.shape, weight.shape, stride, padding, dilation)
+def _conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Cost:
+    p = conv_sizes(x.shape, weight.shape, stride, padding, dilation, groups)
     shape = p.n, p.c_out, p.out_h, p.out_w
     products = prod(shape) * prod(weight.shape[1:])  # those with padding among them
     return _count(
@@ -168,7 +194,7 @@ def _conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1) -> Cost:
     )
 
 
-def _conv2d_backward(dy, x, weight, stride=1, padding=0, dilation=1) -> Cost:
+def _conv2d_backward(dy, x, weight, stride=1, padding=0, dilation=1, groups=1) -> Cost:
     dbias = weight.shape[:1], _bytes(x)
     return _count(
         *(dy, x, weight, x, weight, dbias),
@@ -206,6 +232,98 @@ def _adam(p, g, m, v, *settings) -> Cost:
     return _count(p, g, m, v, p, m, v, operations=14 * prod(p.shape))
 
 
+def _skip_gram_step(
+    input_weight, output_weight, center, context, noise, lr, remove_hits=False
+) -> Cost:
+    pairs, words = len(center), 1 + noise.shape[1]
+    width, size = input_weight.shape[1], _bytes(input_weight)
+    rows = (pairs, 1 + words, width), size  # as if no word occurred twice
+    losses = (pairs,), size
+    # a score: 2, its share of both gradients: 4, for each number; then the step: 2
+    each = (2 + 4) * words + 2 * (1 + words)
+    return _count(center, context, noise, rows, rows, losses, operations=each * pairs * width)
+
+
+def _negative_sampling(hidden, weight, target, noise, remove_hits=False) -> Cost:
+    samples, words = len(hidden), 1 + noise.shape[1]
+    width, size = hidden.shape[1], _bytes(hidden)
+    rows, losses = ((samples, words, width), size), ((samples,), size)
+    # dweight is as large as the table, zeros and all
+    return _count(
+        *(hidden, rows, target, noise, losses, hidden, weight),
+        operations=6 * samples * words * width,
+    )
+
+
+def _gram(x) -> Cost:
+    n, channels, *size = x.shape
+    y = (n, channels, channels), _bytes(x)
+    # half of the entries are enough: the matrix is symmetric
+    return _count(x, y, operations=n * channels * (channels + 1) * prod(size))
+
+
+def _gram_backward(dy, x) -> Cost:
+    channels = x.shape[1]
+    return _count(dy, x, x, operations=2 * prod(x.shape) * channels + prod(dy.shape))
+
+
+def _attention(query, key, value, attn_mask=None, is_causal=False, scale=None) -> Cost:
+    shape, size = (*query.shape[:-1], value.shape[-1]), _bytes(query)
+    log_sum = query.shape[:-1], size
+    pairs = _pairs(query, key, is_causal)
+    # two products for each pair, and the softmax
+    each = 2 * (query.shape[-1] + value.shape[-1]) + 5
+    mask = _present(attn_mask)
+    return _count(query, key, value, *mask, (shape, size), log_sum, operations=each * pairs)
+
+
+def _attention_backward(
+    dy, query, key, value, y, log_sum, attn_mask=None, is_causal=False, scale=None
+) -> Cost:
+    # scores again, dquery and dkey, each as wide as a query; dweights and dvalue
+    each = 2 * (3 * query.shape[-1] + 2 * value.shape[-1]) + 6
+    return _count(
+        *(dy, query, key, value, y, log_sum, *_present(attn_mask), query, key, value),
+        operations=each * _pairs(query, key, is_causal),
+    )
+
+
+def _pairs(query, key, is_causal: bool) -> int:
+    """Return how many scores there are; with is_causal those that count."""
+    queries, keys = query.shape[-2], key.shape[-2]
+    seen = sum(min(i + 1, keys) for i in range(queries)) if is_causal else queries * keys
+    return prod(query.shape[:-2]) * seen
+
+
+_GATES = {"lstm": (4, 9), "gru": (3, 10)}  # gates, and operations after the products for each unit
+
+
+def _cell(kind: str, x, *rest) -> Cost:
+    states, weights = rest[: 2 if kind == "lstm" else 1], rest[2 if kind == "lstm" else 1 :]
+    (gates, each), units = _GATES[kind], states[0].shape[1]
+    kept = (len(x), 4 * units), _bytes(x)
+    products = len(x) * gates * units * (x.shape[1] + units)
+    biases = len(_present(*weights[2:])) * len(x) * gates * units
+    return _count(
+        *(x, *states, *_present(*weights), *states, kept),
+        operations=2 * products + biases + each * len(x) * units,
+    )
+
+
+def _cell_backward(kind: str, *inputs) -> Cost:
+    *rest, weight_ih, weight_hh = inputs
+    start = 2 if kind == "lstm" else 1  # behind the gradients from above
+    x, h = rest[start : start + 2]
+    gates, units = _GATES[kind][0], h.shape[1]
+    biases = (2, gates * units), _bytes(x)
+    results = (x, *[h] * start, weight_ih, weight_hh, biases)
+    products = len(x) * gates * units * (x.shape[1] + units)
+    # Each product has two gradients; then the biases' sums, and the gates' gradients.
+    elementwise = 2 * len(x) * gates * units + (25 if kind == "lstm" else 20) * len(x) * units
+    moved = (*_present(*rest), weight_ih, weight_hh, *results)
+    return _count(*moved, operations=4 * products + elementwise)
+
+
 COSTS: dict[str, Callable[..., Cost]] = {
     "linear": _linear,
     "linear_backward": _linear_backward,
@@ -215,12 +333,25 @@ COSTS: dict[str, Callable[..., Cost]] = {
     "sum": _sum,
     "layer_norm": _layer_norm,
     "layer_norm_backward": _layer_norm_backward,
+    "batch_norm": _batch_norm,
+    "batch_norm_inference": _batch_norm_inference,
+    "batch_norm_backward": _batch_norm_backward,
     "max_pool2d": lambda *inputs: _pool(True, *inputs),
     "avg_pool2d": lambda *inputs: _pool(False, *inputs),
     "max_pool2d_backward": _max_pool_backward,
     "avg_pool2d_backward": _avg_pool_backward,
     "conv2d": _conv2d,
     "conv2d_backward": _conv2d_backward,
+    "attention": _attention,
+    "attention_backward": _attention_backward,
+    "lstm_cell": lambda *inputs: _cell("lstm", *inputs),
+    "lstm_cell_backward": lambda *inputs: _cell_backward("lstm", *inputs),
+    "gru_cell": lambda *inputs: _cell("gru", *inputs),
+    "gru_cell_backward": lambda *inputs: _cell_backward("gru", *inputs),
+    "skip_gram_negative_sampling_step": _skip_gram_step,
+    "negative_sampling_loss": _negative_sampling,
+    "gram_matrix": _gram,
+    "gram_matrix_backward": _gram_backward,
     "box_iou": _box_iou,
     "nms": _nms,
     "embedding": _embedding,

@@ -30,6 +30,7 @@ from dlnotes.cuda.ladders import (
 from dlnotes.cuda.ladders._base import Grid, Ladder, Rung, Session, blocks
 from dlnotes.cuda.ladders.attention import Attention, attention_sizes
 from dlnotes.cuda.ladders.conv import Conv, conv_sizes
+from dlnotes.cuda.ladders.conv_transpose import conv_transpose_sizes
 from dlnotes.cuda.ladders.losses import IGNORED
 from dlnotes.cuda.ladders.pool import Pool, pool_sizes
 
@@ -46,6 +47,7 @@ __all__ = [
     "attention_sizes",
     "blocks",
     "conv_sizes",
+    "conv_transpose_sizes",
     "pool_sizes",
 ]
 
