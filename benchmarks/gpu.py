@@ -199,6 +199,46 @@ def torch_batch_norm_backward(torch, dy, x, weight, mean, scale):
     return backward(dy, x, weight, None, None, mean, scale, True, 1e-5, [True] * 3)
 
 
+def rms_norm(draw, rows, columns):
+    return draw.normal(rows, columns), draw.normal(columns), 1e-5
+
+
+def rms_norm_backward(draw, rows, columns):
+    dy, (x, weight, eps) = draw.normal(rows, columns), rms_norm(draw, rows, columns)
+    return dy, x, weight, ((x * x).mean(1) + eps).rsqrt()
+
+
+def torch_rms_norm(torch, x, weight, eps=1e-5):
+    return torch.nn.functional.rms_norm(x, weight.shape, weight, eps)
+
+
+def rms_norm_graph(torch, dy, x, weight, scale):
+    return graph(torch_rms_norm, slice(None), slice(1, None))(torch, dy, x, weight)
+
+
+def group_norm(draw, n, channels, *size):
+    groups, affine = channels // 8 or channels, (draw.normal(channels), draw.normal(channels))
+    return images(draw, n, channels, *size), groups, *affine
+
+
+def group_norm_backward(draw, *sizes):
+    x, groups, weight, _ = group_norm(draw, *sizes)
+    rows = x.reshape(len(x), groups, -1)
+    scale = (rows.var(2, correction=0) + 1e-5).rsqrt()
+    return images(draw, *sizes), x, groups, weight, rows.mean(2), scale
+
+
+def torch_group_norm(torch, x, groups, weight, bias):
+    return torch.nn.functional.group_norm(x, groups, weight, bias)
+
+
+def torch_group_norm_backward(torch, dy, x, groups, weight, mean, scale):
+    n, channels, *size = x.shape
+    sizes = n, channels, size[0] * size[1], groups
+    backward = torch.ops.aten.native_group_norm_backward
+    return backward(dy, x, mean, scale, weight, *sizes, [True] * 3)
+
+
 POOL = (3, 2, 1)  # kernel, stride, padding
 
 
@@ -420,6 +460,11 @@ CASES = [
          now(torch_batch_norm)),
     Case("batch_norm_backward", PLANES, SMALL_PLANES, batch_norm_backward,
          now(torch_batch_norm_backward)),
+    Case("rms_norm", MATRIX, SMALL_MATRIX, rms_norm, now(torch_rms_norm)),
+    Case("rms_norm_backward", MATRIX, SMALL_MATRIX, rms_norm_backward, rms_norm_graph),
+    Case("group_norm", PLANES, SMALL_PLANES, group_norm, now(torch_group_norm)),
+    Case("group_norm_backward", PLANES, SMALL_PLANES, group_norm_backward,
+         now(torch_group_norm_backward)),
     Case("max_pool2d", PLANES, SMALL_PLANES, pooled,
          now(lambda torch, *i: torch.nn.functional.max_pool2d(*i, return_indices=True))),
     Case("avg_pool2d", PLANES, SMALL_PLANES, pooled,

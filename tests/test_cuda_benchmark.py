@@ -292,7 +292,8 @@ def touched(trace) -> int:
 EXACT = {
     "linear": "matmul_naive", "softmax": "softmax_warp",
     "cross_entropy": "cross_entropy_fused", "layer_norm": "layer_norm_warp",
-    "batch_norm": "batch_norm_block",
+    "batch_norm": "batch_norm_block", "rms_norm": "rms_norm_warp",
+    "group_norm": "group_norm_block",
     "batch_norm_inference": "batch_norm_inference_plane",
     "batch_norm_backward": "batch_norm_backward_block", "avg_pool2d": "avg_pool_naive",
     "max_pool2d": "max_pool_naive", "max_pool2d_backward": "max_pool_backward_gather",

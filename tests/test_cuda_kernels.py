@@ -183,6 +183,52 @@ def test_batch_norm_of_one_value_is_refused(ladder, rung):
         run(ladder, rung, normal(0, 1, 3, 1))
 
 
+@each_rung("rms_norm", "rms_norm_backward")
+@some()
+@given(
+    rows=sizes, columns=sizes, seed=seeds, scaled=st.booleans(), eps=st.sampled_from([1e-5, 0.5])
+)
+def test_rms_norm(ladder, rung, rows, columns, seed, scaled, eps):
+    x, dy = normal(seed, rows, columns), normal(seed + 1, rows, columns)
+    weight = normal(seed + 2, columns) if scaled else None
+    x64, ones = x.astype(np.float64), np.ones(columns)
+    weight64 = ones if weight is None else weight.astype(np.float64)
+    inverse = 1 / np.sqrt((x64 * x64).mean(axis=1) + eps)
+    if ladder == "rms_norm":
+        expected = kernels.rms_norm(x64, columns, weight64, eps), inverse
+        check(run(ladder, rung, x, weight, eps), expected, tolerance=5e-6)
+    else:
+        expected = kernels.rms_norm_backward(*double(dy, x), columns, weight64, eps)
+        inputs = (dy, x, weight, inverse.astype(f32))
+        check(run(ladder, rung, *inputs), expected, tolerance=2e-5)
+
+
+@each_rung("group_norm", "group_norm_backward")
+@some(max_examples=8)
+@given(
+    shape=st.sampled_from([(2, 6, 7), (1, 4, 3, 3), (3, 2, 31), (5, 12, 2, 2), (2, 33, 9)]),
+    data=st.data(),
+    seed=seeds,
+    affine=st.booleans(),
+)
+def test_group_norm(ladder, rung, shape, data, seed, affine):
+    groups = data.draw(st.sampled_from([n for n in range(1, shape[1] + 1) if shape[1] % n == 0]))
+    x, dy = normal(seed, *shape), normal(seed + 1, *shape)
+    weight, bias = normal(seed + 2, shape[1]), normal(seed + 3, shape[1])
+    weight, bias = (weight, bias) if affine else (None, None)
+    x64, dy64 = double(x, dy)
+    affine64 = double(weight, bias) if affine else (np.ones(shape[1]), np.zeros(shape[1]))
+    rows = x64.reshape(shape[0], groups, -1)
+    statistics = rows.mean(axis=2), 1 / np.sqrt(rows.var(axis=2) + 1e-5)
+    if ladder == "group_norm":
+        expected = (kernels.group_norm(x64, groups, *affine64), *statistics)
+        check(run(ladder, rung, x, groups, weight, bias), expected, tolerance=1e-5)
+    else:
+        expected = kernels.group_norm_backward(dy64, x64, groups, *affine64)
+        inputs = (dy, x, groups, weight, *(s.astype(f32) for s in statistics))
+        check(run(ladder, rung, *inputs), expected, tolerance=2e-5)
+
+
 @st.composite
 def poolings(draw):
     """Image sizes, kernel, stride and padding (at most half a kernel) that leave an output."""

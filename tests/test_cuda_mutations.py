@@ -137,6 +137,17 @@ MUTANTS = [
     ("batch_norm_inference", "batch_norm_inference_plane", NORMED, RACE, "i < p.length; i += blockDim.x) y", "i <= p.length; i += blockDim.x) y"),
     ("batch_norm_backward", "batch_norm_backward_naive", NORM_BACK, RACE, "dbias[channel] = sum;\n  for", "dbias[0] = sum;\n  for"),
     ("batch_norm_backward", "batch_norm_backward_block", NORM_BACK, RACE, "if (threadIdx.x == 0) dweight[channel]", "dweight[channel]"),
+    # RMS norm, group norm
+    ("rms_norm", "rms_norm_naive", (X, X[0]), OUT, "if (row >= rows) return;\n  x += (size_t)row * columns, y += (size_t)row * columns;\n  float squares = 0.f;\n  for (int i = 0;", "x += (size_t)row * columns, y += (size_t)row * columns;\n  float squares = 0.f;\n  for (int i = 0;"),
+    ("rms_norm", "rms_norm_warp", (X, X[0]), RACE, "if (lane == 0) scale_of[row] = scale;", "scale_of[row] = scale;"),
+    ("rms_norm_backward", "rms_norm_backward_naive", (DY, X, X[0], SCALE), RACE, "atomicAdd(&dweight[i], dy[i] * n);", "dweight[i] += dy[i] * n;"),
+    ("rms_norm_backward", "rms_norm_backward_warp", (DY, X, X[0], SCALE), RACE, "  partial[threadIdx.y][threadIdx.x] = sum;\n  __syncthreads();", "  partial[threadIdx.y][threadIdx.x] = sum;"),
+    ("rms_norm_backward", "rms_norm_backward_warp", (DY, X, X[0], SCALE), OUT, "for (int i = 1; i < 8; i++) sum += partial", "for (int i = 1; i <= 8; i++) sum += partial"),
+    ("group_norm", "group_norm_naive", (IMAGES, 3, *normal(0, 2, 3)), OUT, "if (row >= p.images * p.groups) return;\n  x +=", "if (row > p.images * p.groups) return;\n  x +="),
+    ("group_norm", "group_norm_block", (IMAGES, 3, *normal(0, 2, 3)), OUT, "return row % groups * (channels / groups) + i / length;", "return row * (channels / groups) + i / length;"),
+    ("group_norm", "group_norm_block", (IMAGES, 3, *normal(0, 2, 3)), RACE, "if (threadIdx.x == 0) mean_of[row]", "mean_of[row]"),
+    ("group_norm_backward", "group_norm_backward_naive", (IMAGES, IMAGES, 3, X[0, :3].copy(), X[:2, :3].copy(), X[:2, :3].copy()), OUT, "dx[i] = scale * (g - sum / size", "dx[i + 1] = scale * (g - sum / size"),
+    ("group_norm_backward", "group_norm_backward_block", (IMAGES, IMAGES, 3, X[0, :3].copy(), X[:2, :3].copy(), X[:2, :3].copy()), OUT, "i < p.images * p.length; i += blockDim.x", "i <= p.images * p.length; i += blockDim.x"),
     # pooling
     ("max_pool2d", "max_pool_naive", (IMAGES, *WINDOW), OUT, "if (o >= images * p.out_h * p.out_w) return;\n  const int column = o % p.out_w, row = o / p.out_w % p.out_h, image = o / (p.out_w * p.out_h);\n  const float* plane = x + (size_t)image * p.h * p.w;\n  const int top", "const int column = o % p.out_w, row = o / p.out_w % p.out_h, image = o / (p.out_w * p.out_h);\n  const float* plane = x + (size_t)image * p.h * p.w;\n  const int top"),
     ("avg_pool2d", "avg_pool_naive", (IMAGES, *WINDOW), OUT, "{ return max(out * stride - padding, 0); }", "{ return out * stride - padding; }"),

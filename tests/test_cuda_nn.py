@@ -228,6 +228,9 @@ def test_layers_are_torchs_with_another_forward(device):
         "MaxPool2d": ((3,), {"stride": 2, "padding": 1}, (1, 2, 7, 7)),
         "AvgPool2d": ((2,), {}, (1, 2, 7, 7)),
         "LayerNorm": (((4, 3),), {}, (2, 4, 3)),
+        "GroupNorm": ((2, 4), {}, (2, 4, 3)),
+        "InstanceNorm2d": ((3,), {"affine": True}, (2, 3, 4, 5)),
+        "RMSNorm": (((4, 3),), {}, (2, 4, 3)),
         "BatchNorm1d": ((4,), {"momentum": None}, (3, 4)),
         "BatchNorm2d": ((2,), {"track_running_stats": False}, (3, 2, 4, 4)),
         "Softmax": ((1,), {}, (2, 5)),
@@ -245,6 +248,13 @@ def test_layers_are_torchs_with_another_forward(device):
     assert torch.equal(table(ids), table.weight[ids])
     x, y = draw(0, 4, 5, dtype=f32, device=device), integers(0, 5, 4, device=device)
     assert_close(nn.CrossEntropyLoss()(x, y), TF.cross_entropy(x, y), f32)
+
+
+def test_instance_norm_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match="track_running_stats must be False"):
+        nn.InstanceNorm2d(2, track_running_stats=True)(torch.ones(1, 2, 3, 3))
+    with pytest.raises(ValueError, match="more than one value for each sample and channel"):
+        nn.InstanceNorm2d(2)(torch.ones(1, 2, 1, 1))
 
 
 def test_no_layer_of_torch_computes_unawares():

@@ -514,17 +514,23 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps: float = 1e-
     Raises TypeError for dtypes and ValueError for shapes and devices that do not fit.
     """
     _floats(input=input, weight=weight, bias=bias)
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    if not shape or tuple(input.shape[-len(shape) :]) != shape:
-        raise ValueError(
-            f"input must end with the axes {shape} of normalized_shape, got {tuple(input.shape)}"
-        )
+    shape = _last_axes(input, normalized_shape)
     _shape("weight", weight, shape, "normalized_shape")
     _shape("bias", bias, shape, "normalized_shape")
     columns = torch.Size(shape).numel()
     rows = input.reshape(input.shape[: -len(shape)].numel(), columns)
     flat = [None if p is None else p.reshape(columns) for p in (weight, bias)]
     return _LayerNorm.apply(rows, *flat, float(eps)).reshape(input.shape)
+
+
+def _last_axes(input: Tensor, normalized_shape) -> tuple[int, ...]:
+    """Return normalized_shape as a tuple, with which the shape of input must end."""
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if not shape or tuple(input.shape[-len(shape) :]) != shape:
+        raise ValueError(
+            f"input must end with the axes {shape} of normalized_shape, got {tuple(input.shape)}"
+        )
+    return shape
 
 
 class _CrossEntropy(Function):
@@ -833,6 +839,82 @@ def batch_norm(
             with torch.no_grad():
                 tensor.copy_(moved)
     return y
+
+
+# ---- group norm, RMS norm ------------------------------------------------------------------------
+
+
+class _GroupNorm(Function):
+    @staticmethod
+    def forward(ctx, x, groups, weight, bias, eps):
+        x, weight, bias = (None if t is None else t.contiguous() for t in (x, weight, bias))
+        y, mean, scale = run("group_norm", x, groups, weight, bias, eps)
+        ctx.save_for_backward(x, weight, mean, scale)
+        ctx.groups, ctx.has_bias = groups, bias is not None
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        x, weight, mean, scale = ctx.saved_tensors
+        inputs = (dy.contiguous(), x, ctx.groups, weight, mean, scale)
+        dx, dweight, dbias = run("group_norm_backward", *inputs)
+        dweight = None if weight is None else dweight
+        return dx, None, dweight, dbias if ctx.has_bias else None, None
+
+
+def group_norm(input, num_groups: int, weight=None, bias=None, eps: float = 1e-5) -> Tensor:
+    """Return input normalised over each of num_groups groups of channels of each sample.
+
+    input: (n, c) or (n, c, …), weight and bias: (c,) or None, for each channel; num_groups divides
+    c. Ladders "group_norm" and "group_norm_backward".
+
+    Raises TypeError for dtypes and ValueError for shapes and devices that do not fit.
+    """
+    _floats(input=input, weight=weight, bias=bias)
+    if input.ndim < 2:
+        raise ValueError(f"input must have shape (n, c, …), got {tuple(input.shape)}")
+    num_groups, channels = _validate.integer("num_groups", num_groups, low=1), input.shape[1:2]
+    if channels[0] % num_groups:
+        raise ValueError(
+            f"num_groups must divide the {channels[0]} channels of input, got {num_groups}"
+        )
+    _shape("weight", weight, channels, "the channels of input")
+    _shape("bias", bias, channels, "the channels of input")
+    return _GroupNorm.apply(input, num_groups, weight, bias, float(eps))
+
+
+class _RMSNorm(Function):
+    @staticmethod
+    def forward(ctx, x, weight, eps):
+        x, weight = x.contiguous(), None if weight is None else weight.contiguous()
+        y, scale = run("rms_norm", x, weight, eps)
+        ctx.save_for_backward(x, weight, scale)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        x, weight, scale = ctx.saved_tensors
+        dx, dweight = run("rms_norm_backward", dy.contiguous(), x, weight, scale)
+        return dx, None if weight is None else dweight, None
+
+
+def rms_norm(input, normalized_shape, weight=None, eps: float | None = None) -> Tensor:
+    """Return x / √(mean of x² + eps) · weight over the last axes of input.
+
+    normalized_shape: the sizes of these axes, and the shape of weight. eps=None is the spacing of
+    the dtype's numbers at 1. Ladders "rms_norm" and "rms_norm_backward".
+
+    Raises TypeError for dtypes and ValueError for shapes and devices that do not fit.
+    """
+    _floats(input=input, weight=weight)
+    shape = _last_axes(input, normalized_shape)
+    _shape("weight", weight, shape, "normalized_shape")
+    rows = input.reshape(input.shape[: -len(shape)].numel(), torch.Size(shape).numel())
+    weight = None if weight is None else weight.reshape(-1)
+    eps = torch.finfo(input.dtype).eps if eps is None else float(eps)
+    return _RMSNorm.apply(rows, weight, eps).reshape(input.shape)
 
 
 # ---- recurrent cells -----------------------------------------------------------------------------

@@ -178,6 +178,38 @@ class BatchNorm2d(_BatchNorm, torch_nn.BatchNorm2d):
     """torch.nn.BatchNorm2d on the ladder "batch_norm"."""
 
 
+class GroupNorm(torch_nn.GroupNorm):
+    """torch.nn.GroupNorm on the ladder "group_norm"."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised input."""
+        return functional.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class InstanceNorm2d(torch_nn.InstanceNorm2d):
+    """torch.nn.InstanceNorm2d on the ladder "group_norm", each channel being a group.
+
+    There are no running statistics: track_running_stats=True is refused.
+    """
+
+    def _apply_instance_norm(self, input: Tensor) -> Tensor:
+        _only(track_running_stats=(self.track_running_stats, False))
+        if input.shape[2:].numel() == 1:
+            raise ValueError(
+                "input must have more than one value for each sample and channel, got shape "
+                f"{tuple(input.shape)}"
+            )
+        return functional.group_norm(input, input.shape[1], self.weight, self.bias, self.eps)
+
+
+class RMSNorm(torch_nn.RMSNorm):
+    """torch.nn.RMSNorm on the ladder "rms_norm"."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised input."""
+        return functional.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+
 # ---- recurrent -----------------------------------------------------------------------------------
 
 

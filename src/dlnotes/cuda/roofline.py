@@ -163,6 +163,31 @@ def _batch_norm_backward(dy, x, weight, mean, scale, training=True) -> Cost:
     return _count(dy, x, *channels, x, gradients, operations=each * prod(x.shape))
 
 
+def _rms_norm(x, weight=None, eps=1e-5) -> Cost:
+    scale = (len(x),), _bytes(x)
+    # the mean of squares: 2 for each entry, the result: 2
+    return _count(x, *_present(weight), x, scale, operations=4 * prod(x.shape))
+
+
+def _rms_norm_backward(dy, x, weight, scale) -> Cost:
+    dweight = x.shape[1:], _bytes(x)
+    # g: 1, n: 1, the sum of g n: 2, dx: 3, dweight: 2
+    moved = (dy, x, *_present(weight), scale, x, dweight)
+    return _count(*moved, operations=9 * prod(x.shape))
+
+
+def _group_norm(x, num_groups, weight=None, bias=None, eps=1e-5) -> Cost:
+    statistics = (2, len(x), num_groups), _bytes(x)
+    # as for layer norm
+    return _count(x, *_present(weight, bias), x, statistics, operations=8 * prod(x.shape))
+
+
+def _group_norm_backward(dy, x, num_groups, weight, mean, scale) -> Cost:
+    gradients = (2, x.shape[1]), _bytes(x)
+    moved = (dy, x, *_present(weight), mean, scale, x, gradients)
+    return _count(*moved, operations=13 * prod(x.shape))
+
+
 def _present(*arrays) -> list:
     return [array for array in arrays if array is not None]
 
@@ -336,6 +361,10 @@ COSTS: dict[str, Callable[..., Cost]] = {
     "batch_norm": _batch_norm,
     "batch_norm_inference": _batch_norm_inference,
     "batch_norm_backward": _batch_norm_backward,
+    "rms_norm": _rms_norm,
+    "rms_norm_backward": _rms_norm_backward,
+    "group_norm": _group_norm,
+    "group_norm_backward": _group_norm_backward,
     "max_pool2d": lambda *inputs: _pool(True, *inputs),
     "avg_pool2d": lambda *inputs: _pool(False, *inputs),
     "max_pool2d_backward": _max_pool_backward,
