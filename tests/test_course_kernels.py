@@ -83,6 +83,16 @@ def test_what_is_no_text_is_refused():
         cases.kernel(NOTEBOOK, None, "scale", 1, 1)
 
 
+def test_without_a_compiler_nobody_is_marked(monkeypatch):
+    from dlnotes.course import kernels
+
+    found = {"fault": "tool", "text": "no compiler", "arrays": {}, "rows": [], "totals": {}}
+    monkeypatch.setattr(kernels, "observe", lambda *arguments: found)
+    case = cases.Case("q1", 1.0, "", False, lambda s: scaled(s, SCALE))
+    with pytest.raises(cases.CannotCheck, match="cannot be checked here: no compiler"):
+        cases.run(case, NOTEBOOK)
+
+
 def test_an_endless_kernel_is_stopped_and_the_next_one_runs(session):
     endless = SCALE.replace("if (i < n)", "for (volatile int j = 0; j < n; j = 0);")
     session.begin_check(0, 3)

@@ -24,6 +24,10 @@ class StudentError(Exception):
     """The student's code raised; the message says what and where."""
 
 
+class CannotCheck(Exception):
+    """This machine lacks what a check needs: no answer is to blame, and nothing is marked."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One check: a function of the student's namespace, worth `points` in `question`."""
@@ -137,7 +141,8 @@ def kernel(
 ) -> KernelRun:
     """Run the kernel `name` of a student's text on the CPU engine, every access watched.
 
-    The arguments stay as they are. Fails with a message for what the kernel does wrong.
+    The arguments stay as they are. Fails with a message for what the kernel does wrong; raises
+    CannotCheck where there is no compiler.
     """
     assert isinstance(source, str), (
         f"the kernel must be a string of CUDA C++, not {type(source).__name__}"
@@ -149,7 +154,7 @@ def kernel(
     else:
         found = getattr(importlib.import_module(call[0]), call[1])(*values)
     if found["fault"] == "tool":
-        raise RuntimeError(found["text"])
+        raise CannotCheck(f"kernels cannot be checked here: {found['text']}")
     assert not found["fault"], f"{_FAULTS[found['fault']]}. {found['text']}"
     return KernelRun(found["arrays"], found["rows"], **found["totals"])
 
@@ -216,11 +221,16 @@ def load(text: str, filename: str) -> list[Case]:
 
 
 def run(case: Case, namespace: Any) -> Outcome:
-    """Run one check and return what it found. Never raises but for an interrupt."""
+    """Run one check and return what it found.
+
+    Raises CannotCheck where the machine lacks what it needs, and otherwise only interrupts.
+    """
     state = np.random.get_state()  # noqa: NPY002 (a check may use the global generator)
     np.random.seed(case.seed)  # noqa: NPY002
     try:
         case.function(namespace)
+    except CannotCheck:
+        raise
     except NotDefined as error:
         return Outcome(case, False, shortened(error), "missing")
     except AssertionError as error:
