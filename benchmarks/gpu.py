@@ -286,6 +286,24 @@ def torch_conv2d_backward(torch, dy, x, weight, stride, padding):
     return torch.ops.aten.convolution_backward(dy, x, weight, *settings, [True] * 3)
 
 
+UP = (2, 1, 1)  # stride, padding, output padding: images twice as large
+
+
+def conv_transpose2d(draw, n, channels, outs, size, kernel):
+    weight = draw.normal(channels, outs, kernel, kernel) / (channels * kernel**2) ** 0.5
+    return images(draw, n, channels, size, size), weight, draw.normal(outs), *UP
+
+
+def conv_transpose2d_backward(draw, n, channels, outs, size, kernel):
+    x, weight, _, *settings = conv_transpose2d(draw, n, channels, outs, size, kernel)
+    return images(draw, n, outs, 2 * size, 2 * size), x, weight, *settings
+
+
+def torch_conv_transpose2d_backward(torch, dy, x, weight, stride, padding, more):
+    settings = [weight.shape[1]], [stride] * 2, [padding] * 2, [1, 1], True, [more] * 2, 1
+    return torch.ops.aten.convolution_backward(dy, x, weight, *settings, [True] * 3)
+
+
 def attention(draw, n, heads, length, width):
     return tuple(draw.normal(n, heads, length, width) for _ in range(3))
 
@@ -476,6 +494,10 @@ CASES = [
     Case("conv2d", CONV, SMALL_CONV, conv2d,
          now(lambda torch, *i: torch.nn.functional.conv2d(*i))),
     Case("conv2d_backward", CONV, SMALL_CONV, conv2d_backward, now(torch_conv2d_backward)),
+    Case("conv_transpose2d", CONV, SMALL_CONV, conv_transpose2d,
+         now(lambda torch, *i: torch.nn.functional.conv_transpose2d(*i))),
+    Case("conv_transpose2d_backward", CONV, SMALL_CONV, conv_transpose2d_backward,
+         now(torch_conv_transpose2d_backward)),
     Case("attention", SCORES, SMALL_SCORES, attention, now(torch_attention)),
     Case("attention_backward", SCORES, SMALL_SCORES, attention_backward,
          lambda torch, dy, q, k, v, *_: graph(torch_attention, slice(None), slice(1, None))(
@@ -825,17 +847,9 @@ def by_dtype(ladder, arch: str) -> dict[str, list]:
     """Return the rungs that the architecture can run, by the dtype of their inputs."""
     groups: dict[str, list] = {}
     for rung in ladder.rungs:
-        if runs_on(rung, arch):
-            groups.setdefault(getattr(rung, "dtype", "float32"), []).append(rung)
+        if rung.runs_on(arch):
+            groups.setdefault(rung.dtype, []).append(rung)
     return groups
-
-
-def runs_on(rung, arch: str) -> bool:
-    """Return whether an architecture has what the rung needs; sm_90a's is in no other."""
-    if rung.needs.endswith("a"):
-        return arch == rung.needs
-    number = (int(re.sub(r"\D", "", name)) for name in (arch, rung.needs))
-    return next(number) >= next(number)
 
 
 def main() -> int:

@@ -56,10 +56,15 @@ def test_every_ladder_is_measured_and_counted():
 @needs_compiler
 @pytest.mark.parametrize("case", benchmark.CASES, ids=lambda case: case.ladder)
 def test_both_sides_compute_the_same(case):
-    rungs = cuda.LADDERS[case.ladder].rungs
-    rungs = [rung for rung in rungs if getattr(rung, "dtype", "float32") == "float32"]
+    groups = benchmark.by_dtype(cuda.LADDERS[case.ladder], "sm_90a")
+    assert sum(map(len, groups.values())) == len(cuda.LADDERS[case.ladder].rungs)
+    for dtype, rungs in groups.items():
+        both_sides_of(case, dtype, rungs)
+
+
+def both_sides_of(case, dtype, rungs):
     with torch.no_grad():
-        inputs, sides = benchmark.prepare(torch, case, "cpu", "float32", rungs, case.tiny, 1000)
+        inputs, sides = benchmark.prepare(torch, case, "cpu", dtype, rungs, case.tiny, 1000)
         assert cost(case.ladder, *inputs).bytes > 0
         names = [rung.name for rung in rungs] + ["library"] * (case.library is not None)
         assert list(sides) == names
@@ -105,10 +110,10 @@ def test_rungs_by_architecture():
         "sm_90a": ("sm_90a",),
     }.items():
         every = ("sm_75", "sm_80", "sm_90a", "sm_100a", "sm_120a")
-        runs = {arch for arch in every if benchmark.runs_on(rung(needs), arch)}
+        runs = {arch for arch in every if rung(needs).runs_on(arch)}
         assert set(archs) <= runs
         assert "sm_75" not in runs or needs == "sm_75"
-    assert not benchmark.runs_on(rung("sm_90a"), "sm_100a")
+    assert not rung("sm_90a").runs_on("sm_100a")
 
 
 # ---------------------------------------------------------------- measuring
@@ -298,6 +303,7 @@ EXACT = {
     "batch_norm_backward": "batch_norm_backward_block", "avg_pool2d": "avg_pool_naive",
     "max_pool2d": "max_pool_naive", "max_pool2d_backward": "max_pool_backward_gather",
     "avg_pool2d_backward": "avg_pool_backward_gather", "conv2d": "conv_direct",
+    "conv_transpose2d": "conv_transpose_direct",
     "attention": "attention_online", "lstm_cell": "lstm_fused", "gru_cell": "gru_fused",
     "box_iou": "box_iou_naive", "gram_matrix": "gram_naive",
     "gram_matrix_backward": "gram_backward_naive", "adam": "adam_fused",

@@ -95,7 +95,8 @@ def test_a_failed_step_is_told_and_the_others_run(monkeypatch, capsys):
 def test_every_parity_test_runs_on_each_device():
     """Collected for a GPU are the tests of all rungs, of the functions and of the layers."""
     command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-m", "gpu"]
-    files = ["tests/test_cuda_kernels.py", "tests/test_cuda_torch.py", "tests/test_cuda_nn.py"]
+    names = ("kernels", "tensor_rungs", "torch", "nn")
+    files = [f"tests/test_cuda_{name}.py" for name in names]
     done = subprocess.run(
         [*command, *files], cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ
     )

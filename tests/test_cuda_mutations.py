@@ -5,6 +5,7 @@ a race where the next element is another thread's, and so is a barrier that some
 run into what is not ready.
 """
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from cuda_helpers import needs_compiler, normal
 from dlnotes import cuda
 from dlnotes.cuda import _kernel
 from dlnotes.cuda.ladders import _base
+from dlnotes.cuda.ladders import linear as _linear
 
 pytestmark = needs_compiler
 OUT, RACE, UNINIT = "out of bounds", "race", "uninitialised"
+DEADLOCK, UNFINISHED = "deadlock", "unfinished"
 MISALIGNED, DIVERGENT, LEFT = "misaligned", "divergent barrier", "divergent warp"
 BOX = np.array([[0, 0, 2, 2], [1, 1, 3, 3], [0, 0, 2, 2], [5, 5, 6, 6]] * 18, np.float32)
 SCORES = np.arange(72, 0, -1).astype(np.float32)
@@ -37,6 +40,13 @@ NORMED = (IMAGES, normal(0, 3), np.ones(3, np.float32), normal(1, 3), normal(2, 
 NORM_BACK = (normal(3, 2, 3, 9, 7), IMAGES, normal(4, 3), normal(5, 3), np.ones(3, np.float32))
 ATTENTION = (normal(0, 2, 37, 20), normal(1, 2, 41, 20), normal(2, 2, 41, 24))
 ATTENDED = (normal(3, 2, 37, 24), *ATTENTION, normal(4, 2, 37, 24), normal(5, 2, 37))
+TENSOR = (*map(cuda.to_bfloat16, (normal(4, 33, 72), normal(5, 35, 72))), normal(6, 35))
+ODD = tuple(map(cuda.to_bfloat16, (normal(4, 33, 20), normal(5, 35, 20))))
+LONG = tuple(map(cuda.to_bfloat16, (normal(4, 5, 400), normal(5, 3, 400))))  # more than the ring
+PHOTOS = (*map(cuda.to_bfloat16, (normal(0, 2, 8, 9, 7), normal(1, 5, 8, 3, 3))), None, (2, 1), 1)
+LANDED = "    cp_async_wait<1>();  // my copies of this tile have landed\n"
+EMPTY_GROUP = "    cp_async_commit();   // empty after the last tile, so that there is always one group beyond this tile's\n"
+WGMMA = "matmul_wgmma"
 STATES = [normal(i, 11, 19) for i in range(3)]
 LSTM = (
     normal(3, 11, 21),
@@ -86,6 +96,41 @@ MUTANTS = [
     ("linear_backward", "matmul_tiled", BACK, RACE, "  partial[threadIdx.y][threadIdx.x] = sum;\n  __syncthreads();", "  partial[threadIdx.y][threadIdx.x] = sum;"),
     ("linear_backward", "matmul_tiled", BACK, OUT, "for (int i = 1; i < 8; i++) sum += partial", "for (int i = 1; i <= 8; i++) sum += partial"),
     ("linear_backward", "matmul_tiled", BACK, OUT, "  if (threadIdx.y == 0 && column < columns) {\n    for (int i = 1; i < 8; i++) sum", "  if (threadIdx.y == 0) {\n    for (int i = 1; i < 8; i++) sum"),
+    # the matrix product on tensor cores
+    ("linear", "matmul_mma", TENSOR, RACE, LANDED, ""),
+    ("linear", "matmul_mma", TENSOR, RACE, LANDED, LANDED.replace("<1>", "<2>")),
+    ("linear", "matmul_mma", TENSOR, RACE, EMPTY_GROUP, ""),
+    ("linear", "matmul_mma", TENSOR, RACE, "    __syncthreads();     // everyone's have\n", ""),
+    ("linear", "matmul_mma", TENSOR, RACE, "my_row, my_column);\n    __syncthreads();     // everyone has used them\n", "my_row, my_column);\n"),
+    ("linear", "matmul_mma", TENSOR, RACE, "As[tile % 2], A,", "As[0], A,"),
+    ("linear", "matmul_mma", TENSOR, OUT, "line < lines ? min(max(length - first, 0), 8) : 0", "min(max(length - first, 0), 8)"),
+    ("linear", "matmul_mma", TENSOR, OUT, "min(max(length - first, 0), 8)", "8"),
+    ("linear", "matmul_mma", TENSOR, RACE, "% (CHUNKS < 8 ? CHUNKS : 8)) * 8", "% 8) * 8"),
+    ("linear", "matmul_mma", TENSOR, UNINIT, "whole && turn < EACH;", "whole && turn < EACH - 1;"),
+    ("linear", "matmul_mma", ODD, OUT, "if (line < lines && first + e < length)", "if (first + e < length)"),
+    ("linear", "matmul_mma", ODD, OUT, "if (line < lines && first + e < length)", "if (line < lines)"),
+    ("linear", "matmul_mma", ODD, MISALIGNED, "whole = length % 8 == 0 &&", "whole = length % 4 == 0 &&"),
+    ("linear", "matmul_mma", TENSOR, OUT, "  if (row >= m || column >= n) return;\n", "  if (row > m || column >= n) return;\n"),
+    ("linear", "matmul_mma", TENSOR, MISALIGNED, "  if (n % 2 == 0) {\n", "  if (both) {\n"),
+    ("linear_backward", "matmul_mma", (TENSOR[0][:, :35].copy(), TENSOR[0], TENSOR[1]), RACE, LANDED, ""),
+    ("linear", WGMMA, LONG, RACE, "    mbarrier_wait(&full[s], tile / STAGES % 2);\n", ""),
+    ("linear", WGMMA, LONG, RACE, "tile / STAGES % 2);", "tile / STAGES % 2 ^ 1);"),
+    ("linear", WGMMA, LONG, "mbarrier", "      mbarrier_wait(&empty[s], turn % 2 ^ 1);", "      //"),
+    ("linear", WGMMA, LONG, "mbarrier", "turn % 2 ^ 1);", "1);"),
+    ("linear", WGMMA, LONG, DEADLOCK, "if (lane == 0 && tile > 0) mbarrier_arrive", "if (lane == 0 && tile > 9) mbarrier_arrive"),
+    ("linear", WGMMA, LONG, RACE, "tile > 0) mbarrier_arrive(&empty[(tile - 1) % STAGES]);", "tile >= 0) mbarrier_arrive(&empty[s]);"),
+    ("linear", WGMMA, LONG, DEADLOCK, "if (lane == 0 && tile > 0)", "if (lane < 2 && tile > 0)"),
+    ("linear", WGMMA, LONG, "mbarrier", "    fence_mbarrier_init();\n", ""),
+    ("linear", WGMMA, LONG, RACE, "    fence_mbarrier_init();\n  }\n  __syncthreads();\n", "    fence_mbarrier_init();\n  }\n"),
+    ("linear", WGMMA, LONG, RACE, "&full[s], BYTES_A + BYTES_B);", "&full[s], BYTES_A);"),
+    ("linear", WGMMA, LONG, DEADLOCK, "&full[s], BYTES_A + BYTES_B);", "&full[s], BYTES_A + 2 * BYTES_B);"),
+    ("linear", WGMMA, LONG, MISALIGNED, "As + s * BYTES_A + p * PANEL, A,", "As + s * BYTES_A + p * PANEL + 512, A,"),
+    ("linear", WGMMA, LONG, "wgmma", "    wgmma_fence();\n", ""),
+    ("linear", WGMMA, LONG, UNFINISHED, "  wgmma_wait<0>();\n", ""),
+    ("linear", WGMMA, LONG, RACE, "    wgmma_wait<1>();", "    //"),
+    ("linear", WGMMA, LONG, RACE, "    wgmma_commit();\n", ""),
+    ("linear", WGMMA, LONG, RACE, "Bs + s * BYTES_B + step * STEP_B, PANEL, 1024", "Bs + s * BYTES_B + step * STEP_B, PANEL, 8192"),
+    ("linear", WGMMA, LONG, OUT, "  if (row >= m || column >= n) return;\n", "  if (column >= n) return;\n"),
     # softmax
     ("softmax", "softmax_naive", (X,), OUT, "if (row >= rows) return;\n  x += (size_t)row * columns;\n  y += (size_t)row * columns;\n  float largest = -INFINITY, sum = 0.f;\n  for (int i = 0; i < columns; i++) largest", "x += (size_t)row * columns;\n  y += (size_t)row * columns;\n  float largest = -INFINITY, sum = 0.f;\n  for (int i = 0; i < columns; i++) largest"),
     ("softmax", "softmax_naive", (X,), RACE, "for (int i = 0; i < columns; i++) y[i]", "for (int i = 0; i <= columns; i++) y[i]"),
@@ -168,6 +213,17 @@ MUTANTS = [
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "column >= p.w) return 0.f;\n  return x", "column > p.w + 60) return 0.f;\n  return x"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), UNINIT, "As[ty][tx] = row < m && k0 + tx < k ? a(row, k0 + tx) : 0.f;", "if (row < m && k0 + tx < k) As[ty][tx] = a(row, k0 + tx);"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), DIVERGENT, "  float sum = 0.f;\n  for (int k0", "  float sum = 0.f;\n  if (row >= m) return 0.f;\n  for (int k0"),
+    ("conv2d", "conv_mma", PHOTOS, RACE, "    cp_async_wait<1>();  // my copies of this tile's weights have landed\n", ""),
+    ("conv2d", "conv_mma", PHOTOS, RACE, "    cp_async_commit();\n    cp_async_wait<1>();  // my", "    cp_async_wait<1>();  // my"),
+    ("conv2d", "conv_mma", PHOTOS, RACE, "    __syncthreads();     // everyone's, and the columns are there\n", ""),
+    ("conv2d", "conv_mma", PHOTOS, RACE, "if (more) keep(tile + 1);\n    __syncthreads();     // everyone has used them\n", "if (more) keep(tile + 1);\n"),
+    ("conv2d", "conv_mma", PHOTOS, RACE, "if (more) keep(tile + 1);", "if (more) keep(tile);"),
+    ("conv2d", "conv_mma", PHOTOS, UNINIT, "chunk < BK / 8; chunk++)\n      *", "chunk < BK / 8 - 1; chunk++)\n      *"),
+    ("conv2d", "conv_mma", PHOTOS, OUT, "if (exists && channel", "if (channel"),
+    ("conv2d", "conv_mma", PHOTOS, OUT, "channel < channels && row >= 0", "row >= 0"),
+    ("conv2d", "conv_mma", PHOTOS, OUT, "row >= 0 && row < p.h && column", "row < p.h && column"),
+    ("conv2d", "conv_mma", PHOTOS, OUT, "    if (position >= positions) continue;\n", ""),
+    ("conv2d", "conv_mma", PHOTOS, OUT, "if (out < outs) here", "here"),
     ("conv2d_backward", "conv_backward_direct", (normal(0, 2, 5, 4, 6), IMAGES, FILTERS, (2, 1), 0), OUT, "if (down < 0 || right < 0 ||", "if ("),
     ("conv2d_backward", "conv_backward_direct", (normal(0, *Y_SHAPE), IMAGES, FILTERS, (2, 1), 1), OUT, "position < p.n * outputs; position++", "position <= p.n * outputs; position++"),
     ("conv2d", "conv_implicit", GROUPED, OUT, "if (row < outs && position < p.n * outputs)", "if (position < p.n * outputs)"),
@@ -283,7 +339,7 @@ def mutated(tmp_path, monkeypatch):
         found = 0
         for path in _kernel.KERNELS.glob("*.cu*"):
             source = path.read_text(encoding="utf-8")
-            if path.name in (file, "common.cuh"):
+            if path.name in (file, "common.cuh", "tensor_tiles.cuh"):
                 found += source.count(text)
                 source = source.replace(text, replacement)
             (tmp_path / path.name).write_text(source, encoding="utf-8")
@@ -308,3 +364,36 @@ def test_planted_fault_is_caught_and_named(mutant, mutated):
     assert caught.value.kind == kind, str(caught.value)
     assert caught.value.line > 0
     assert Path(caught.value.file).suffix in (".cu", ".cuh")
+
+
+# Faults that break no rule: two sides of a kernel disagree on where something lies.
+DISAGREEMENTS = [
+    ("linear", "matmul_mma", TENSOR, "k / 8 + lane / 16));", "k / 8 + 1 - lane / 16));"),
+    ("linear", "matmul_mma", TENSOR, "k / 8 + lane / 8 % 2));", "k / 8 + 1 - lane / 8 % 2));"),
+    ("linear", WGMMA, LONG, "step * STEP_A, PANEL", "step * 2 * STEP_A % 128, PANEL"),
+    (
+        "conv2d",
+        "conv_mma",
+        PHOTOS,
+        "[place<BK>(threadIdx.x, chunk)]",
+        "[threadIdx.x * BK + chunk * 8]",
+    ),
+]
+
+
+@pytest.mark.parametrize("mutant", DISAGREEMENTS, ids=lambda mutant: mutant[3][:40])
+def test_wrong_layout_shows_in_the_result(mutant, mutated):
+    ladder, rung, inputs, text, replacement = mutant
+    right = cuda.LADDERS[ladder].run(*inputs, rung=rung, mode="fast")
+    mutated(cuda.LADDERS[ladder].file, text, replacement)
+    wrong = cuda.LADDERS[ladder].run(*inputs, rung=rung, mode="fast")
+    assert np.abs(wrong - right).max() > 0.1
+
+
+def test_maps_without_the_swizzle_show_in_the_result(monkeypatch):
+    right = cuda.LADDERS["linear"].run(*LONG, rung=WGMMA)
+    swizzled = _linear._tensor_map
+    plain = lambda matrix: dataclasses.replace(swizzled(matrix), swizzled=False)  # noqa: E731
+    monkeypatch.setattr(_linear, "_tensor_map", plain)
+    wrong = cuda.LADDERS["linear"].run(*LONG, rung=WGMMA)
+    assert np.abs(wrong - right).max() > 0.1

@@ -26,7 +26,7 @@ CASES = {
     "linear": ([(5, 7), (3, 7), (3,)], lambda f, x, w, b: f.linear(x, w, b)),
     "linear, no bias, more axes": ([(2, 3, 7), (4, 7)], lambda f, x, w: f.linear(x, w)),
     "linear, one row": ([(7,), (4, 7), (4,)], lambda f, x, w, b: f.linear(x, w, b)),
-    "conv2d": ([(2, 2, 4, 5), (3, 2, 3, 2), (3,)], lambda f, x, w, b: f.conv2d(x, w, b)),
+    "conv2d": ([(2, 2, 3, 4), (2, 2, 3, 2), (2,)], lambda f, x, w, b: f.conv2d(x, w, b)),
     "conv2d, all settings": (
         [(1, 2, 6, 5), (2, 2, 3, 3)],
         lambda f, x, w: f.conv2d(x, w, None, (2, 1), (1, 2), (1, 2)),
@@ -40,7 +40,7 @@ CASES = {
         lambda f, x, w, b: f.conv2d(x, w, b, padding="valid"),
     ),
     "conv2d, groups": (
-        [(1, 4, 4, 3), (6, 2, 3, 2), (6,)],
+        [(1, 4, 3, 3), (2, 2, 3, 2), (2,)],
         lambda f, x, w, b: f.conv2d(x, w, b, padding=1, groups=2),
     ),
     "conv_transpose2d": (
@@ -122,12 +122,12 @@ CASES = {
         lambda f, *qkv: f.scaled_dot_product_attention(*qkv, is_causal=True, scale=0.7),
     ),
     "attention, bool mask": (
-        [(2, 2, 3, 3), (2, 2, 4, 3), (2, 2, 4, 3)],
-        lambda f, *qkv: f.scaled_dot_product_attention(*qkv, visible(2, 1, 1, 4, like=qkv[0])),
+        [(1, 2, 3, 2), (1, 2, 4, 2), (1, 2, 4, 2)],
+        lambda f, *qkv: f.scaled_dot_product_attention(*qkv, visible(1, 1, 3, 4, like=qkv[0])),
     ),
     "attention, float mask, more axes": (
-        [(2, 1, 2, 3, 3), (2, 1, 2, 4, 3), (2, 1, 2, 4, 3)],
-        lambda f, *qkv: f.scaled_dot_product_attention(*qkv, noise(1, 2, 3, 1, like=qkv[0])),
+        [(2, 1, 2, 2, 2), (2, 1, 2, 3, 2), (2, 1, 2, 3, 2)],
+        lambda f, *qkv: f.scaled_dot_product_attention(*qkv, noise(1, 2, 2, 1, like=qkv[0])),
     ),
     "batch_norm": (
         [(3, 2, 2, 3), (2,), (2,)],
@@ -143,7 +143,7 @@ CASES = {
     ),
     "batch_norm, plain": ([(3, 2, 4)], lambda f, x: f.batch_norm(x, *statistics(x), eps=1e-3)),
     "lstm_cell": (
-        [(2, 3), (2, 4), (2, 4), (16, 3), (16, 4), (16,), (16,)],
+        [(2, 3), (2, 2), (2, 2), (8, 3), (8, 2), (8,), (8,)],
         lambda f, x, h, c, *w: torch.cat(f.lstm_cell(x, (h, c), *w)),
     ),
     "lstm_cell, no bias, c alone": (
@@ -151,7 +151,7 @@ CASES = {
         lambda f, x, h, c, *w: f.lstm_cell(x, (h, c), *w)[1],
     ),
     "gru_cell": (
-        [(2, 3), (2, 4), (12, 3), (12, 4), (12,), (12,)],
+        [(2, 3), (2, 2), (6, 3), (6, 2), (6,), (6,)],
         lambda f, *inputs: f.gru_cell(*inputs),
     ),
     "gru_cell, no bias": (
@@ -241,7 +241,7 @@ def rungs_with_gradients():
     pairs += [("batch_norm, inference", "batch_norm_inference"), ("cross_entropy", "sum")]
     for name, ladder in pairs:
         for rung in getattr(cuda.LADDERS.get(ladder), "rungs", ()):
-            if getattr(rung, "dtype", "float32") == "float32":
+            if rung.dtype == "float32":
                 yield pytest.param(name, ladder, rung.name, id=f"{ladder}-{rung.name}")
 
 
@@ -249,8 +249,12 @@ def rungs_with_gradients():
 def test_gradients_of_every_rung(name, ladder, rung, device):
     shapes, function = CASES[name]
     inputs = [draw(i, *shape, device=device) for i, shape in enumerate(shapes)]
+    # On a GPU atomics add in any order, so the last bits differ from one backward pass to another.
+    differ = 0.0 if device == "cpu" else 1e-12
     with F.choose(**{ladder: rung}):
-        assert torch.autograd.gradcheck(lambda *given: function(F, *given), inputs)
+        assert torch.autograd.gradcheck(
+            lambda *given: function(F, *given), inputs, nondet_tol=differ
+        )
 
 
 def test_every_ladder_with_a_backward_pass_is_checked():

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NO_GPU = 69  # EX_UNAVAILABLE of sysexits.h
 STEPS = ("parity", "sanitizer", "benchmark")
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
-SANITIZED = "tests/test_cuda_kernels.py"  # every rung of every ladder
+SANITIZED = ("tests/test_cuda_kernels.py", "tests/test_cuda_tensor_rungs.py")  # every rung
 USUAL_PLACES = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
 
 
@@ -66,7 +66,7 @@ def commands(step: str, program: str | None) -> list[list[str]]:
         )
         return []
     check = [program, "--error-exitcode", "1", "--target-processes", "all"]
-    slow = ["-o", "timeout=0", "-p", "no:cacheprovider", SANITIZED]
+    slow = ["-o", "timeout=0", "-p", "no:cacheprovider", *SANITIZED]
     return [[*check, "--tool", tool, *pytest, *slow] for tool in TOOLS]
 
 

@@ -1,6 +1,7 @@
 """The public objects: a module is a .cu file, a kernel one of its functions, ready to launch."""
 
 import ctypes
+import dataclasses
 import numbers
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from dlnotes.cuda._source import (
     read,
     split,
 )
+from dlnotes.cuda._tensor import TensorMap
 from dlnotes.cuda._trace import Steps, Trace
 
 KERNELS = Path(__file__).parents[1] / "kernels"
@@ -129,8 +131,8 @@ class Kernel:
 
     `kernel[grid, block, shared_bytes]` gives dynamic shared memory. grid and block are a number or
     up to three, x first. Arguments: an array (or None) for each pointer, a number for each scalar,
-    a ctypes.Structure or NumPy record for a struct; number, dtypes, contiguity and whether
-    what is written may be written are checked against the kernel's own parameters.
+    a ctypes.Structure or NumPy record for a struct, a TensorMap for TMA; number, dtypes, contiguity
+    and whether what is written may be written are checked against the kernel's own parameters.
     """
 
     def __init__(self, program, declared: KernelSource, name: str, arguments: list[str]):
@@ -227,10 +229,14 @@ def _shape(name: str, value, most: tuple[int, int, int]) -> tuple[int, int, int]
 
 
 def _argument(parameter: Parameter, value, size: int, convert):
-    """Return what the program launches with: an array or None for a pointer, else bytes."""
+    """Return what the program launches with: an array or None for a pointer, a map, else bytes."""
     if parameter.pointer:
         return None if value is None else convert(parameter, value)
     name = parameter.name
+    if parameter.type == "const TensorMap":
+        if not isinstance(value, TensorMap):
+            raise TypeError(f"{name} must be a TensorMap, got {type(value).__name__}")
+        return dataclasses.replace(value, array=convert(parameter, value.array))
     if parameter.dtype is None:
         return _record(parameter, value, size)
     if parameter.dtype == "bfloat16":
@@ -267,7 +273,7 @@ def _host_array(parameter: Parameter, value) -> np.ndarray:
             raise TypeError(f'{name} is on {value.device}; load the module with device="cuda"')
         check_dtype(parameter, str(value.dtype).removeprefix("torch."))
         value = value.detach()
-        if parameter.dtype == "bfloat16":
+        if str(value.dtype) == "torch.bfloat16":
             import torch
 
             value = value.view(torch.uint16)

@@ -24,6 +24,7 @@ SCALARS = {
     "half": ("float16", 2), "__half": ("float16", 2),
     "nv_bfloat16": ("bfloat16", 2), "__nv_bfloat16": ("bfloat16", 2),
 }  # fmt: skip
+BOOK = Path(__file__).parents[1] / "kernels"  # where what is included and not beside a file lies
 _QUALIFIERS = r"\b(?:const|volatile|__restrict__|__restrict|__grid_constant__)\b"
 
 
@@ -88,7 +89,9 @@ class Source:
 
 
 def read(path: Path, dtype: str = "float32") -> Source:
-    """Return the source of the file at `path`; `#include "…"` beside it is pasted in once.
+    """Return the source of the file at `path`.
+
+    What it names in `#include "…"` is pasted in once: the file beside it, else the book's.
 
     dtype="float64": kernels written for floats compute with doubles, see `double_text`. They are
     launched the same way, on arrays of float64: so they are held against numerical gradients, for
@@ -112,8 +115,9 @@ def _paste(path: Path, files: dict[str, str], double: bool) -> str:
     lines = [f'#line 1 "{name}"']
     for number, line in enumerate(text.splitlines(), 1):
         include = re.match(r'\s*#\s*include\s*"([^"]+)"', line)
-        target = path.parent / include[1] if include else None
-        if target is not None and target.exists():
+        places = (path.parent / include[1], BOOK / include[1]) if include else ()
+        target = next((place for place in places if place.exists()), None)
+        if target is not None:
             lines += [_paste(target.resolve(), files, double), f'#line {number + 1} "{name}"']
         elif re.match(r"\s*#\s*pragma\s+once", line):
             lines.append("")  # each file is pasted once

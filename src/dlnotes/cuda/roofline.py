@@ -26,7 +26,7 @@ import numpy as np
 
 from dlnotes import _validate
 from dlnotes._validate import Number
-from dlnotes.cuda.ladders import conv_sizes, pool_sizes
+from dlnotes.cuda.ladders import conv_sizes, conv_transpose_sizes, pool_sizes
 
 __all__ = ["Cost", "Machine", "cost"]
 
@@ -95,9 +95,14 @@ def _bytes(x) -> int:
     return _sized(x)[1]
 
 
+def _result_bytes(x) -> int:
+    """Return the bytes of a number of a matrix product's result: of bfloat16 it is float32."""
+    return max(_bytes(x), 4)
+
+
 def _linear(x, weight, bias=None) -> Cost:
     (rows, n_in), n_out = x.shape, len(weight)
-    y = (rows, n_out), _bytes(x)
+    y = (rows, n_out), _result_bytes(x)
     return _count(
         *(x, weight, y, *([] if bias is None else [bias])),
         operations=2 * rows * n_in * n_out + (bias is not None) * rows * n_out,
@@ -106,10 +111,10 @@ def _linear(x, weight, bias=None) -> Cost:
 
 def _linear_backward(dy, x, weight) -> Cost:
     (rows, n_in), n_out = x.shape, len(weight)
-    dbias = (n_out,), _bytes(x)
-    # dx, dweight: a product each; dbias: a sum. Each gradient is as large as what it belongs to.
+    # dx, dweight: a product each; dbias: a sum. Each gradient has the shape of what it belongs to.
+    gradients = [(shape, _result_bytes(x)) for shape in (x.shape, weight.shape, (n_out,))]
     return _count(
-        *(dy, x, weight, x, weight, dbias),
+        *(dy, x, weight, *gradients),
         operations=4 * rows * n_in * n_out + rows * n_out,
     )
 
@@ -214,7 +219,7 @@ def _conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> 
     shape = p.n, p.c_out, p.out_h, p.out_w
     products = prod(shape) * prod(weight.shape[1:])  # those with padding among them
     return _count(
-        *(x, weight, (shape, _bytes(x)), *([] if bias is None else [bias])),
+        *(x, weight, (shape, _result_bytes(x)), *([] if bias is None else [bias])),
         operations=2 * products + (bias is not None) * prod(shape),
     )
 
@@ -224,6 +229,24 @@ def _conv2d_backward(dy, x, weight, stride=1, padding=0, dilation=1, groups=1) -
     return _count(
         *(dy, x, weight, x, weight, dbias),
         operations=4 * prod(dy.shape) * prod(weight.shape[1:]) + prod(dy.shape),
+    )
+
+
+def _conv_transpose2d(x, weight, bias=None, *settings) -> Cost:
+    p = conv_transpose_sizes(x.shape, weight.shape, *settings)
+    y = p.n, p.c_in, p.h, p.w
+    products = prod(x.shape) * prod(weight.shape[1:])  # those beyond the output's edges among them
+    return _count(
+        *(x, weight, (y, _bytes(x)), *_present(bias)),
+        operations=2 * products + (bias is not None) * prod(y),
+    )
+
+
+def _conv_transpose2d_backward(dy, x, weight, *settings) -> Cost:
+    dbias = (dy.shape[1],), _bytes(x)
+    return _count(
+        *(dy, x, weight, x, weight, dbias),
+        operations=4 * prod(x.shape) * prod(weight.shape[1:]) + prod(dy.shape),
     )
 
 
@@ -371,6 +394,8 @@ COSTS: dict[str, Callable[..., Cost]] = {
     "avg_pool2d_backward": _avg_pool_backward,
     "conv2d": _conv2d,
     "conv2d_backward": _conv2d_backward,
+    "conv_transpose2d": _conv_transpose2d,
+    "conv_transpose2d_backward": _conv_transpose2d_backward,
     "attention": _attention,
     "attention_backward": _attention_backward,
     "lstm_cell": lambda *inputs: _cell("lstm", *inputs),

@@ -6,9 +6,12 @@
 //   conv_implicit      a matrix product, weight (c_out × c_in·kernel) times columns (c_in·kernel × n·out),
 //                      tiled in shared memory. The columns are never stored: their entries are looked up
 //                      in x as the tiles are filled (Chetlur et al., 2014).
-// and the same two for the gradients dx and dweight, which are matrix products of the same sizes.
+//   conv_mma           the same product on tensor cores, of bfloat16; the next entries are looked up while the
+//                      tiles that are there are multiplied (sm_80)
+// and the first two for the gradients dx and dweight, which are matrix products of the same sizes.
 
 #include "common.cuh"
+#include "tensor_tiles.cuh"
 
 struct Conv {
   int n, c_in, h, w, c_out, out_h, out_w, kernel_h, kernel_w;
@@ -121,6 +124,84 @@ __global__ void conv_implicit(Conv p, const float* __restrict__ x, const float* 
   const int row = blockIdx.y * TILE + threadIdx.y, out = first_out + row, position = blockIdx.x * TILE + threadIdx.x;
   if (row < outs && position < p.n * outputs)
     y[((size_t)(position / outputs) * p.c_out + out) * outputs + position % outputs] = sum + (bias ? bias[out] : 0.f);
+}
+
+// The same on tensor cores. The block computes BM output channels × BN positions, each warp WM × WN of them,
+// with two tiles of each operand. Each thread has one position, whose taps it looks up two to a register while
+// the tiles before are multiplied. Tiles of weight are lines of taps, and so are those of the columns.
+template <int BM, int BN, int BK, int WM, int WN>
+__global__ void __launch_bounds__(BN)
+conv_mma(Conv p, const nv_bfloat16* __restrict__ x, const nv_bfloat16* __restrict__ weight, const float* __restrict__ bias,
+         float* __restrict__ y) {
+  static_assert(HAS_SM_80 || BM < 0, "conv_mma needs sm_80 or later: mma of bfloat16 and cp.async");
+  static_assert(BM / WM * (BN / WN) * 32 == BN, "a thread for each position");
+  __shared__ __align__(128) nv_bfloat16 weights[2][BM * BK];
+  __shared__ __align__(128) nv_bfloat16 columns[2][BN * BK];
+  const int channels = p.c_in / p.groups, outs = p.c_out / p.groups, taps = channels * p.kernel_h * p.kernel_w;
+  const int outputs = p.out_h * p.out_w, positions = p.n * outputs, first_out = blockIdx.z * outs;
+  const int out0 = blockIdx.y * BM, position0 = blockIdx.x * BN, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int my_out = warp / (BN / WN) * WM, my_position = warp % (BN / WN) * WN;
+  const int tiles = (taps + BK - 1) / BK;
+  const Three mine(position0 + threadIdx.x, p.out_h, p.out_w);
+  const bool exists = position0 + threadIdx.x < positions;
+  const int top = mine.row * p.stride_h - p.padding_h, left = mine.column * p.stride_w - p.padding_w;
+  const nv_bfloat16* image = x + ((size_t)mine.a * p.c_in + blockIdx.z * channels) * p.h * p.w;
+  uint32_t pairs[BK / 2];
+  auto look_up = [&](int tile) {
+    const Three first(tile * BK, p.kernel_h, p.kernel_w);
+    const int right = left + p.kernel_w * p.dilation_w, bottom = top + p.kernel_h * p.dilation_h;
+    int channel = first.a, row = top + first.row * p.dilation_h, column = left + first.column * p.dilation_w;
+#pragma unroll
+    for (int i = 0; i < BK; i++) {
+      uint32_t entry = 0;
+      if (exists && channel < channels && row >= 0 && row < p.h && column >= 0 && column < p.w)
+        entry = __bfloat16_as_ushort(image[(channel * p.h + row) * p.w + column]);
+      pairs[i / 2] = i % 2 ? pairs[i / 2] | entry << 16 : entry;
+      column += p.dilation_w;  // the next tap
+      if (column == right) {
+        column = left, row += p.dilation_h;
+        if (row == bottom) row = top, channel++;
+      }
+    }
+  };
+  auto keep = [&](int tile) {
+#pragma unroll
+    for (int chunk = 0; chunk < BK / 8; chunk++)
+      *reinterpret_cast<uint4*>(&columns[tile % 2][place<BK>(threadIdx.x, chunk)]) =
+          make_uint4(pairs[4 * chunk], pairs[4 * chunk + 1], pairs[4 * chunk + 2], pairs[4 * chunk + 3]);
+  };
+  auto fetch = [&](int tile) { fetch_tile<BM, BK, BN>(weights[tile % 2], weight + (size_t)first_out * taps, outs, taps, out0, tile * BK); };
+  float sums[WM / 16][WN / 8][4] = {};
+  if (tiles > 0) {
+    fetch(0);
+    look_up(0);
+    keep(0);
+  }
+  cp_async_commit();
+  for (int tile = 0; tile < tiles; tile++) {
+    const bool more = tile + 1 < tiles;
+    if (more) {
+      fetch(tile + 1);
+      look_up(tile + 1);
+    }
+    cp_async_commit();
+    cp_async_wait<1>();  // my copies of this tile's weights have landed
+    __syncthreads();     // everyone's, and the columns are there
+    multiply_tiles<false, true, BK, BK, BK>(sums, weights[tile % 2], columns[tile % 2], my_out, my_position);
+    if (more) keep(tile + 1);
+    __syncthreads();     // everyone has used them
+  }
+#pragma unroll
+  for (int j = 0; j < WN / 4; j++) {
+    const int position = position0 + my_position + j / 2 * 8 + lane % 4 * 2 + j % 2;
+    if (position >= positions) continue;
+    float* here = y + ((size_t)(position / outputs) * p.c_out + first_out) * outputs + position % outputs;
+#pragma unroll
+    for (int i = 0; i < WM / 8; i++) {
+      const int out = out0 + my_out + 8 * i + lane / 4;
+      if (out < outs) here[(size_t)out * outputs] = sums[i / 2][j / 2][i % 2 * 2 + j % 2] + (bias ? bias[first_out + out] : 0.f);
+    }
+  }
 }
 
 // dx = weightᵀ · (dy spread over the taps): the sum runs over (output channel, i, j).

@@ -7,8 +7,9 @@
 
 A rung says how its kernels are launched: `run(s, *inputs)` allocates what it returns and calls
 `s.launch(kernel, grid, block, *arguments)`. The same function serves NumPy arrays on the CPU and
-torch tensors on a GPU. Inputs are float32 and contiguous; each ladder computes what the NumPy
-function `reference` of `dlnotes.kernels` does, in the subset that its rungs' arguments state.
+torch tensors on a GPU. Inputs are contiguous and of the rung's `dtype`: float32, or bfloat16 for
+the rungs on tensor cores; each ladder computes what the NumPy function `reference` of
+`dlnotes.kernels` does, in the subset that its rungs' arguments state.
 """
 
 from dlnotes.cuda.ladders import (

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dlnotes import _validate
-from dlnotes.cuda import _kernel
+from dlnotes.cuda import _gpu, _kernel
+from dlnotes.cuda._errors import ToolError
 
 WARPS = 4  # rows of a block where a warp has one
 
@@ -64,7 +65,9 @@ class Rung:
 
     name: its main kernel. reason: why it is faster than the rung below, or how the first one works.
     run(session, *inputs) → outputs. kernels: all that it launches, template arguments given.
-    needs: the oldest architecture that has what it uses.
+    needs: the oldest architecture that has what it uses; one with an "a", such as sm_90a, is the
+    only one. dtype: of its inputs that are arrays of numbers, "float32" or "bfloat16" (NumPy: the
+    bits in uint16, see `dlnotes.cuda.to_bfloat16`), beside which a bias and results are float32.
     """
 
     name: str
@@ -72,6 +75,21 @@ class Rung:
     run: Callable = field(repr=False)
     kernels: tuple[str, ...]
     needs: str = "sm_75"
+    dtype: str = "float32"
+
+    def takes(self, dtype: str) -> bool:
+        """Return whether inputs may be of `dtype`; float64 where float32 may, read as doubles."""
+        return dtype in ((self.dtype, "float64") if self.dtype == "float32" else (self.dtype,))
+
+    def runs_on(self, arch: str) -> bool:
+        """Return whether the architecture `arch`, e.g. "sm_90a", has what the rung needs."""
+        return (
+            arch == self.needs if self.needs.endswith("a") else _number(arch) >= _number(self.needs)
+        )
+
+
+def _number(arch: str) -> int:
+    return int(arch.removeprefix("sm_").rstrip("af"))
 
 
 @dataclass(frozen=True)
@@ -92,22 +110,46 @@ class Ladder:
         return next(rung for rung in self.rungs if rung.name == name)
 
     def run(self, *inputs, rung: str | None = None, device: str = "cpu", mode: str = "fast"):
-        """Return the outputs for `inputs` by one rung, the last if not given."""
+        """Return the outputs for `inputs` by one rung.
+
+        If not given, it is the last one for the dtype of `inputs` that the device can run.
+
+        Raises TypeError for inputs of another dtype than the rung's, ToolError for a rung that
+        the device cannot run.
+        """
         return self.record(*inputs, rung=rung, device=device, mode=mode)[0]
 
     def record(
         self, *inputs, rung: str | None = None, device: str = "cpu", mode: str = "trace"
     ) -> tuple:
         """Return the outputs, and a Trace or Steps for each launch."""
-        chosen = self.rungs[-1] if rung is None else self.rung(rung)
-        session = Session(_loaded(self.file, device, mode, _dtype(inputs)))
+        given = _dtype(inputs)
+        arch = _gpu.device_architecture() if device == "cuda" else None
+        chosen = self._last(given, arch) if rung is None else self.rung(rung)
+        if not chosen.takes(given):
+            raise TypeError(f"{chosen.name} takes {chosen.dtype}, got {given}")
+        if arch is not None and not chosen.runs_on(arch):
+            raise ToolError(f"{chosen.name} needs {chosen.needs}; this GPU is {arch}")
+        read_as = "float64" if given == "float64" else "float32"
+        session = Session(_loaded(self.file, device, mode, read_as))
         outputs = chosen.run(session, *inputs)
         return outputs, session.records
 
+    def _last(self, dtype: str, arch: str | None) -> Rung:
+        fitting = [
+            rung for rung in self.rungs
+            if rung.takes(dtype) and (arch is None or rung.runs_on(arch))
+        ]  # fmt: skip
+        if not fitting:
+            raise ValueError(f"no rung of {self.name} takes {dtype} on {arch or 'the CPU'}")
+        return fitting[-1]
+
 
 def _dtype(inputs) -> str:
-    """Return "float64" where an array has that dtype, else "float32"."""
-    dtypes = (str(getattr(x, "dtype", "")).removeprefix("torch.") for x in inputs)
+    """Return "bfloat16" or "float64" where an array has that dtype, else "float32"."""
+    dtypes = {str(getattr(x, "dtype", "")).removeprefix("torch.") for x in inputs}
+    if dtypes & {"bfloat16", "uint16"}:
+        return "bfloat16"
     return "float64" if "float64" in dtypes else "float32"
 
 

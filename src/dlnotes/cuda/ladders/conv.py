@@ -55,6 +55,17 @@ def _conv_implicit(s, x, weight, bias=None, stride=1, padding=0, dilation=1, gro
     return y
 
 
+_MMA = "conv_mma<64, 128, 32, 32, 64>"
+
+
+def _conv_mma(s, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    p = conv_sizes(x.shape, weight.shape, stride, padding, dilation, groups)
+    y = s.empty((p.n, p.c_out, p.out_h, p.out_w), x, "float32")
+    grid = blocks(p.n * p.out_h * p.out_w, 128), blocks(p.c_out // groups, 64), groups
+    s.launch(_MMA, grid, 128, p, x, weight, bias, y)
+    return y
+
+
 def _conv_backward(s, dy, x, weight, p, launch_input, launch_weight):
     dx, dweight, dbias = s.empty(x.shape, x), s.empty(weight.shape, x), s.empty((p.c_out,), x)
     launch_input(dx)
@@ -116,6 +127,14 @@ FAMILY = (
                 "A tiled matrix product whose columns are looked up, not stored.",
                 _conv_implicit,
                 ("conv_implicit<16>",),
+            ),
+            Rung(
+                "conv_mma",
+                "The same on tensor cores: 2048 products of bfloat16 are one instruction.",
+                _conv_mma,
+                (_MMA,),
+                needs="sm_80",
+                dtype="bfloat16",
             ),
         ),
     ),
