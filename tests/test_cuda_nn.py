@@ -1,11 +1,12 @@
 """dlnotes.cuda.nn and optim against torch's own, step by step, on the CPU engine and on a GPU."""
 
+import numpy as np
 import pytest
 import torch
 from cuda_helpers import each_device  # noqa: F401  (runs the tests on each device)
 from cuda_torch_helpers import TF, assert_close, draw, f32, f64, integers, noise, visible
 
-from dlnotes import models
+from dlnotes import models, train
 from dlnotes.cuda import functional as F
 from dlnotes.cuda import nn, optim
 
@@ -23,6 +24,23 @@ NETWORKS = {
 NETWORKS |= {
     "mlp, batch": (models.MLP, {"sizes": (5, 7, 3), "normalization": "batch"}, (6, 5), 3),
     "cifar resnet": (models.CifarResNet, {"depth": 8, "width": 0.25}, (3, 3, 8, 8), 10),
+}
+# Forward alone: they are deep, and made of the same layers.
+DEEP = {
+    "alexnet": (models.AlexNet, {"width": 0.05, "small_input": True}, (2, 3, 28, 28)),
+    "zfnet": (models.ZFNet, {"width": 0.05, "small_input": True}, (2, 3, 28, 28)),
+    "vgg": (
+        models.vgg13,
+        {"width": 0.05, "small_input": True, "batch_norm": True},
+        (2, 3, 32, 32),
+    ),
+    "resnet18": (models.resnet18, {"width": 0.05, "small_input": True}, (2, 3, 16, 16)),
+    "densenet": (
+        models.DenseNet,
+        {"growth_rate": 3, "block_config": (2, 3), "num_init_features": 6},
+        (2, 3, 32, 32),
+    ),
+    "mobilenet": (models.MobileNetV2, {"width_mult": 0.1, "small_input": True}, (2, 3, 16, 16)),
 }
 SEQUENCES = {
     "gpt": lambda nn: models.GPT(11, max_len=6, d_model=8, nhead=2, num_layers=1, nn=nn),
@@ -81,6 +99,16 @@ def test_training_is_torchs_step_by_step(name, optimizer, device):
         ours.state_dict().items(), theirs.state_dict().values(), strict=True
     ):
         torch.testing.assert_close(value, expected, rtol=0, atol=1e-10, msg=key)
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_deep_networks_give_torchs_logits(name, device):
+    network, settings, shape = DEEP[name]
+    ours, theirs = pair(network, {**settings, "num_classes": 3}, f32, device)
+    x = draw(0, *shape, dtype=f32, device=device).detach()
+    with torch.no_grad():
+        logits, expected = ours.eval()(x), theirs.eval()(x)
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
@@ -296,3 +324,23 @@ def test_adam_of_transposed_parameters(device):
             p.grad = draw(seed, 5, 4, device=device).detach()
             optimiser.step()
     assert_close(ours.detach(), theirs.detach(), f64)
+
+
+def test_the_books_loop_trains_on_kernels(device):
+    """Points inside and outside a ring: loss by loss as torch, and learnt in the end."""
+    rng = np.random.default_rng(0)
+    points = rng.standard_normal((64, 2)).astype(np.float32)
+    labels = (np.hypot(*points.T) > 1.1).astype(np.int64)
+    batches = [(points[i : i + 16], labels[i : i + 16]) for i in range(0, 64, 16)]
+    histories = []
+    for network, loss, Optimizer in zip(
+        pair(models.MLP, {"sizes": (2, 16, 2), "activation": "tanh"}, f32, device),
+        (nn.CrossEntropyLoss(), torch.nn.CrossEntropyLoss()),
+        (optim.Adam, torch.optim.Adam),
+        strict=True,
+    ):
+        optimizer = Optimizer(network.parameters(), lr=0.05)
+        settings = {"loss_fn": loss, "optimizer": optimizer, "epochs": 12, "progress": False}
+        histories.append(train.fit(network, batches, **settings)["train_loss"])
+    np.testing.assert_allclose(*histories, rtol=1e-3)
+    assert histories[0][-1] < 0.3 < histories[0][0]

@@ -57,10 +57,23 @@ CASES = {
     ),
     "max_pool2d": ([(2, 2, 4, 5)], lambda f, x: f.max_pool2d(x, 2)),
     "max_pool2d, overlapping": ([(1, 2, 6, 5)], lambda f, x: f.max_pool2d(x, 3, 2, 1)),
+    "max_pool2d, ceil": ([(1, 2, 6, 4)], lambda f, x: f.max_pool2d(x, 3, 2, 1, ceil_mode=True)),
     "max_pool2d, one image": ([(2, 4, 5)], lambda f, x: f.max_pool2d(x, (2, 3), (1, 2))),
     "avg_pool2d": ([(2, 2, 4, 5)], lambda f, x: f.avg_pool2d(x, 2)),
     "avg_pool2d, overlapping": ([(1, 2, 6, 5)], lambda f, x: f.avg_pool2d(x, 3, 2, 1)),
     "avg_pool2d, one image": ([(2, 4, 5)], lambda f, x: f.avg_pool2d(x, (2, 3), (1, 2))),
+    "adaptive_avg_pool2d, windows alike": (
+        [(1, 2, 4, 6)],
+        lambda f, x: f.adaptive_avg_pool2d(x, (2, None)),
+    ),
+    "adaptive_avg_pool2d, windows that differ": (
+        [(2, 2, 5)],
+        lambda f, x: f.adaptive_avg_pool2d(x, 3),
+    ),
+    "local_response_norm, some channels": (
+        [(1, 4, 2, 2)],
+        lambda f, x: f.local_response_norm(x, 3, 0.5, 0.7, 2.0),
+    ),
     "softmax": ([(2, 33)], lambda f, x: f.softmax(x, dim=-1)),
     "softmax, first axis": ([(5, 3, 2)], lambda f, x: f.softmax(x, dim=0)),
     "group_norm": (
@@ -272,6 +285,16 @@ def test_return_indices_and_ties(device):
         assert not indices.requires_grad
 
 
+def test_the_last_window_of_ceil_mode_is_torchs(device):
+    for size in range(3, 10):
+        x = draw(size, 1, 1, size, size + 1, dtype=f32, device=device).detach()
+        for kernel, stride, padding in ((2, 2, 0), (2, 3, 1), (3, 2, 0), (3, 2, 1), (3, 4, 1)):
+            ours, theirs = (
+                f.max_pool2d(x, kernel, stride, padding, ceil_mode=True) for f in (F, TF)
+            )
+            assert torch.equal(ours, theirs)
+
+
 def test_poolings_too_wide_for_a_tile_and_too_many_for_the_grid(device):
     x = draw(0, 1, 1, 200, 200, dtype=f32, device=device)
     assert F._pool_rung("max", x, (60, 60), (59, 59)) == "max_pool_naive"
@@ -361,8 +384,11 @@ WRONG = [
     (lambda: F.max_pool2d(IMAGES, 6), ValueError, "input must be at least as large"),
     (lambda: F.max_pool2d(IMAGES, 2, padding=2), ValueError, "padding must be at most half"),
     (lambda: F.max_pool2d(IMAGES, 2, dilation=2), ValueError, r"dilation must be \(1, 1\)"),
-    (lambda: F.max_pool2d(IMAGES, 2, ceil_mode=True), ValueError, "ceil_mode must be False"),
+    (lambda: F.avg_pool2d(IMAGES, 2, ceil_mode=True), ValueError, "ceil_mode must be False"),
     (lambda: F.avg_pool2d(IMAGES, 2, count_include_pad=False), ValueError, "count_include_pad"),
+    (lambda: F.adaptive_avg_pool2d(IMAGES, 0), ValueError, "output_size must be at least 1"),
+    (lambda: F.adaptive_avg_pool2d(IMAGES[..., :0], 1), ValueError, "no empty axis"),
+    (lambda: F.local_response_norm(X, 2), ValueError, r"input must be images \(n, c, h, w\)"),
     (lambda: F.softmax(X, 2), ValueError, "dim must be in -2 … 1, got 2"),
     (lambda: F.rms_norm(X, (2,)), ValueError, r"input must end with the axes \(2,\)"),
     (lambda: F.rms_norm(X, (3,), X[:, 0]), ValueError, r"weight must have shape \(3,\)"),
@@ -372,6 +398,7 @@ WRONG = [
     (lambda: F.layer_norm(X, (2,)), ValueError, r"input must end with the axes \(2,\)"),
     (lambda: F.layer_norm(X, (3,), X[:, 0]), ValueError, r"weight must have shape \(3,\)"),
     (lambda: F.cross_entropy(X, X), TypeError, "target must hold integers, got float32"),
+    (lambda: F.cross_entropy(X[:, :0], IDS[:2]), ValueError, "input must have an axis of classes"),
     (lambda: F.cross_entropy(X, IDS), ValueError, r"target must have shape \(2,\)"),
     (lambda: F.cross_entropy(X, IDS[:2] + 3), ValueError, "target must hold classes in 0 … 2, got 3"),  # noqa: E501
     (lambda: F.cross_entropy(X, IDS[:2] - 1), ValueError, "got -1"),
@@ -444,6 +471,40 @@ def test_choose_takes_another_rung_and_goes_back(monkeypatch):
         ("linear", "matmul_tiled", "checked"),
         ("linear", None, "fast"),
     ]
+
+
+def rounded(x):
+    return x.to(torch.bfloat16).to(f32)
+
+
+def test_rungs_of_tensor_cores_make_mixed_precision(device):
+    """The matrices are rounded, the sums and the bias are float32: as torch on rounded inputs."""
+    if device == "cuda" and torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("tensor cores multiply bfloat16 from sm_80 on")
+    x, w, b = (
+        draw(i, *s, dtype=f32, device=device) for i, s in enumerate([(5, 20), (9, 20), (9,)])
+    )
+    dy = draw(3, 5, 9, dtype=f32, device=device).detach()
+    with F.choose(linear="matmul_mma", linear_backward="matmul_mma"):
+        y = F.linear(x, w, b)
+        gradients = torch.autograd.grad(y, (x, w, b), dy)
+    expected = TF.linear(rounded(x), rounded(w), b)
+    assert_close(y, expected, f32)
+    assert not torch.equal(y, TF.linear(x, w, b))
+    wanted = rounded(dy) @ rounded(w), rounded(dy).T @ rounded(x), rounded(dy).sum(0)
+    for mine, theirs in zip(gradients, wanted, strict=True):
+        assert_close(mine, theirs, f32)
+    images, filters = (
+        draw(i, *s, dtype=f32, device=device) for i, s in enumerate([(2, 3, 6, 5), (4, 3, 3, 3)])
+    )
+    with F.choose(conv2d="conv_mma"):
+        y = F.conv2d(images, filters, padding=1)
+    assert_close(y, TF.conv2d(rounded(images), rounded(filters), padding=1), f32)
+    with (
+        F.choose(linear="matmul_mma"),
+        pytest.raises(TypeError, match="takes bfloat16, got float64"),
+    ):
+        F.linear(x.double(), w.double())
 
 
 # ---------------------------------------------------------------- floats read as doubles

@@ -17,6 +17,11 @@ The last rung of a ladder runs that suits the sizes; `choose` takes another, or 
 
 >>> with F.choose(linear="matmul_naive"):                          # doctest: +SKIP
 ...     y = F.linear(x, weight, bias)
+
+A rung of tensor cores makes of this mixed precision: `choose(linear="matmul_mma",
+linear_backward="matmul_mma")` rounds the matrices of its products to bfloat16 and sums them in
+float32; parameters, activations and gradients stay float32. The forward and the backward pass must
+both run inside.
 """
 
 import contextlib
@@ -78,10 +83,19 @@ def run(ladder: str, *inputs, rung: str | None = None):
     """
     device = next(x.device for x in inputs if isinstance(x, Tensor))
     rung = _rungs.get(ladder, rung)
+    if rung is not None and LADDERS[ladder].rung(rung).dtype == "bfloat16":
+        inputs = [_rounded(x) for x in inputs]
     if device.type == "cpu":
         return LADDERS[ladder].run(*inputs, rung=rung, device="cpu", mode=_mode)
     with torch.cuda.device(device):
         return LADDERS[ladder].run(*inputs, rung=rung, device="cuda")
+
+
+def _rounded(x):
+    """Return arrays of float32 as bfloat16, but not a bias, which such rungs take as it is."""
+    if isinstance(x, Tensor) and x.dtype == torch.float32 and x.ndim > 1:
+        return x.to(torch.bfloat16)
+    return x
 
 
 # ---- arguments -----------------------------------------------------------------------------------
@@ -183,7 +197,7 @@ def _pair(name: str, value, low: int) -> tuple[int, int]:
 def _images(input: Tensor) -> Tensor:
     """Return images as (n, c, h, w): one without the batch axis gets it."""
     _axes("input", input, (3, 4), "images (n, c, h, w) or one of them, (c, h, w)")
-    return input.reshape(-1, *input.shape[-3:])
+    return input if input.ndim == 4 else input[None]
 
 
 # ---- linear --------------------------------------------------------------------------------------
@@ -366,12 +380,12 @@ def _pool_rung(name: str, x: Tensor, kernel, stride) -> str:
 
 class _MaxPool2d(Function):
     @staticmethod
-    def forward(ctx, x, kernel, stride, padding):
-        rung = _pool_rung("max", x, kernel, stride)
-        y, indices = run("max_pool2d", x.contiguous(), kernel, stride, padding, rung=rung)
+    def forward(ctx, x, kernel, stride, padding, ceil_mode):
+        rung, settings = _pool_rung("max", x, kernel, stride), (kernel, stride, padding)
+        y, indices = run("max_pool2d", x.contiguous(), *settings, ceil_mode, rung=rung)
         ctx.save_for_backward(indices)
         ctx.mark_non_differentiable(indices)
-        ctx.settings = x.shape, kernel, stride, padding
+        ctx.settings = x.shape, *settings
         return y, indices
 
     @staticmethod
@@ -379,7 +393,7 @@ class _MaxPool2d(Function):
     def backward(ctx, dy, _):
         (indices,) = ctx.saved_tensors
         dx = run("max_pool2d_backward", dy.contiguous(), indices, *ctx.settings)
-        return dx, None, None, None
+        return dx, None, None, None, None
 
 
 class _AvgPool2d(Function):
@@ -395,7 +409,7 @@ class _AvgPool2d(Function):
         return run("avg_pool2d_backward", dy.contiguous(), *ctx.settings), None, None, None
 
 
-def _pooling(input, kernel_size, stride, padding) -> tuple:
+def _pooling(input, kernel_size, stride, padding, ceil_mode=False) -> tuple:
     """Return images, kernel, stride and padding of a pooling, checked."""
     _floats(input=input)
     x, kernel = _images(input), _pair("kernel_size", kernel_size, 1)
@@ -403,7 +417,7 @@ def _pooling(input, kernel_size, stride, padding) -> tuple:
     padding = _pair("padding", padding, 0)
     if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
         raise ValueError(f"padding must be at most half of kernel_size {kernel}, got {padding}")
-    _has_output(pool_sizes(x.shape, kernel, stride, padding), x, kernel)
+    _has_output(pool_sizes(x.shape, kernel, stride, padding, ceil_mode), x, kernel)
     return x, kernel, stride, padding
 
 
@@ -418,14 +432,17 @@ def max_pool2d(
 ):
     """Return the largest entry of each window; with return_indices also where, row · w + column.
 
-    input: (n, c, h, w) or (c, h, w). The first wins on ties; NaN wins always. Ladders
-    "max_pool2d" and "max_pool2d_backward"; each entry of a window is read once.
+    input: (n, c, h, w) or (c, h, w). The first wins on ties; NaN wins always. ceil_mode adds a last
+    window for entries that are left over. Ladders "max_pool2d" and "max_pool2d_backward"; each
+    entry of a window is read once.
 
-    Raises ValueError for dilation and ceil_mode, which the kernels lack, and for windows without an
-    output; TypeError for dtypes.
+    Raises ValueError for dilation, which the kernels lack, and for windows without an output;
+    TypeError for dtypes.
     """
-    _only(dilation=(_pair("dilation", dilation, 1), (1, 1)), ceil_mode=(ceil_mode, False))
-    y, indices = _MaxPool2d.apply(*_pooling(input, kernel_size, stride, padding))
+    _only(dilation=(_pair("dilation", dilation, 1), (1, 1)))
+    ceil_mode = bool(ceil_mode)
+    windows = _pooling(input, kernel_size, stride, padding, ceil_mode)
+    y, indices = _MaxPool2d.apply(*windows, ceil_mode)
     if input.ndim == 3:
         y, indices = y[0], indices[0]
     return (y, indices) if return_indices else y
@@ -453,6 +470,56 @@ def avg_pool2d(
     )
     y = _AvgPool2d.apply(*_pooling(input, kernel_size, stride, padding))
     return y if input.ndim == 4 else y[0]
+
+
+def adaptive_avg_pool2d(input, output_size) -> Tensor:
+    """Return means of windows that are chosen so that the output has output_size.
+
+    input: (n, c, h, w) or (c, h, w). output_size: one number or two; None keeps that axis as it
+    is. Where the sizes divide, all windows are alike and the ladder is "avg_pool2d". Elsewhere it
+    is two matrix products with the windows' weights, ladder "linear".
+
+    Raises TypeError for dtypes and ValueError for shapes and sizes below 1.
+    """
+    _floats(input=input)
+    x = _images(input)
+    if 0 in x.shape[2:]:
+        raise ValueError(f"input must have no empty axis of its images, got {tuple(input.shape)}")
+    given = output_size if isinstance(output_size, tuple | list) else (output_size,) * 2
+    wanted = [size if out is None else out for out, size in zip(given, x.shape[2:], strict=True)]
+    (h, w), (out_h, out_w) = x.shape[2:], _pair("output_size", wanted, 1)
+    if h % out_h or w % out_w:
+        across = linear(x, _window_weights(w, out_w, x)).transpose(2, 3)
+        y = linear(across, _window_weights(h, out_h, x)).transpose(2, 3)
+    else:
+        y = avg_pool2d(x, (h // out_h, w // out_w))
+    return y if input.ndim == 4 else y[0]
+
+
+def _window_weights(size: int, out: int, like: Tensor) -> Tensor:
+    """Return (out, size): row o has 1 / length from ⌊o · size / out⌋ to ⌈(o + 1) · size / out⌉."""
+    row, column = (torch.arange(n, device=like.device) for n in (out, size))
+    row = row[:, None]
+    start, end = row * size // out, -(-(row + 1) * size // out)
+    inside = ((column >= start) & (column < end)).to(like.dtype)
+    return inside / (end - start)
+
+
+def local_response_norm(
+    input, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """Return input / (k + alpha · mean of the squares of `size` neighbouring channels)^beta.
+
+    input: (n, c, h, w); channels beyond the edge count as 0. The means are the ladder "avg_pool2d".
+    (Krizhevsky, Sutskever and Hinton, 2012.) Raises ValueError for shapes, TypeError for dtypes.
+    """
+    _floats(input=input)
+    _axes("input", input, (4,), "images (n, c, h, w)")
+    size = _validate.integer("size", size, low=1)
+    squares = input.square().flatten(2)[:, None]  # (n, 1, c, pixels)
+    squares = torch.nn.functional.pad(squares, (0, 0, size // 2, (size - 1) // 2))
+    means = avg_pool2d(squares, (size, 1), stride=1).reshape(input.shape)
+    return input / (k + alpha * means) ** beta
 
 
 # ---- rows: softmax, layer norm, cross-entropy ----------------------------------------------------
@@ -583,8 +650,8 @@ def cross_entropy(
         label_smoothing=(label_smoothing, 0.0),
     )
     _validate.one_of("reduction", reduction, ("mean", "sum", "none"))
-    if input.ndim == 0:
-        raise ValueError("input must have an axis of classes, got shape ()")
+    if input.ndim == 0 or input.shape[min(input.ndim - 1, 1)] == 0:
+        raise ValueError(f"input must have an axis of classes, got shape {tuple(input.shape)}")
     axis = min(input.ndim - 1, 1)
     classes = input.shape[axis]
     target = _labels(target, input, classes, ignore_index)

@@ -87,6 +87,23 @@ class AvgPool2d(torch_nn.AvgPool2d):
         return functional.avg_pool2d(input, self.kernel_size, self.stride, self.padding, *settings)
 
 
+class AdaptiveAvgPool2d(torch_nn.AdaptiveAvgPool2d):
+    """torch.nn.AdaptiveAvgPool2d on the ladder "avg_pool2d", or "linear" where windows differ."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the means of the windows."""
+        return functional.adaptive_avg_pool2d(input, self.output_size)
+
+
+class LocalResponseNorm(torch_nn.LocalResponseNorm):
+    """torch.nn.LocalResponseNorm: its means are the ladder "avg_pool2d"."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised images."""
+        settings = self.size, self.alpha, self.beta, self.k
+        return functional.local_response_norm(input, *settings)
+
+
 class LayerNorm(torch_nn.LayerNorm):
     """torch.nn.LayerNorm on the ladder "layer_norm"."""
 
@@ -239,9 +256,9 @@ def _one_step(input, states, units: int):
     """Return input and states as batches; a state that is None is 0."""
     if input.ndim not in (1, 2):
         raise ValueError(f"input must be (n, in) or (in,), got shape {tuple(input.shape)}")
-    x = input.reshape(-1, input.shape[-1])
+    x = input if input.ndim == 2 else input[None]
     zeros = x.new_zeros(len(x), units)
-    return x, tuple(zeros if s is None else s.reshape(-1, s.shape[-1]) for s in states)
+    return x, tuple(zeros if s is None else s if s.ndim == 2 else s[None] for s in states)
 
 
 class _Recurrent:

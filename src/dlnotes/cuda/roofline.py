@@ -197,8 +197,8 @@ def _present(*arrays) -> list:
     return [array for array in arrays if array is not None]
 
 
-def _pool(indices: bool, x, kernel_size, stride=None, padding=0) -> Cost:
-    p = pool_sizes(x.shape, kernel_size, stride, padding)
+def _pool(indices: bool, x, *settings) -> Cost:
+    p = pool_sizes(x.shape, *settings)
     shape = (*x.shape[:2], p.out_h, p.out_w)
     moved = [(shape, _bytes(x)), *[(shape, 8)] * indices]
     return _count(x, *moved, operations=prod(shape) * p.kernel_h * p.kernel_w)
