@@ -57,6 +57,19 @@ class Conv2d(torch_nn.Conv2d):
         return functional.conv2d(input, weight, bias, *settings)
 
 
+class Conv1d(torch_nn.Conv1d):
+    """torch.nn.Conv1d on the ladder "conv2d", a sequence being an image of one row."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            sides = self._reversed_padding_repeated_twice
+            input = torch_nn.functional.pad(input, sides, mode=self.padding_mode)
+            padding = 0
+        settings = self.stride, padding, self.dilation, self.groups
+        return functional.conv1d(input, weight, bias, *settings)
+
+
 class ConvTranspose2d(torch_nn.ConvTranspose2d):
     """torch.nn.ConvTranspose2d on the ladder "conv_transpose2d"."""
 
@@ -88,20 +101,11 @@ class AvgPool2d(torch_nn.AvgPool2d):
 
 
 class AdaptiveAvgPool2d(torch_nn.AdaptiveAvgPool2d):
-    """torch.nn.AdaptiveAvgPool2d on the ladder "avg_pool2d", or "linear" where windows differ."""
+    """torch.nn.AdaptiveAvgPool2d on the ladder "adaptive_avg_pool2d"."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the means of the windows."""
+        """Return the means of the rectangles."""
         return functional.adaptive_avg_pool2d(input, self.output_size)
-
-
-class LocalResponseNorm(torch_nn.LocalResponseNorm):
-    """torch.nn.LocalResponseNorm: its means are the ladder "avg_pool2d"."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the normalised images."""
-        settings = self.size, self.alpha, self.beta, self.k
-        return functional.local_response_norm(input, *settings)
 
 
 class LayerNorm(torch_nn.LayerNorm):
@@ -217,6 +221,15 @@ class InstanceNorm2d(torch_nn.InstanceNorm2d):
                 f"{tuple(input.shape)}"
             )
         return functional.group_norm(input, input.shape[1], self.weight, self.bias, self.eps)
+
+
+class LocalResponseNorm(torch_nn.LocalResponseNorm):
+    """torch.nn.LocalResponseNorm on the ladder "local_response_norm"."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised input."""
+        settings = self.size, self.alpha, self.beta, self.k
+        return functional.local_response_norm(input, *settings)
 
 
 class RMSNorm(torch_nn.RMSNorm):
