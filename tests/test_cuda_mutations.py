@@ -335,8 +335,8 @@ MUTANTS = [
     ("gram_matrix_backward", "gram_backward_tiled", (normal(1, 2, 19, 19), *GRAM), DIVERGENT, "  float sum = 0.f;\n  for (int k0", "  float sum = 0.f;\n  if (column >= length) return;\n  for (int k0"),
     # Adam
     ("adam", "adam_separate", ADAM, OUT, "if (i < n) p[i] -= rate", "if (i <= n) p[i] -= rate"),
-    ("adam", "adam_fused", ADAM, OUT, "if (i < n) adam_one", "adam_one"),
-    ("adam", "adam_fused", ADAM, RACE, "const int i = blockIdx.x * blockDim.x + threadIdx.x;\n  if (i < n) adam_one", "const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 2;\n  if (i < n) adam_one"),
+    ("adam", "adam_fused", ADAM, OUT, "if (i >= n) return;\n  float p1", "float p1"),
+    ("adam", "adam_fused", ADAM, RACE, "const int i = blockIdx.x * blockDim.x + threadIdx.x;\n  if (i >= n) return;\n  float p1", "const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 2;\n  if (i >= n) return;\n  float p1"),
     ("adam", "adam_vectorised", ADAM, OUT, "if (i + 4 <= n) {", "if (i < n) {"),
     ("adam", "adam_vectorised", ADAM, MISALIGNED, "const int i = 4 * (blockIdx.x", "const int i = 1 + 4 * (blockIdx.x"),
     ("adam", "adam_vectorised", ADAM, RACE, "const int i = 4 * (blockIdx.x * blockDim.x + threadIdx.x);", "const int i = 4 * (blockIdx.x * blockDim.x + threadIdx.x / 2);"),
