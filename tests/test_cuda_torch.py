@@ -73,14 +73,11 @@ CASES = {
     "avg_pool2d": ([(2, 2, 4, 5)], lambda f, x: f.avg_pool2d(x, 2)),
     "avg_pool2d, overlapping": ([(1, 2, 6, 5)], lambda f, x: f.avg_pool2d(x, 3, 2, 1)),
     "avg_pool2d, one image": ([(2, 4, 5)], lambda f, x: f.avg_pool2d(x, (2, 3), (1, 2))),
-    "adaptive_avg_pool2d, windows alike": (
-        [(1, 2, 4, 6)],
-        lambda f, x: f.adaptive_avg_pool2d(x, (2, None)),
+    "max_pool1d, all settings": (
+        [(2, 2, 7)],
+        lambda f, x: f.max_pool1d(x, 3, 2, 1, ceil_mode=True),
     ),
-    "adaptive_avg_pool2d, windows that differ": (
-        [(2, 2, 5)],
-        lambda f, x: f.adaptive_avg_pool2d(x, 3),
-    ),
+    "avg_pool1d, one sequence": ([(2, 7)], lambda f, x: f.avg_pool1d(x, (3,), None, 1)),
     "softmax": ([(2, 33)], lambda f, x: f.softmax(x, dim=-1)),
     "softmax, first axis": ([(5, 3, 2)], lambda f, x: f.softmax(x, dim=0)),
     "group_norm": (
@@ -383,6 +380,9 @@ WRONG = [
     (lambda: F.conv2d(X, FILTERS), ValueError, r"input must be images \(n, c, h, w\)"),
     (lambda: F.conv2d(IMAGES, FILTERS[:, :1]), ValueError, "weight must have the 2 channels"),
     (lambda: F.conv2d(IMAGES, FILTERS, groups=2), ValueError, "groups must divide the 2 channels"),
+    (lambda: F.conv1d(IMAGES, FILTERS), ValueError, r"input must be sequences \(n, c, length\)"),
+    (lambda: F.conv1d(X, FILTERS[0], stride=(1, 1)), ValueError, "stride must be one number"),
+    (lambda: F.conv3d(X, W), AttributeError, "dlnotes.cuda.functional has no conv3d"),
     (lambda: F.gram_matrix(X), ValueError, r"x must be images \(n, c, h, w\)"),
     (lambda: F.negative_sampling_loss(X, W, IDS[:2], IDS[:2, None] + 4), ValueError, "noise must hold"),  # noqa: E501
     (lambda: F.negative_sampling_loss(X, W, IDS, IDS[:2, None]), ValueError, r"target must have shape \(2,\)"),  # noqa: E501
@@ -405,6 +405,8 @@ WRONG = [
     (lambda: F.avg_pool2d(IMAGES, 2, count_include_pad=False), ValueError, "count_include_pad"),
     (lambda: F.adaptive_avg_pool2d(IMAGES, 0), ValueError, "output_size must be at least 1"),
     (lambda: F.adaptive_avg_pool2d(IMAGES[..., :0], 1), ValueError, "no empty axis"),
+    (lambda: F.max_pool1d(IMAGES, 2), ValueError, "input must be sequences"),
+    (lambda: F.avg_pool1d(X, (2, 2)), ValueError, "kernel_size must be one number"),
     (lambda: F.softmax(X, 2), ValueError, "dim must be in -2 … 1, got 2"),
     (lambda: F.conv1d(X, W), ValueError, r"weight must be kernels \(out, c, kernel\)"),
     (lambda: F.conv1d(X, W[None], stride=(1, 1)), ValueError, "stride must be one number, got"),

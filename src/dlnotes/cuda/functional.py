@@ -41,10 +41,24 @@ from dlnotes.cuda.ladders import (
     pool_sizes,
 )
 
+# What works entry by entry, moves or draws entries is torch's own.
+FROM_TORCH = (
+    "celu", "dropout", "dropout2d", "elu", "gelu", "hardtanh", "leaky_relu", "mse_loss", "one_hot",
+    "pad", "relu", "relu6", "sigmoid", "silu", "softplus", "tanh",
+)  # fmt: skip
 _FLOATS = (torch.float32, torch.float64)
 _MOST_ENTRIES = 2**31 - 1  # kernels count entries in 32 bits
 _MOST_BLOCKS_IN_Z = 65535
 _SHARED = 48 * 1024  # bytes of shared memory that a block gets on any card without asking
+
+
+def __getattr__(name: str):
+    if name in FROM_TORCH:
+        return getattr(torch.nn.functional, name)
+    raise AttributeError(
+        f"dlnotes.cuda.functional has no {name}: the book has no kernel for it "
+        "(torch.nn.functional may have one)"
+    )
 
 
 # ---- which rung, and how it is run ---------------------------------------------------------------
@@ -495,6 +509,34 @@ def avg_pool2d(
     )
     y = _AvgPool2d.apply(*_pooling(input, kernel_size, stride, padding))
     return y if input.ndim == 4 else y[0]
+
+
+def max_pool1d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False,
+               return_indices=False):  # fmt: skip
+    """Return `max_pool2d` of sequences (n, c, length) or (c, length), with errors as there."""
+    _floats(input=input)
+    _axes("input", input, (2, 3), "sequences (n, c, length) or one of them, (c, length)")
+    kernel, stride, padding = _windows_of_one_axis(kernel_size, stride, padding)
+    settings = _along("dilation", dilation, 1), ceil_mode, True
+    y, indices = max_pool2d(input.unsqueeze(-2), kernel, stride, padding, *settings)
+    return (y.squeeze(-2), indices.squeeze(-2)) if return_indices else y.squeeze(-2)
+
+
+def avg_pool1d(
+    input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True
+) -> Tensor:
+    """Return `avg_pool2d` of sequences (n, c, length) or (c, length), with errors as there."""
+    _floats(input=input)
+    _axes("input", input, (2, 3), "sequences (n, c, length) or one of them, (c, length)")
+    windows = _windows_of_one_axis(kernel_size, stride, padding)
+    return avg_pool2d(input.unsqueeze(-2), *windows, ceil_mode, count_include_pad).squeeze(-2)
+
+
+def _windows_of_one_axis(kernel_size, stride, padding) -> tuple:
+    """Return kernel, stride and padding of windows one pixel high."""
+    stride = kernel_size if stride is None else stride
+    kernel, stride = _along("kernel_size", kernel_size, 1), _along("stride", stride, 1)
+    return kernel, stride, _along("padding", padding, 0)
 
 
 class _AdaptiveAvgPool2d(Function):
