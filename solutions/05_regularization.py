@@ -1923,7 +1923,7 @@ def too_good(curves):
 # **Why.** B: the validation loss follows the training loss to almost nothing, and a validation example is eight times as near to a training example as a fresh one is: its
 # neighbour *is* it, with a little noise. E: the training loss falls, the validation loss falls a little, and fresh examples only get worse from the start, to more than the loss of guessing: there is nothing to learn,
 # and what the validation loss gained is what the choice of the inputs took from its answers. The distance is as it should be, so they are no copies. D: the same data give two different losses; something is random
-# that should not be. A: the validation and fresh losses agree, fall and then rise while the training loss falls slowly from a high level: right labels cannot be predicted by somebody who learns wrong ones. No leak; stop early.
+# that should not be. A: validation and fresh loss agree, so nothing leaks; both stop falling after ten epochs, at a high level, while the training loss, above them until then, goes on falling: wrong labels are hard to learn, and learning them by heart helps nobody. Stop early.
 # C: all losses stay near that of guessing and agree. F: small, steady gaps. Another source in the validation set would show as a validation loss that is *above* the fresh one, by a lot and from the start.
 
 # %% tags=["test"]
