@@ -8,11 +8,12 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 RUN = .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test env notebooks exercises lint format clean distclean
+.PHONY: help lab test gpu env notebooks exercises lint format clean distclean
 
 help:  ## show this list
 	@echo "make lab        open the book in JupyterLab (the first time it installs it)"
 	@echo "make test       run every test"
+	@echo "make gpu        test and measure the CUDA kernels on this machine's GPU, if it has one"
 	@echo "make notebooks  run the chapters' text again and store what changed"
 	@echo "                (one chapter: make notebooks CHAPTER=02_mlp)"
 	@echo "make exercises  build the exercises and solutions from their master texts"
@@ -31,6 +32,10 @@ lab: env
 
 test: env
 	@$(RUN) tools/run_tests.py
+
+# Without a GPU: says so, and exits with 69 (which make reports as an error of its own, 2).
+gpu: env
+	@$(RUN) tools/gpu.py
 
 notebooks: env
 	$(RUN) tools/notebooks.py build $(CHAPTER)

@@ -1,13 +1,12 @@
 """The way to a GPU, as far as it goes without one: cubins, and what a launch hands over."""
 
 import ctypes
-import struct
 import sys
 import types
 
-import cuda_helpers  # noqa: F401  (where compiled kernels are kept)
 import pytest
 import torch
+from cuda_helpers import of_functions
 
 from dlnotes import cuda
 from dlnotes.cuda import _gpu, _nvrtc
@@ -25,18 +24,19 @@ def _nvrtc_installed() -> bool:
 needs_nvrtc = pytest.mark.skipif(not _nvrtc_installed(), reason="NVRTC is not installed")
 
 
-def kernels_by_file() -> dict[str, list[str]]:
+def kernels_by_file(arch: str) -> dict[str, list[str]]:
+    """Return what rungs launch, of those that run on `arch`."""
     files: dict[str, set[str]] = {}
     for ladder in cuda.LADDERS.values():
-        for rung in ladder.rungs:
+        for rung in filter(lambda rung: rung.runs_on(arch), ladder.rungs):
             files.setdefault(ladder.file, set()).update(rung.kernels)
     return {file: sorted(names) for file, names in files.items()}
 
 
 @needs_nvrtc
-@pytest.mark.parametrize("file", kernels_by_file())
+@pytest.mark.parametrize("file", kernels_by_file("sm_75"))
 def test_every_rung_compiles_to_machine_code(file):
-    names = kernels_by_file()[file]
+    names = kernels_by_file("sm_75")[file]
     cubin = cuda.compile(file, kernels=names, arch="sm_75")
     assert cubin.data.startswith(b"\x7fELF")
     assert cubin.arch == "sm_75"
@@ -45,33 +45,7 @@ def test_every_rung_compiles_to_machine_code(file):
         assert symbol.encode() in cubin.data
 
 
-def stack_frames(cubin: bytes) -> list[int]:
-    """Return the bytes of stack that each function takes, as its ELF file says.
-
-    A section .nv.info is a list of (format, attribute, size, value); attribute 0x11 holds a
-    function's number and its frame.
-    """
-    table = int.from_bytes(cubin[0x28:0x30], "little")
-    each, count, names = (int.from_bytes(cubin[at : at + 2], "little") for at in (0x3A, 0x3C, 0x3E))
-    sections = [cubin[table + i * each : table + (i + 1) * each] for i in range(count)]
-
-    def body(section):
-        start, size = struct.unpack_from("<QQ", section, 0x18)
-        return cubin[start : start + size]
-
-    frames, titles = [], body(sections[names])
-    for section in sections:
-        at = int.from_bytes(section[:4], "little")
-        if titles[at : titles.index(b"\0", at)] != b".nv.info":
-            continue
-        data = body(section)
-        while data:
-            kind, attribute, size = struct.unpack_from("<BBH", data)
-            held = size if kind == 4 else 0  # other formats hold their value in `size`
-            if kind == 4 and attribute == 0x11:
-                frames.append(struct.unpack_from("<II", data, 4)[1])
-            data = data[4 + held :]
-    return frames
+STACK_FRAME = 0x11
 
 
 @needs_nvrtc
@@ -81,17 +55,36 @@ __global__ void f(int* y, int n) { int a[64]; for (int i = 0; i < n; i++) a[i] =
   y[0] = a[y[1]]; }
 __global__ void g(int* y) { y[0] = 1; }"""
     cubin = cuda.compile(source=source, arch="sm_80")
-    assert sorted(stack_frames(cubin.data)) == [0, 256]
+    assert sorted(of_functions(cubin.data, STACK_FRAME)) == [0, 256]
 
 
 @needs_nvrtc
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a", "sm_120"])
-@pytest.mark.parametrize("file", kernels_by_file())
+@pytest.mark.parametrize("file", kernels_by_file("sm_75"))
 def test_no_register_is_spilled_and_no_array_is_on_the_stack(file, arch):
-    names = kernels_by_file()[file]
-    frames = stack_frames(cuda.compile(file, kernels=names, arch=arch).data)
+    names = kernels_by_file(arch)[file]
+    frames = of_functions(cuda.compile(file, kernels=names, arch=arch).data, STACK_FRAME)
     assert len(frames) >= len(names)  # and the compiler's own functions, such as division
     assert not any(frames)
+
+
+TILES_OF_DOUBLES = {"attention_tiled", "attention_backward_tiled"}  # do not fit a block
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("file", sorted({ladder.file for ladder in cuda.LADDERS.values()}))
+def test_rungs_for_float64_compile_too(file):
+    here = set(cuda.load(file).kernels)  # a rung may launch kernels of another file, too
+    names = {
+        kernel
+        for ladder in cuda.LADDERS.values()
+        for rung in ladder.rungs
+        if rung.takes("float64") and rung.name not in TILES_OF_DOUBLES
+        for kernel in rung.kernels
+        if ladder.file == file and kernel.partition("<")[0] in here
+    }
+    cubin = cuda.compile(file, kernels=sorted(names), arch="sm_75", dtype="float64")
+    assert len(cubin.names) == len(names) > 0
 
 
 @needs_nvrtc
@@ -181,6 +174,7 @@ class Driver:
 
     def __getattr__(self, name):
         answers = {
+            "cuCtxGetCurrent": (0, "context"),
             "cuModuleLoadData": (0, "module"),
             "cuModuleGetFunction": (0, "function"),
             "cuFuncGetAttribute": (0, 256),
@@ -248,6 +242,7 @@ def test_a_launch_hands_over_shape_stream_and_arguments(driver):
     expected = ("function", (2, 3, 1, 64, 1, 1), 0, 77, -5, [x.data_ptr(), 0], 0)
     assert driver.launched == [expected]
     assert not any(call[0] == "cuFuncSetAttribute" for call in driver.calls)
+    assert ("cuCtxSetCurrent", "context") in driver.calls
     add[1, 64, 100_000](1, x, x)
     assert ("cuFuncSetAttribute", "function", "most shared", 100_000) in driver.calls
 
@@ -267,6 +262,29 @@ def test_arguments_on_a_gpu_are_checked_alike(driver):
         add[1, 64](1, [1.0], x)
     with pytest.raises(ValueError, match="block must have at most 256 threads"):
         add[1, 512](1, x, x)
+
+
+def test_a_launch_hands_over_tensor_maps(driver):
+    bindings = pytest.importorskip("cuda.bindings.driver")
+    for name in dir(bindings):
+        if name.startswith(("CUtensorMap", "cuuint")):
+            setattr(driver, name, getattr(bindings, name))
+
+    def encode(*arguments):
+        encoded = bindings.CUtensorMap()
+        ctypes.memset(int(encoded.getPtr()), 7, 128)
+        return 0, encoded
+
+    driver.cuTensorMapEncodeTiled = encode
+    source = """
+#include "ptx.cuh"
+__global__ void f(int n, const __grid_constant__ TensorMap map, float* y) {}"""
+    f = cuda.load(source=source, device="cuda").kernel("f")
+    x, y = (torch.zeros(4, 8).as_subclass(FakeTensor) for _ in range(2))
+    f[1, 32](3, cuda.TensorMap(x, (4, 8)), y)
+    assert driver.launched[0][4:6] == (3, [0x0707070707070707, y.data_ptr()])
+    with pytest.raises(ValueError, match="map is on cpu, and the kernel on cuda:0"):
+        f[1, 32](3, cuda.TensorMap(torch.zeros(4, 8), (4, 8)), y)
 
 
 def test_errors_of_the_driver_are_raised(driver):

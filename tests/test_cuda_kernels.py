@@ -1,18 +1,17 @@
-"""Every rung of every CUDA ladder against the NumPy kernels, run on the CPU with all checks on."""
+"""Every rung of every CUDA ladder against the NumPy kernels: on the CPU, checked, and on a GPU."""
 
 import functools
 
 import numpy as np
 import pytest
 import torch
-from cuda_helpers import needs_compiler, normal, run
+from cuda_helpers import each_device, normal, run  # noqa: F401  (runs the tests on each device)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlnotes import cuda, kernels
 from dlnotes.cuda.ladders import IGNORED
 
-pytestmark = needs_compiler
 f32 = np.float32
 sizes = st.one_of(st.sampled_from([1, 2, 31, 32, 33, 64, 65]), st.integers(1, 40))
 seeds = st.integers(0, 2**32 - 1)
@@ -20,8 +19,13 @@ some = functools.partial(settings, deadline=None, max_examples=6, derandomize=Tr
 
 
 def each_rung(*ladders: str):
-    """Run a test for every rung of some ladders."""
-    pairs = [(name, rung.name) for name in ladders for rung in cuda.LADDERS[name].rungs]
+    """Run a test for every rung of some ladders that takes float32."""
+    pairs = [
+        (name, rung.name)
+        for name in ladders
+        for rung in cuda.LADDERS[name].rungs
+        if rung.dtype == "float32"
+    ]
     return pytest.mark.parametrize(("ladder", "rung"), pairs, ids=[f"{n}-{r}" for n, r in pairs])
 
 
@@ -78,6 +82,12 @@ def test_softmax(ladder, rung, rows, columns, seed, scale):
     else:
         expected = kernels.softmax_backward(dy.astype(np.float64), y)
         check(run(ladder, rung, dy, y.astype(f32)), (expected,))
+
+
+@each_rung("softmax_backward")
+def test_gradient_of_softmax_over_rows_too_long_for_registers(ladder, rung):
+    dy, y = normal(0, 3, 1025), kernels.softmax(normal(1, 3, 1025))
+    check(run(ladder, rung, dy, y), (kernels.softmax_backward(*double(dy, y)),))
 
 
 @each_rung("cross_entropy")
@@ -178,6 +188,52 @@ def test_batch_norm_of_one_value_is_refused(ladder, rung):
         run(ladder, rung, normal(0, 1, 3, 1))
 
 
+@each_rung("rms_norm", "rms_norm_backward")
+@some()
+@given(
+    rows=sizes, columns=sizes, seed=seeds, scaled=st.booleans(), eps=st.sampled_from([1e-5, 0.5])
+)
+def test_rms_norm(ladder, rung, rows, columns, seed, scaled, eps):
+    x, dy = normal(seed, rows, columns), normal(seed + 1, rows, columns)
+    weight = normal(seed + 2, columns) if scaled else None
+    x64, ones = x.astype(np.float64), np.ones(columns)
+    weight64 = ones if weight is None else weight.astype(np.float64)
+    inverse = 1 / np.sqrt((x64 * x64).mean(axis=1) + eps)
+    if ladder == "rms_norm":
+        expected = kernels.rms_norm(x64, columns, weight64, eps), inverse
+        check(run(ladder, rung, x, weight, eps), expected, tolerance=5e-6)
+    else:
+        expected = kernels.rms_norm_backward(*double(dy, x), columns, weight64, eps)
+        inputs = (dy, x, weight, inverse.astype(f32))
+        check(run(ladder, rung, *inputs), expected, tolerance=2e-5)
+
+
+@each_rung("group_norm", "group_norm_backward")
+@some(max_examples=8)
+@given(
+    shape=st.sampled_from([(2, 6, 7), (1, 4, 3, 3), (3, 2, 31), (5, 12, 2, 2), (2, 33, 9)]),
+    data=st.data(),
+    seed=seeds,
+    affine=st.booleans(),
+)
+def test_group_norm(ladder, rung, shape, data, seed, affine):
+    groups = data.draw(st.sampled_from([n for n in range(1, shape[1] + 1) if shape[1] % n == 0]))
+    x, dy = normal(seed, *shape), normal(seed + 1, *shape)
+    weight, bias = normal(seed + 2, shape[1]), normal(seed + 3, shape[1])
+    weight, bias = (weight, bias) if affine else (None, None)
+    x64, dy64 = double(x, dy)
+    affine64 = double(weight, bias) if affine else (np.ones(shape[1]), np.zeros(shape[1]))
+    rows = x64.reshape(shape[0], groups, -1)
+    statistics = rows.mean(axis=2), 1 / np.sqrt(rows.var(axis=2) + 1e-5)
+    if ladder == "group_norm":
+        expected = (kernels.group_norm(x64, groups, *affine64), *statistics)
+        check(run(ladder, rung, x, groups, weight, bias), expected, tolerance=1e-5)
+    else:
+        expected = kernels.group_norm_backward(dy64, x64, groups, *affine64)
+        inputs = (dy, x, groups, weight, *(s.astype(f32) for s in statistics))
+        check(run(ladder, rung, *inputs), expected, tolerance=2e-5)
+
+
 @st.composite
 def poolings(draw):
     """Image sizes, kernel, stride and padding (at most half a kernel) that leave an output."""
@@ -231,19 +287,23 @@ def test_avg_pool(ladder, rung, case, seed):
 
 @st.composite
 def convolutions(draw):
-    """Shapes of images and kernels, stride, padding and dilation that leave an output."""
+    """Shapes of images and kernels, stride, padding, dilation and groups that leave an output."""
     pair = lambda low, high: draw(st.tuples(st.integers(low, high), st.integers(low, high)))  # noqa: E731
     kernel, stride, padding, dilation = pair(1, 3), pair(1, 3), pair(0, 2), pair(1, 2)
     size = tuple(
         draw(st.integers(max(1, d * (k - 1) + 1 - 2 * p), 11))
         for k, p, d in zip(kernel, padding, dilation, strict=True)
     )
-    n, c_in, c_out = draw(st.sampled_from([(1, 1, 1), (2, 3, 5), (1, 2, 17), (3, 1, 2)]))
-    return (n, c_in, *size), (c_out, c_in, *kernel), stride, padding, dilation
+    n, c_in, c_out, groups = draw(
+        st.sampled_from(
+            [(1, 1, 1, 1), (2, 3, 5, 1), (1, 2, 17, 1), (3, 1, 2, 1), (2, 3, 6, 3), (2, 4, 2, 2)]
+        )
+    )
+    return (n, c_in, *size), (c_out, c_in // groups, *kernel), stride, padding, dilation, groups
 
 
 @each_rung("conv2d", "conv2d_backward")
-@some()
+@some(max_examples=10)
 @given(case=convolutions(), seed=seeds)
 def test_convolution(ladder, rung, case, seed):
     x_shape, weight_shape, *settings_ = case
@@ -261,6 +321,32 @@ def test_convolution(ladder, rung, case, seed):
     else:
         dy = normal(seed + 3, *y.shape)
         expected = kernels.conv2d_backward(dy.astype(np.float64), *wide, *settings_)
+        check(run(ladder, rung, dy, x, weight, *settings_), expected, tolerance=1e-5)
+
+
+@each_rung("conv_transpose2d", "conv_transpose2d_backward")
+@some(max_examples=10)
+@given(case=convolutions(), seed=seeds, data=st.data())
+def test_transposed_convolution(ladder, rung, case, seed, data):
+    (images, channels, *size), (c_out, per_group, *kernel), stride, padding, dilation, groups = case
+    more = tuple(
+        data.draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True)
+    )
+    # The input has the output channels of the convolution whose gradient this is.
+    x, weight = normal(seed, images, c_out, *size), normal(seed + 1, c_out, per_group, *kernel)
+    bias, settings_ = normal(seed + 2, channels), (stride, padding, more, groups, dilation)
+    axes = zip(size, kernel, stride, padding, more, dilation, strict=True)
+    if min((n - 1) * s - 2 * p + d * (k - 1) + 1 + m for n, k, s, p, m, d in axes) < 1:
+        settings_ = (stride, 0, more, groups, dilation)  # else nothing would be left
+    wide = double(x, weight, bias)
+    y = kernels.conv_transpose2d(*wide, *settings_)
+    if ladder == "conv_transpose2d":
+        check(run(ladder, rung, x, weight, bias, *settings_), (y,), tolerance=5e-6)
+        y = kernels.conv_transpose2d(*wide[:2], None, *settings_)
+        check(run(ladder, rung, x, weight, None, *settings_), (y,), tolerance=5e-6)
+    else:
+        dy = normal(seed + 3, *y.shape)
+        expected = kernels.conv_transpose2d_backward(dy.astype(np.float64), *wide, *settings_)
         check(run(ladder, rung, dy, x, weight, *settings_), expected, tolerance=1e-5)
 
 
@@ -321,6 +407,18 @@ def test_attention_to_no_key_at_all_is_zero(ladder, rung):
     check(run(ladder, rung, query, key[:0], value[:0]), expected)
 
 
+@pytest.mark.parametrize(("width", "length"), [(32, 32), (128, 16)])
+def test_tiles_of_attention_meet_no_bank_conflict(width, length):
+    query, key, value, dy = (normal(i, 1, length, width) for i in range(4))
+    forward, backward = cuda.LADDERS["attention"], cuda.LADDERS["attention_backward"]
+    outputs, records = forward.record(query, key, value, rung="attention_tiled")
+    inputs = (dy, query, key, value, *outputs)
+    records += backward.record(*inputs, rung="attention_backward_tiled")[1]
+    ways = [line.ways for trace in records for line in trace.report() if line.space == "shared"]
+    assert len(ways) > 20
+    assert max(ways) == 1
+
+
 @pytest.mark.parametrize("rung", ["attention_online", "attention_tiled"])
 def test_attention_in_registers_refuses_wide_vectors(rung):
     query, key, value = normal(0, 3, 129), normal(1, 4, 129), normal(2, 4, 6)
@@ -330,6 +428,48 @@ def test_attention_in_registers_refuses_wide_vectors(rung):
         ValueError, match=r"attn_mask must have at most 4 axes, got \(1, 1, 1, 3, 4\)"
     ):
         run("attention", rung, query, key, value, np.ones((1, 1, 1, 3, 4), bool))
+
+
+@each_rung("lstm_cell", "lstm_cell_backward", "gru_cell", "gru_cell_backward")
+@some()
+@given(
+    batch=sizes,
+    n_in=sizes,
+    units=sizes,
+    seed=seeds,
+    biased=st.booleans(),
+    scale=st.sampled_from([1, 20]),
+)
+def test_recurrent_cell(ladder, rung, batch, n_in, units, seed, biased, scale):
+    lstm, gates = ladder.startswith("lstm"), 4 if ladder.startswith("lstm") else 3
+    x, *states = (normal(seed + i, batch, (n_in, units, units)[i]) for i in range(3 if lstm else 2))
+    weights = [
+        normal(seed + 3 + i, gates * units, n, scale=scale / n) for i, n in enumerate((n_in, units))
+    ]
+    biases = [normal(seed + 5 + i, gates * units) for i in range(2)] if biased else []
+    inputs, wide = (x, *states, *weights, *biases), double(x, *states, *weights, *biases)
+    new = getattr(kernels, ladder.removesuffix("_backward"))(*wide)
+    new = new if lstm else (new,)
+    # The cuda rungs return the gates too; from them a gradient is taken below.
+    *outputs, held = run(ladder.removesuffix("_backward"), rung.replace("_backward", ""), *inputs)
+    if not ladder.endswith("_backward"):
+        check(outputs, new, tolerance=1e-5)
+        assert held.shape == (batch, 4 * units)
+        assert np.isfinite(held).all()
+        return
+    dy, dc = normal(seed + 7, batch, units), normal(seed + 8, batch, units)
+    zeros = [np.zeros(gates * units)] * (0 if biased else 2)
+    wide = [*wide, *zeros]
+    backward = getattr(kernels, ladder)
+    if not lstm:
+        expected = backward(dy.astype(np.float64), *wide)
+        check(run(ladder, rung, dy, x, *states, held, *weights), expected, tolerance=5e-5)
+        return
+    for upstream in (dc, None):
+        dc64 = None if upstream is None else upstream.astype(np.float64)
+        expected = backward(dy.astype(np.float64), *wide, dc=dc64)
+        inputs = (dy, upstream, x, *states, new[1].astype(f32), held, *weights)
+        check(run(ladder, rung, *inputs), expected, tolerance=5e-5)
 
 
 def boxes_of(seed: int, n: int, grid: int):
@@ -373,6 +513,50 @@ def test_embedding(ladder, rung, tokens, width, rows, seed):
         check(run(ladder, rung, dy, ids, rows), (expected,))
 
 
+@each_rung("skip_gram_negative_sampling_step", "negative_sampling_loss")
+@some()
+@given(n=sizes, k=st.integers(0, 6), width=sizes, words=sizes, seed=seeds, remove=st.booleans())
+def test_negative_sampling(ladder, rung, n, k, width, words, seed, remove):
+    rng = np.random.default_rng(seed)
+    context, noise = rng.integers(0, words, n), rng.integers(0, words, (n, k))
+    weight, scale = normal(seed, words, width), width**-0.5
+    arguments = {"remove_accidental_hits": remove}
+    if ladder == "negative_sampling_loss":
+        hidden = normal(seed + 1, n, width, scale=scale)
+        wide = (*double(hidden, weight), context, noise)
+        losses = kernels.negative_sampling_loss(*wide, "none", **arguments)
+        expected = kernels.negative_sampling_loss_backward(np.float64(1), *wide, **arguments)
+        outputs = run(ladder, rung, hidden, weight, context, noise, remove)
+        check(outputs, (losses, *expected), tolerance=5e-6)
+        return
+    inputs, center = normal(seed + 1, words + 3, width, scale=scale), rng.integers(0, words + 3, n)
+    wide = double(inputs, weight)
+    losses = kernels.negative_sampling_loss(
+        wide[0][center], wide[1], context, noise, "none", **arguments
+    )
+    kernels.skip_gram_negative_sampling_step(*wide, center, context, noise, lr=0.2, **arguments)
+    outputs = run(ladder, rung, inputs, weight, center, context, noise, 0.2, remove)
+    check(outputs, (*wide, losses), tolerance=5e-6)
+
+
+@each_rung("gram_matrix", "gram_matrix_backward")
+@some()
+@given(
+    n=st.integers(1, 3),
+    channels=sizes,
+    size=st.one_of(
+        st.sampled_from([(1, 1), (5, 1), (31, 35)]), st.tuples(*[st.integers(1, 9)] * 2)
+    ),
+    seed=seeds,
+)
+def test_gram_matrix(ladder, rung, n, channels, size, seed):
+    x, dy = normal(seed, n, channels, *size), normal(seed + 1, n, channels, channels)
+    if ladder == "gram_matrix":
+        check(run(ladder, rung, x), (kernels.gram_matrix(*double(x)),))
+    else:
+        check(run(ladder, rung, dy, x), (kernels.gram_matrix_backward(*double(dy, x)),))
+
+
 @each_rung("adam")
 @some()
 @given(
@@ -400,7 +584,8 @@ def test_fast_mode_gives_the_same_at_larger_sizes(name):
     }[name]
     expected = getattr(kernels, name)(*inputs)
     for rung in cuda.LADDERS[name].rungs:
-        check(run(name, rung.name, *inputs, mode="fast"), (expected,), tolerance=1e-5)
+        if rung.dtype == "float32":
+            check(run(name, rung.name, *inputs, mode="fast"), (expected,), tolerance=1e-5)
 
 
 def test_ladders_are_told_in_full():
@@ -410,7 +595,9 @@ def test_ladders_are_told_in_full():
         assert len({rung.name for rung in ladder.rungs}) == len(ladder.rungs)
         for rung in ladder.rungs:
             assert rung.reason.endswith(".")
-            assert rung.needs == "sm_75"
+            on_tensor_cores = rung.name.endswith(("_mma", "_wgmma"))
+            assert rung.runs_on("sm_75") != on_tensor_cores
+            assert rung.dtype == ("bfloat16" if on_tensor_cores else "float32")
     with pytest.raises(ValueError, match="rung must be one of 'softmax_naive'"):
         cuda.LADDERS["softmax"].rung("softmax_fastest")
 

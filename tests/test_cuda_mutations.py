@@ -5,6 +5,7 @@ a race where the next element is another thread's, and so is a barrier that some
 run into what is not ready.
 """
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,18 @@ from cuda_helpers import needs_compiler, normal
 from dlnotes import cuda
 from dlnotes.cuda import _kernel
 from dlnotes.cuda.ladders import _base
+from dlnotes.cuda.ladders import linear as _linear
 
 pytestmark = needs_compiler
 OUT, RACE, UNINIT = "out of bounds", "race", "uninitialised"
+DEADLOCK, UNFINISHED = "deadlock", "unfinished"
 MISALIGNED, DIVERGENT, LEFT = "misaligned", "divergent barrier", "divergent warp"
 BOX = np.array([[0, 0, 2, 2], [1, 1, 3, 3], [0, 0, 2, 2], [5, 5, 6, 6]] * 18, np.float32)
 SCORES = np.arange(72, 0, -1).astype(np.float32)
 IDS = np.array([1, 0, 1, 2, 4], np.int64)
 IMAGES, FILTERS = normal(0, 2, 3, 9, 7), normal(1, 5, 3, 3, 2)
 Y_SHAPE = (2, 5, 5, 8)  # of the convolution with stride (2, 1) and padding 1
+GROUPED = (IMAGES, normal(1, 6, 1, 3, 2), None, 1, 0, 1, 3)
 WINDOW = (3, 2, 1)
 X, DY = normal(2, 37, 45), normal(3, 37, 45)
 MEAN, SCALE = X.mean(1), (1 / X.std(1)).astype(np.float32)
@@ -36,6 +40,36 @@ NORMED = (IMAGES, normal(0, 3), np.ones(3, np.float32), normal(1, 3), normal(2, 
 NORM_BACK = (normal(3, 2, 3, 9, 7), IMAGES, normal(4, 3), normal(5, 3), np.ones(3, np.float32))
 ATTENTION = (normal(0, 2, 37, 20), normal(1, 2, 41, 20), normal(2, 2, 41, 24))
 ATTENDED = (normal(3, 2, 37, 24), *ATTENTION, normal(4, 2, 37, 24), normal(5, 2, 37))
+TENSOR = (*map(cuda.to_bfloat16, (normal(4, 33, 72), normal(5, 35, 72))), normal(6, 35))
+ODD = tuple(map(cuda.to_bfloat16, (normal(4, 33, 20), normal(5, 35, 20))))
+LONG = tuple(map(cuda.to_bfloat16, (normal(4, 5, 400), normal(5, 3, 400))))  # more than the ring
+PHOTOS = (*map(cuda.to_bfloat16, (normal(0, 2, 8, 9, 7), normal(1, 5, 8, 3, 3))), None, (2, 1), 1)
+LANDED = "    cp_async_wait<1>();  // my copies of this tile have landed\n"
+EMPTY_GROUP = "    cp_async_commit();   // empty after the last tile, so that there is always one group beyond this tile's\n"
+WGMMA = "matmul_wgmma"
+STATES = [normal(i, 11, 19) for i in range(3)]
+LSTM = (
+    normal(3, 11, 21),
+    *STATES[:2],
+    normal(4, 76, 21),
+    normal(5, 76, 19),
+    normal(6, 76),
+    normal(7, 76),
+)
+GRU = (
+    normal(3, 11, 21),
+    STATES[0],
+    normal(4, 57, 21),
+    normal(5, 57, 19),
+    normal(6, 57),
+    normal(7, 57),
+)
+LSTM_BACK = (normal(8, 11, 19), None, *LSTM[:3], STATES[2], normal(9, 11, 76), *LSTM[3:5])
+GRU_BACK = (normal(8, 11, 19), *GRU[:2], normal(9, 11, 76), *GRU[2:4])
+PAIRS = (np.arange(41) % 7, np.arange(41) % 5, np.arange(123).reshape(41, 3) % 5)
+SKIP_GRAM = (normal(0, 7, 37), normal(1, 5, 37), *PAIRS, 0.1)
+SAMPLED = (normal(0, 41, 37), normal(1, 5, 37), *PAIRS[1:])
+GRAM = (normal(0, 2, 19, 5, 7),)
 TILED = "    __syncthreads();  // the tiles are complete\n"
 
 # ladder, rung, inputs, kind of fault, text, its replacement
@@ -62,6 +96,41 @@ MUTANTS = [
     ("linear_backward", "matmul_tiled", BACK, RACE, "  partial[threadIdx.y][threadIdx.x] = sum;\n  __syncthreads();", "  partial[threadIdx.y][threadIdx.x] = sum;"),
     ("linear_backward", "matmul_tiled", BACK, OUT, "for (int i = 1; i < 8; i++) sum += partial", "for (int i = 1; i <= 8; i++) sum += partial"),
     ("linear_backward", "matmul_tiled", BACK, OUT, "  if (threadIdx.y == 0 && column < columns) {\n    for (int i = 1; i < 8; i++) sum", "  if (threadIdx.y == 0) {\n    for (int i = 1; i < 8; i++) sum"),
+    # the matrix product on tensor cores
+    ("linear", "matmul_mma", TENSOR, RACE, LANDED, ""),
+    ("linear", "matmul_mma", TENSOR, RACE, LANDED, LANDED.replace("<1>", "<2>")),
+    ("linear", "matmul_mma", TENSOR, RACE, EMPTY_GROUP, ""),
+    ("linear", "matmul_mma", TENSOR, RACE, "    __syncthreads();     // everyone's have\n", ""),
+    ("linear", "matmul_mma", TENSOR, RACE, "my_row, my_column);\n    __syncthreads();     // everyone has used them\n", "my_row, my_column);\n"),
+    ("linear", "matmul_mma", TENSOR, RACE, "As[tile % 2], A,", "As[0], A,"),
+    ("linear", "matmul_mma", TENSOR, OUT, "line < lines ? min(max(length - first, 0), 8) : 0", "min(max(length - first, 0), 8)"),
+    ("linear", "matmul_mma", TENSOR, OUT, "min(max(length - first, 0), 8)", "8"),
+    ("linear", "matmul_mma", TENSOR, RACE, "% (CHUNKS < 8 ? CHUNKS : 8)) * 8", "% 8) * 8"),
+    ("linear", "matmul_mma", TENSOR, UNINIT, "whole && turn < EACH;", "whole && turn < EACH - 1;"),
+    ("linear", "matmul_mma", ODD, OUT, "if (line < lines && first + e < length)", "if (first + e < length)"),
+    ("linear", "matmul_mma", ODD, OUT, "if (line < lines && first + e < length)", "if (line < lines)"),
+    ("linear", "matmul_mma", ODD, MISALIGNED, "whole = length % 8 == 0 &&", "whole = length % 4 == 0 &&"),
+    ("linear", "matmul_mma", TENSOR, OUT, "  if (row >= m || column >= n) return;\n", "  if (row > m || column >= n) return;\n"),
+    ("linear", "matmul_mma", TENSOR, MISALIGNED, "  if (n % 2 == 0) {\n", "  if (both) {\n"),
+    ("linear_backward", "matmul_mma", (TENSOR[0][:, :35].copy(), TENSOR[0], TENSOR[1]), RACE, LANDED, ""),
+    ("linear", WGMMA, LONG, RACE, "    mbarrier_wait(&full[s], tile / STAGES % 2);\n", ""),
+    ("linear", WGMMA, LONG, RACE, "tile / STAGES % 2);", "tile / STAGES % 2 ^ 1);"),
+    ("linear", WGMMA, LONG, "mbarrier", "      mbarrier_wait(&empty[s], turn % 2 ^ 1);", "      //"),
+    ("linear", WGMMA, LONG, "mbarrier", "turn % 2 ^ 1);", "1);"),
+    ("linear", WGMMA, LONG, DEADLOCK, "if (lane == 0 && tile > 0) mbarrier_arrive", "if (lane == 0 && tile > 9) mbarrier_arrive"),
+    ("linear", WGMMA, LONG, RACE, "tile > 0) mbarrier_arrive(&empty[(tile - 1) % STAGES]);", "tile >= 0) mbarrier_arrive(&empty[s]);"),
+    ("linear", WGMMA, LONG, DEADLOCK, "if (lane == 0 && tile > 0)", "if (lane < 2 && tile > 0)"),
+    ("linear", WGMMA, LONG, "mbarrier", "    fence_mbarrier_init();\n", ""),
+    ("linear", WGMMA, LONG, RACE, "    fence_mbarrier_init();\n  }\n  __syncthreads();\n", "    fence_mbarrier_init();\n  }\n"),
+    ("linear", WGMMA, LONG, RACE, "&full[s], BYTES_A + BYTES_B);", "&full[s], BYTES_A);"),
+    ("linear", WGMMA, LONG, DEADLOCK, "&full[s], BYTES_A + BYTES_B);", "&full[s], BYTES_A + 2 * BYTES_B);"),
+    ("linear", WGMMA, LONG, MISALIGNED, "As + s * BYTES_A + p * PANEL, A,", "As + s * BYTES_A + p * PANEL + 512, A,"),
+    ("linear", WGMMA, LONG, "wgmma", "    wgmma_fence();\n", ""),
+    ("linear", WGMMA, LONG, UNFINISHED, "  wgmma_wait<0>();\n", ""),
+    ("linear", WGMMA, LONG, RACE, "    wgmma_wait<1>();", "    //"),
+    ("linear", WGMMA, LONG, RACE, "    wgmma_commit();\n", ""),
+    ("linear", WGMMA, LONG, RACE, "Bs + s * BYTES_B + step * STEP_B, PANEL, 1024", "Bs + s * BYTES_B + step * STEP_B, PANEL, 8192"),
+    ("linear", WGMMA, LONG, OUT, "  if (row >= m || column >= n) return;\n", "  if (column >= n) return;\n"),
     # softmax
     ("softmax", "softmax_naive", (X,), OUT, "if (row >= rows) return;\n  x += (size_t)row * columns;\n  y += (size_t)row * columns;\n  float largest = -INFINITY, sum = 0.f;\n  for (int i = 0; i < columns; i++) largest", "x += (size_t)row * columns;\n  y += (size_t)row * columns;\n  float largest = -INFINITY, sum = 0.f;\n  for (int i = 0; i < columns; i++) largest"),
     ("softmax", "softmax_naive", (X,), RACE, "for (int i = 0; i < columns; i++) y[i]", "for (int i = 0; i <= columns; i++) y[i]"),
@@ -73,7 +142,10 @@ MUTANTS = [
     ("softmax", "softmax_block", (X,), RACE, "shared[i] = Op::join(shared[i], shared[i + half]);\n    __syncthreads();", "{\n      shared[i] = Op::join(shared[i], shared[i + half]);\n      __syncthreads();\n    }"),
     ("softmax", "softmax_warp", (X,), RACE, "for (int i = lane; i < columns; i += WARP) y[i] = expf(x[i] - largest) / sum;", "for (int i = lane; i < columns + 1; i += WARP) y[i] = expf(x[i] - largest) / sum;"),
     ("softmax", "softmax_online", (X,), OUT, "const float v = x[i];", "const float v = x[i + 1];"),
-    ("softmax_backward", "softmax_backward", (DY, X), OUT, "if (row >= rows) return;\n  const size_t start", "if (row > rows) return;\n  const size_t start"),
+    ("softmax_backward", "softmax_backward_naive", (DY, X), OUT, "if (row >= rows) return;\n  dy +=", "if (row > rows) return;\n  dy +="),
+    ("softmax_backward", "softmax_backward_warp", (DY, X), OUT, "if (row >= rows) return;\n  const size_t start", "if (row > rows) return;\n  const size_t start"),
+    ("softmax_backward", "softmax_backward_kept", (DY, X), OUT, "g[j] = i < columns ? dy[i] : 0.f;", "g[j] = dy[i];"),
+    ("softmax_backward", "softmax_backward_kept", (DY, X), RACE, "if (i < columns) dx[i] = p[j]", "if (i <= columns) dx[i] = p[j]"),
     # losses and sums
     ("cross_entropy", "cross_entropy_naive", (X, TARGET), RACE, "i < classes; i++)\n    dx[i]", "i <= classes; i++)\n    dx[i]"),
     ("cross_entropy", "cross_entropy_fused", (X, TARGET), OUT, "if (row >= rows) return;\n  x += (size_t)row * classes;\n  dx += (size_t)row * classes;\n  const long long label = labels[row];\n  const float counts", "x += (size_t)row * classes;\n  dx += (size_t)row * classes;\n  const long long label = labels[row];\n  const float counts"),
@@ -110,6 +182,17 @@ MUTANTS = [
     ("batch_norm_inference", "batch_norm_inference_plane", NORMED, RACE, "i < p.length; i += blockDim.x) y", "i <= p.length; i += blockDim.x) y"),
     ("batch_norm_backward", "batch_norm_backward_naive", NORM_BACK, RACE, "dbias[channel] = sum;\n  for", "dbias[0] = sum;\n  for"),
     ("batch_norm_backward", "batch_norm_backward_block", NORM_BACK, RACE, "if (threadIdx.x == 0) dweight[channel]", "dweight[channel]"),
+    # RMS norm, group norm
+    ("rms_norm", "rms_norm_naive", (X, X[0]), OUT, "if (row >= rows) return;\n  x += (size_t)row * columns, y += (size_t)row * columns;\n  float squares = 0.f;\n  for (int i = 0;", "x += (size_t)row * columns, y += (size_t)row * columns;\n  float squares = 0.f;\n  for (int i = 0;"),
+    ("rms_norm", "rms_norm_warp", (X, X[0]), RACE, "if (lane == 0) scale_of[row] = scale;", "scale_of[row] = scale;"),
+    ("rms_norm_backward", "rms_norm_backward_naive", (DY, X, X[0], SCALE), RACE, "atomicAdd(&dweight[i], dy[i] * n);", "dweight[i] += dy[i] * n;"),
+    ("rms_norm_backward", "rms_norm_backward_warp", (DY, X, X[0], SCALE), RACE, "  partial[threadIdx.y][threadIdx.x] = sum;\n  __syncthreads();", "  partial[threadIdx.y][threadIdx.x] = sum;"),
+    ("rms_norm_backward", "rms_norm_backward_warp", (DY, X, X[0], SCALE), OUT, "for (int i = 1; i < 8; i++) sum += partial", "for (int i = 1; i <= 8; i++) sum += partial"),
+    ("group_norm", "group_norm_naive", (IMAGES, 3, *normal(0, 2, 3)), OUT, "if (row >= p.images * p.groups) return;\n  x +=", "if (row > p.images * p.groups) return;\n  x +="),
+    ("group_norm", "group_norm_block", (IMAGES, 3, *normal(0, 2, 3)), OUT, "return row % groups * (channels / groups) + i / length;", "return row * (channels / groups) + i / length;"),
+    ("group_norm", "group_norm_block", (IMAGES, 3, *normal(0, 2, 3)), RACE, "if (threadIdx.x == 0) mean_of[row]", "mean_of[row]"),
+    ("group_norm_backward", "group_norm_backward_naive", (IMAGES, IMAGES, 3, X[0, :3].copy(), X[:2, :3].copy(), X[:2, :3].copy()), OUT, "dx[i] = scale * (g - sum / size", "dx[i + 1] = scale * (g - sum / size"),
+    ("group_norm_backward", "group_norm_backward_block", (IMAGES, IMAGES, 3, X[0, :3].copy(), X[:2, :3].copy(), X[:2, :3].copy()), OUT, "i < p.images * p.length; i += blockDim.x", "i <= p.images * p.length; i += blockDim.x"),
     # pooling
     ("max_pool2d", "max_pool_naive", (IMAGES, *WINDOW), OUT, "if (o >= images * p.out_h * p.out_w) return;\n  const int column = o % p.out_w, row = o / p.out_w % p.out_h, image = o / (p.out_w * p.out_h);\n  const float* plane = x + (size_t)image * p.h * p.w;\n  const int top", "const int column = o % p.out_w, row = o / p.out_w % p.out_h, image = o / (p.out_w * p.out_h);\n  const float* plane = x + (size_t)image * p.h * p.w;\n  const int top"),
     ("avg_pool2d", "avg_pool_naive", (IMAGES, *WINDOW), OUT, "{ return max(out * stride - padding, 0); }", "{ return out * stride - padding; }"),
@@ -126,13 +209,31 @@ MUTANTS = [
     ("conv2d", "conv_direct", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (o >= p.n * p.c_out * p.out_h * p.out_w) return;", ""),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), RACE, "    __syncthreads();\n#pragma unroll", "#pragma unroll"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), RACE, "sum += As[ty][i] * Bs[i][tx];\n    __syncthreads();", "sum += As[ty][i] * Bs[i][tx];"),
-    ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (out < p.c_out && position < p.n * outputs)", "if (position < p.n * outputs)"),
+    ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (row < outs && position < p.n * outputs)", "if (position < p.n * outputs)"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "column >= p.w) return 0.f;\n  return x", "column > p.w + 60) return 0.f;\n  return x"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), UNINIT, "As[ty][tx] = row < m && k0 + tx < k ? a(row, k0 + tx) : 0.f;", "if (row < m && k0 + tx < k) As[ty][tx] = a(row, k0 + tx);"),
     ("conv2d", "conv_implicit", (IMAGES, FILTERS, None, (2, 1), 1), DIVERGENT, "  float sum = 0.f;\n  for (int k0", "  float sum = 0.f;\n  if (row >= m) return 0.f;\n  for (int k0"),
+    ("conv2d", "conv_mma", PHOTOS, RACE, "    cp_async_wait<1>();  // my copies of this tile's weights have landed\n", ""),
+    ("conv2d", "conv_mma", PHOTOS, RACE, "    cp_async_commit();\n    cp_async_wait<1>();  // my", "    cp_async_wait<1>();  // my"),
+    ("conv2d", "conv_mma", PHOTOS, RACE, "    __syncthreads();     // everyone's, and the columns are there\n", ""),
+    ("conv2d", "conv_mma", PHOTOS, RACE, "if (more) keep(tile + 1);\n    __syncthreads();     // everyone has used them\n", "if (more) keep(tile + 1);\n"),
+    ("conv2d", "conv_mma", PHOTOS, RACE, "if (more) keep(tile + 1);", "if (more) keep(tile);"),
+    ("conv2d", "conv_mma", PHOTOS, UNINIT, "chunk < BK / 8; chunk++)\n      *", "chunk < BK / 8 - 1; chunk++)\n      *"),
+    ("conv2d", "conv_mma", PHOTOS, OUT, "if (exists && channel", "if (channel"),
+    ("conv2d", "conv_mma", PHOTOS, OUT, "channel < channels && row >= 0", "row >= 0"),
+    ("conv2d", "conv_mma", PHOTOS, OUT, "row >= 0 && row < p.h && column", "row < p.h && column"),
+    ("conv2d", "conv_mma", PHOTOS, OUT, "    if (position >= positions) continue;\n", ""),
+    ("conv2d", "conv_mma", PHOTOS, OUT, "if (out < outs) here", "here"),
     ("conv2d_backward", "conv_backward_direct", (normal(0, 2, 5, 4, 6), IMAGES, FILTERS, (2, 1), 0), OUT, "if (down < 0 || right < 0 ||", "if ("),
     ("conv2d_backward", "conv_backward_direct", (normal(0, *Y_SHAPE), IMAGES, FILTERS, (2, 1), 1), OUT, "position < p.n * outputs; position++", "position <= p.n * outputs; position++"),
+    ("conv2d", "conv_implicit", GROUPED, OUT, "if (row < outs && position < p.n * outputs)", "if (position < p.n * outputs)"),
+    ("conv2d", "conv_direct", GROUPED, OUT, "out / (p.c_out / p.groups) * channels;  // the first input", "out * channels;  // the first input"),
+    ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 6, 7, 6), *GROUPED[:2], 1, 0, 1, 3), OUT, "if (row < channels && at < p.n * pixels)\n", "if (at < p.n * pixels)\n"),
+    ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 6, 7, 6), *GROUPED[:2], 1, 0, 1, 3), OUT, "first_out = blockIdx.z * outs, first = blockIdx.z * channels;\n  const float sum = tile_product<TILE>(\n      outs, taps", "first_out = blockIdx.z * outs, first = 2 * blockIdx.z * channels;\n  const float sum = tile_product<TILE>(\n      outs, taps"),
     ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 5, 4, 6), IMAGES, FILTERS, (2, 1), 0), OUT, "if (out_row >= p.out_h || out_column >= p.out_w) return 0.f;", "if (out_column >= p.out_w) return 0.f;"),
+    ("conv_transpose2d", "conv_transpose_direct", (normal(0, 2, 5, 5, 8), FILTERS, None, (2, 1), 1), OUT, "if (index >= p.n * p.c_in * p.h * p.w) return;", ""),
+    ("conv_transpose2d", "conv_transpose_implicit", (normal(0, 2, 5, 5, 8), FILTERS, None, (2, 1), 1), RACE, "    __syncthreads();\n#pragma unroll", "#pragma unroll"),
+    ("conv_transpose2d", "conv_transpose_implicit", (normal(0, 2, 5, 5, 8), FILTERS, normal(1, 3), (2, 1), 1), OUT, "row, at = blockIdx.x * TILE + threadIdx.x;\n  if (row < channels && at", "row, at = blockIdx.x * TILE + threadIdx.x;\n  if (at"),
     # attention
     ("attention", "attention_naive", ATTENTION, OUT, "if (row >= (size_t)p.samples * p.queries) return;\n  const int key", "const int key"),
     ("attention", "attention_naive", ATTENTION, OUT, "if (row >= p.samples * p.queries) return;\n  scores +=", "if (row > p.samples * p.queries) return;\n  scores +="),
@@ -146,6 +247,7 @@ MUTANTS = [
     ("attention", "attention_tiled", ATTENTION, OUT, "first + row < rows && column < columns", "first + row <= rows && column < columns"),
     ("attention", "attention_tiled", ATTENTION, UNINIT, "i < ROWS * D; i += blockDim.x", "i < ROWS * D - 1; i += blockDim.x"),
     ("attention", "attention_tiled", ATTENTION, MISALIGNED, "LANES = 8, PAD = 4", "LANES = 8, PAD = 3"),
+    ("attention", "attention_tiled", (*ATTENTION[:2], normal(2, 2, 41, 23)), MISALIGNED, "if (columns % 4 == 0) {", "if (column + 3 < columns) {"),
     ("attention", "attention_tiled", ATTENTION, DIVERGENT, "  fetch<ROWS, D>(Q, q, p.queries, p.e, query0);\n", "  if (query0 + row >= p.queries) return;\n  fetch<ROWS, D>(Q, q, p.queries, p.e, query0);\n"),
     ("attention", "attention_tiled", ATTENTION, LEFT, "    const float sum = row_reduce<Add>(total[r]);\n    const int query = query0 + row + r;", "    const int query = query0 + row + r;\n    if (query >= p.queries) return;\n    const float sum = row_reduce<Add>(total[r]);"),
     ("attention_backward", "attention_backward_naive", ATTENDED, OUT, "if (row >= (size_t)p.samples * p.keys) return;", ""),
@@ -155,6 +257,24 @@ MUTANTS = [
     ("attention_backward", "attention_backward_tiled", ATTENDED, RACE, "p.keys, p.v, key0 + row + r, x);\n  }", "p.keys, p.v, key0 + r, x);\n  }"),
     ("attention_backward", "attention_backward_tiled", ATTENDED, OUT, "const float weight = seen ? expf(score - log_sum[queries + query]) : 0.f;", "const float weight = expf(score - log_sum[queries + query]);"),
     ("attention_backward", "attention_backward_tiled", ATTENDED, UNINIT, "        W[row + r][x + LANES * c] = weight;\n        S", "        if (seen) W[row + r][x + LANES * c] = weight;\n        S"),
+    # LSTM and GRU
+    ("lstm_cell", "lstm_naive", LSTM, OUT, "if (i >= 4 * batch * units) return;", ""),
+    ("lstm_cell", "lstm_naive", LSTM, RACE, "if (i < batch * units) new_h[i]", "if (i < batch * units) new_h[i % units]"),
+    ("lstm_cell", "lstm_pointwise", LSTM, OUT, "if (at >= batch * units) return;\n  float sums[4];", "if (at > batch * units) return;\n  float sums[4];"),
+    ("lstm_cell", "lstm_fused", LSTM, OUT, "row < batch && inside ? x", "inside ? x"),
+    ("lstm_cell", "lstm_fused", LSTM, OUT, "unit0 + ty < units && inside ? weight", "inside ? weight"),
+    ("lstm_cell", "lstm_fused", LSTM, OUT, "if (bias && unit0 + tx < units)", "if (bias)"),
+    ("lstm_cell", "lstm_fused", LSTM, RACE, "    __syncthreads();  // the tiles are complete\n", ""),
+    ("lstm_cell", "lstm_fused", LSTM, RACE, "    __syncthreads();  // everyone has used them\n", ""),
+    ("lstm_cell", "lstm_fused", LSTM, UNINIT, "    X[ty][tx] = row < batch && inside ?", "    if (row < batch) X[ty][tx] = inside ?"),
+    ("lstm_cell", "lstm_fused", LSTM, DIVERGENT, "  for (int k0 = 0; k0 < n_in; k0 += TILE) {", "  if (row >= batch) return;\n  for (int k0 = 0; k0 < n_in; k0 += TILE) {"),
+    ("lstm_cell_backward", "lstm_backward_naive", LSTM_BACK, OUT, "if (at >= 4 * batch * units) return;", "if (at > 4 * batch * units) return;"),
+    ("lstm_cell_backward", "lstm_backward_pointwise", LSTM_BACK, RACE, "da[place(at, units, 4, 3)] = dy[at] * t", "da[place(at, units, 3, 3)] = dy[at] * t"),
+    ("gru_cell", "gru_naive", GRU, RACE, "gates[place(i, units, 4, 3)] = recalled;", "gates[place(i, units, 4, 4)] = recalled;"),
+    ("gru_cell", "gru_pointwise", GRU, RACE, "a, b, h, gates, new_h);\n}", "a, b, h, gates, new_h + (at & 1));\n}"),
+    ("gru_cell", "gru_fused", GRU, OUT, "if (row < batch && unit < units) gru", "if (unit < units) gru"),
+    ("gru_cell_backward", "gru_backward_naive", GRU_BACK, RACE, "dx_sums[place(i, units, 3, 2)] = dn;", "dx_sums[place(i, units, 3, 2) / 2] = dn;"),
+    ("gru_cell_backward", "gru_backward_pointwise", GRU_BACK, OUT, "if (i < batch * units) dh[i] +=", "dh[i] +="),
     # boxes
     ("box_iou", "box_iou_naive", (BOX, BOX[:45]), OUT, "if (row >= n || column >= m) return;", "if (row >= n || column > m) return;"),
     ("box_iou", "box_iou_tiled", (BOX, BOX[:45]), RACE, "[column];\n  __syncthreads();", "[column];"),
@@ -177,6 +297,30 @@ MUTANTS = [
     ("embedding_backward", "embedding_backward_wide", (normal(0, 5, 40), IDS, 5), RACE, "atomicAdd(&row[i], dy[(size_t)t * width + i]);", "row[i] += dy[(size_t)t * width + i];"),
     ("embedding_backward", "embedding_backward_sorted", (normal(0, 5, 40), IDS, 5), OUT, "if (row >= rows) return;", "if (row > rows) return;"),
     ("embedding_backward", "embedding_backward_sorted", (normal(0, 5, 40), IDS, 5), OUT, "t < starts[row + 1]; t++", "t <= starts[row + 1]; t++"),
+    # word2vec
+    ("negative_sampling_loss", "negative_sampling_naive", SAMPLED, OUT, "if (i >= samples) return;\n  const float* h = hidden + (size_t)(rows ? rows[i] : i) * width;\n  float* dh = dhidden + (size_t)i * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = 0;", "const float* h = hidden + (size_t)(rows ? rows[i] : i) * width;\n  float* dh = dhidden + (size_t)i * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = 0;"),
+    ("negative_sampling_loss", "negative_sampling_warp", SAMPLED, OUT, "if (lane == 0) losses[i] = loss;", "if (lane == 0) losses[i + 1] = loss;"),
+    ("negative_sampling_loss", "negative_sampling_warp", SAMPLED, RACE, "if (lane == 0) slopes[j] = slope;", "slopes[j] = slope;"),
+    ("negative_sampling_loss", "negative_sampling_warp", SAMPLED, RACE, "float* dh = dhidden + (size_t)i * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = lane;", "float* dh = dhidden + (size_t)i / 2 * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = lane;"),
+    ("negative_sampling_loss", "negative_sampling_naive", SAMPLED, RACE, "for (int c = 0; c < width; c++) atomicAdd(&table[(size_t)ids[t] * width + c], w * source[c]);", "for (int c = 0; c < width; c++) table[(size_t)ids[t] * width + c] += w * source[c];"),
+    ("skip_gram_negative_sampling_step", "skip_gram_warp", SKIP_GRAM, RACE, "for (int c = lane; c < width; c += WARP) atomicAdd(&table[(size_t)ids[t] * width + c], w * source[c]);", "for (int c = lane; c < width; c += WARP) table[(size_t)ids[t] * width + c] += w * source[c];"),
+    ("skip_gram_negative_sampling_step", "skip_gram_warp", SKIP_GRAM, OUT, "if (t >= count) return;", ""),
+    ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, OUT, "at < starts[d + 1]; at++", "at <= starts[d + 1]; at++"),
+    ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, OUT, "if (d >= distinct) return;", "if (d > distinct) return;"),
+    ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, RACE, "row[c] += factor * sum;", "row[c / 2] += factor * sum;"),
+    # Gram matrices
+    ("gram_matrix", "gram_naive", GRAM, OUT, "if (at >= (size_t)samples * channels * channels) return;", ""),
+    ("gram_matrix", "gram_tiled", GRAM, RACE, "    __syncthreads();  // the tiles are complete\n", ""),
+    ("gram_matrix", "gram_tiled", GRAM, RACE, "    __syncthreads();  // everyone has used them\n", ""),
+    ("gram_matrix", "gram_tiled", GRAM, RACE, "if (row < channels && column < channels) G", "if (row < channels) G"),
+    ("gram_matrix", "gram_tiled", GRAM, OUT, "inside && row0 + ty < channels ?", "inside ?"),
+    ("gram_matrix", "gram_symmetric", GRAM, RACE, "if (tile.row != tile.column) G", "G"),
+    ("gram_matrix", "gram_symmetric", GRAM, RACE, "if (row >= channels || column >= channels) return;", "if (column >= channels) return;"),
+    ("gram_matrix", "gram_symmetric", GRAM, UNINIT, "    B[ty][tx] = inside && column0 + ty < channels ?", "    if (column0 + ty < channels) B[ty][tx] = inside ?"),
+    ("gram_matrix", "gram_split", (normal(0, 1, 17, 33, 35),), RACE, "atomicAdd(&G[(size_t)row * channels + column], sum);", "G[(size_t)row * channels + column] += sum;"),
+    ("gram_matrix", "gram_split", (normal(0, 1, 17, 33, 35),), OUT, "min(first + piece, length)", "first + piece"),
+    ("gram_matrix_backward", "gram_backward_naive", (normal(1, 2, 19, 19), *GRAM), OUT, "if (row >= (size_t)samples * channels) return;", "if (row > (size_t)samples * channels) return;"),
+    ("gram_matrix_backward", "gram_backward_tiled", (normal(1, 2, 19, 19), *GRAM), DIVERGENT, "  float sum = 0.f;\n  for (int k0", "  float sum = 0.f;\n  if (column >= length) return;\n  for (int k0"),
     # Adam
     ("adam", "adam_separate", ADAM, OUT, "if (i < n) p[i] -= rate", "if (i <= n) p[i] -= rate"),
     ("adam", "adam_fused", ADAM, OUT, "if (i < n) adam_one", "adam_one"),
@@ -195,7 +339,7 @@ def mutated(tmp_path, monkeypatch):
         found = 0
         for path in _kernel.KERNELS.glob("*.cu*"):
             source = path.read_text(encoding="utf-8")
-            if path.name in (file, "common.cuh"):
+            if path.name in (file, "common.cuh", "tensor_tiles.cuh"):
                 found += source.count(text)
                 source = source.replace(text, replacement)
             (tmp_path / path.name).write_text(source, encoding="utf-8")
@@ -220,3 +364,36 @@ def test_planted_fault_is_caught_and_named(mutant, mutated):
     assert caught.value.kind == kind, str(caught.value)
     assert caught.value.line > 0
     assert Path(caught.value.file).suffix in (".cu", ".cuh")
+
+
+# Faults that break no rule: two sides of a kernel disagree on where something lies.
+DISAGREEMENTS = [
+    ("linear", "matmul_mma", TENSOR, "k / 8 + lane / 16));", "k / 8 + 1 - lane / 16));"),
+    ("linear", "matmul_mma", TENSOR, "k / 8 + lane / 8 % 2));", "k / 8 + 1 - lane / 8 % 2));"),
+    ("linear", WGMMA, LONG, "step * STEP_A, PANEL", "step * 2 * STEP_A % 128, PANEL"),
+    (
+        "conv2d",
+        "conv_mma",
+        PHOTOS,
+        "[place<BK>(threadIdx.x, chunk)]",
+        "[threadIdx.x * BK + chunk * 8]",
+    ),
+]
+
+
+@pytest.mark.parametrize("mutant", DISAGREEMENTS, ids=lambda mutant: mutant[3][:40])
+def test_wrong_layout_shows_in_the_result(mutant, mutated):
+    ladder, rung, inputs, text, replacement = mutant
+    right = cuda.LADDERS[ladder].run(*inputs, rung=rung, mode="fast")
+    mutated(cuda.LADDERS[ladder].file, text, replacement)
+    wrong = cuda.LADDERS[ladder].run(*inputs, rung=rung, mode="fast")
+    assert np.abs(wrong - right).max() > 0.1
+
+
+def test_maps_without_the_swizzle_show_in_the_result(monkeypatch):
+    right = cuda.LADDERS["linear"].run(*LONG, rung=WGMMA)
+    swizzled = _linear._tensor_map
+    plain = lambda matrix: dataclasses.replace(swizzled(matrix), swizzled=False)  # noqa: E731
+    monkeypatch.setattr(_linear, "_tensor_map", plain)
+    wrong = cuda.LADDERS["linear"].run(*LONG, rung=WGMMA)
+    assert np.abs(wrong - right).max() > 0.1

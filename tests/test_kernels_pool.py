@@ -219,6 +219,36 @@ def test_nan_is_seen():
     np.testing.assert_array_equal(indices, [[[1, 3]]])
 
 
+@pytest.mark.parametrize("axes", [1, 2])
+@settings(deadline=None, max_examples=30)
+@given(st.data(), h.seeds)
+def test_winners_among_nan_are_torchs(axes, data, seed):
+    name = f"max_pool{axes}d"
+    shape, keywords = data.draw(windows(axes))
+    rng = np.random.default_rng(seed)
+    x = rng.choice(np.array([-np.inf, 0, 1, 2, np.nan], np.float32), shape)
+    y, indices = getattr(kernels, name)(x, **keywords, return_indices=True)
+    dx = getattr(kernels, f"{name}_backward")(np.ones_like(y), x, **keywords)
+    tensor = torch.tensor(x, requires_grad=True)
+    expected = getattr(torch_F, name)(tensor, **keywords, return_indices=True)
+    expected[0].sum().backward()
+    np.testing.assert_array_equal(y, expected[0].detach().numpy())
+    np.testing.assert_array_equal(indices, expected[1].numpy())
+    np.testing.assert_array_equal(dx, tensor.grad.numpy())
+
+
+@pytest.mark.parametrize("arguments", [(2, 2, 0), (3, 2, 1), ((1, 2), (1, 2), 0)])
+def test_more_samples_than_are_worked_on_together(arguments, monkeypatch):
+    x, results = h.draw(0, (7, 3, 10, 9), np.float32), []
+    for entries in (2**20, 600):  # all samples, and two at a time
+        monkeypatch.setattr("dlnotes.kernels.pool._BLOCK_ENTRIES", entries)
+        y, indices = kernels.max_pool2d(x, *arguments, return_indices=True)
+        dy = h.draw(1, y.shape, np.float32)
+        results.append((y, indices, kernels.max_pool2d_backward(dy, x, *arguments)))
+    for whole, by_two in zip(*results, strict=True):
+        np.testing.assert_array_equal(whole, by_two)
+
+
 def test_infinite_entries():
     x = np.array([[[-np.inf, -np.inf, np.inf, 3]]], np.float32)
     y, indices = kernels.max_pool1d(x, 2, return_indices=True)

@@ -49,7 +49,8 @@ def commands(step: str) -> list[list[str]]:
         # Kernels are native code: they get a process of their own, apart from all other tests.
         cuda = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/test_cuda_*.py"))]
         apart = [f"--ignore={path}" for path in ["tests/e2e", *cuda]]
-        return [[*pytest, *PARALLEL, *apart, "tests"], [*pytest, *cuda]]
+        # On the CPU; `make gpu` runs them on a card.
+        return [[*pytest, *PARALLEL, *apart, "tests"], [*pytest, "-m", "not gpu", *cuda]]
     raise SystemExit(f"no step {step!r}; there are: {', '.join(STEPS)}")
 
 

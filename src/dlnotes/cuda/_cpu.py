@@ -24,10 +24,12 @@ import numpy as np
 from dlnotes.cuda import _cache
 from dlnotes.cuda._errors import CompileError, KernelError, ToolError
 from dlnotes.cuda._source import KernelSource, Parameter, Source, for_cpu
+from dlnotes.cuda._tensor import TensorMap
 from dlnotes.cuda._trace import EVENT, Buffer, Steps, Trace
 
 ENGINE = Path(__file__).parent / "engine"
 MODES = ("fast", "checked", "trace", "step")
+MOST_STATIC_SHARED = 48 * 1024  # bytes that a kernel may declare
 MOST_DYNAMIC_SHARED = 227 * 1024  # bytes for each block on an H100, the most of any
 _one_launch = threading.Lock()  # the runtime keeps its state in one place
 
@@ -261,6 +263,8 @@ class Program:
         self.source, self.expression, self.mode = source, expression, mode
         self.library = library = ctypes.CDLL(str(build(source, kernel, expression, mode)))
         library.engine_failure.restype = ctypes.POINTER(_Failure)
+        if source.dtype == "float64":  # a tile that fits as floats fits as doubles
+            library.engine_most_static(ctypes.c_size_t(2 * MOST_STATIC_SHARED))
         self.bound = library.engine_bound_0()
         size = library.engine_argument_bytes_0
         self.argument_bytes = [size(i) for i in range(len(kernel.parameters))]
@@ -271,10 +275,10 @@ class Program:
         block: tuple[int, int, int],
         shared_bytes: int,
         parameters: Sequence[Parameter],
-        values: Sequence[np.ndarray | bytes | None],
+        values: Sequence[np.ndarray | TensorMap | bytes | None],
         which: tuple[int, int, int],
     ) -> Trace | Steps | None:
-        """Run the kernel; `values` are the arrays of pointers (or None) and other arguments' bytes.
+        """Run the kernel; `values` are the pointers' arrays (or None), maps and others' bytes.
 
         `which` names what trace and step record: block, first thread, one past the last; or -1s.
         """
@@ -291,7 +295,9 @@ class Program:
             if value is None or isinstance(value, np.ndarray):
                 cell = ctypes.c_void_p(None if value is None else value.ctypes.data)
                 slots[i] = ctypes.addressof(cell)
-            else:  # structs may ask for 64-byte alignment
+            else:
+                value = value.for_cpu(value.array) if isinstance(value, TensorMap) else value
+                # structs may ask for 64-byte alignment
                 cell = ctypes.create_string_buffer(len(value) + 64)
                 start = (ctypes.addressof(cell) + 63) & ~63
                 ctypes.memmove(start, value, len(value))
@@ -319,20 +325,26 @@ class Program:
     def _watched(self, shape, shared_bytes, parameters, values, which):
         """Run on copies, each in a field of its own, so that no overrun lands in a neighbour."""
         originals: list[np.ndarray] = []
-        for value in values:
-            if isinstance(value, np.ndarray) and not any(_same(value, o) for o in originals):
+        for value in map(_array, values):
+            if value is not None and not any(_same(value, o) for o in originals):
                 if any(np.may_share_memory(value, o) for o in originals):
                     raise ValueError("two arrays overlap without being the same: pass copies")
                 originals.append(value)
         copies = [_fenced(original) for original in originals]
 
         def copy_of(value):
-            if not isinstance(value, np.ndarray):
+            array = _array(value)
+            if array is None:
                 return value
-            return next(c for c, o in zip(copies, originals, strict=True) if _same(value, o))
+            copy = next(c for c, o in zip(copies, originals, strict=True) if _same(array, o))
+            return value.for_cpu(copy) if isinstance(value, TensorMap) else copy
 
         arguments = [copy_of(value) for value in values]
-        first = [next(i for i, a in enumerate(arguments) if a is copy) for copy in copies]
+        arrays = list(map(_array, values))
+        first = [
+            next(i for i, a in enumerate(arrays) if a is not None and _same(a, original))
+            for original in originals
+        ]
         watched = (_Watched * max(len(copies), 1))()
         for slot, copy, i in zip(watched, copies, first, strict=False):
             grain = min(copy.itemsize, 4)
@@ -385,6 +397,12 @@ class Program:
             dtype = None if code == "V" else np.dtype(code)
             found.append(Buffer(name.decode(), "shared", item, dtype))
         return found
+
+
+def _array(value) -> np.ndarray | None:
+    """Return the array of a pointer or a map, None for other arguments."""
+    value = value.array if isinstance(value, TensorMap) else value
+    return value if isinstance(value, np.ndarray) else None
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:

@@ -17,8 +17,9 @@ class KernelError(CudaError):
     """A kernel did something wrong while it ran.
 
     Attributes: `kind` ("race", "out of bounds", "misaligned", "uninitialised", "divergent barrier",
-    "divergent warp", "deadlock" or "error"), `kernel`, `file`, `line` (0 where unknown), and
-    `block` and `thread`, each (x, y, z) or None.
+    "divergent warp", "deadlock", "mbarrier", "wgmma": misused; "unfinished": what runs beside the
+    threads and that nothing has waited for; or "error"), `kernel`, `file`, `line` (0 where
+    unknown), and `block` and `thread`, each (x, y, z) or None.
     """
 
     KINDS = (
@@ -29,6 +30,9 @@ class KernelError(CudaError):
         "divergent barrier",
         "divergent warp",
         "deadlock",
+        "mbarrier",
+        "wgmma",
+        "unfinished",
     )
 
     def __init__(self, message, *, kernel, file="", line=0, source="", block=None, thread=None):

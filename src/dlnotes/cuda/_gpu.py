@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dlnotes.cuda import _nvrtc
 from dlnotes.cuda._errors import CudaError, ToolError
 from dlnotes.cuda._source import KernelSource, Parameter, Source
+from dlnotes.cuda._tensor import TensorMap
 
 STATIC_SHARED = 48 * 1024  # bytes of dynamic shared memory above which a kernel must ask for more
 
@@ -31,6 +32,7 @@ def _driver():
     return driver
 
 
+@functools.cache
 def _torch():
     try:
         import torch
@@ -41,6 +43,11 @@ def _torch():
     return torch
 
 
+def current_device() -> int:
+    """Return the number of the GPU that torch works on now."""
+    return _torch().cuda.current_device()
+
+
 def architecture(capability: tuple[int, int]) -> str:
     """Return the exact architecture of a device: (8, 0) → "sm_80", (9, 0) → "sm_90a".
 
@@ -48,6 +55,12 @@ def architecture(capability: tuple[int, int]) -> str:
     """
     major, minor = capability
     return f"sm_{major}{minor}{'a' if major >= 9 else ''}"
+
+
+def device_architecture() -> str:
+    """Return the architecture of torch's current device; ToolError where there is none."""
+    torch = _torch()
+    return architecture(torch.cuda.get_device_capability(torch.cuda.current_device()))
 
 
 def _call(result: tuple):
@@ -68,9 +81,9 @@ class Program:
         torch, driver = _torch(), _driver()
         torch.cuda.init()
         self.device = torch.cuda.current_device()
-        arch = architecture(torch.cuda.get_device_capability(self.device))
-        self.cubin = _nvrtc.compile_source(source, [expression], arch)
+        self.cubin = _nvrtc.compile_source(source, [expression], device_architecture())
         torch.cuda.current_stream()  # makes torch's context the current one
+        self._context = _call(driver.cuCtxGetCurrent())
         self._module = _call(driver.cuModuleLoadData(self.cubin.data))
         symbol = self.cubin.names[expression].encode()
         self._function = _call(driver.cuModuleGetFunction(self._module, symbol))
@@ -111,11 +124,14 @@ class Program:
         if shared_bytes > STATIC_SHARED:
             size = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             _call(driver.cuFuncSetAttribute(self._function, size, shared_bytes))
+        # Backward passes run in threads of torch's own, which may have no context yet.
+        _call(driver.cuCtxSetCurrent(self._context))
         cells = []
         for value in values:
             if value is None or hasattr(value, "data_ptr"):
                 cells.append(ctypes.c_void_p(0 if value is None else value.data_ptr()))
             else:
+                value = value.for_gpu(driver, _call) if isinstance(value, TensorMap) else value
                 cells.append(ctypes.create_string_buffer(value, len(value)))
         slots = (ctypes.c_void_p * max(len(cells), 1))(*map(ctypes.addressof, cells))
         stream = torch.cuda.current_stream().cuda_stream

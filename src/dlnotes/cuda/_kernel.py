@@ -1,6 +1,7 @@
 """The public objects: a module is a .cu file, a kernel one of its functions, ready to launch."""
 
 import ctypes
+import dataclasses
 import numbers
 from pathlib import Path
 
@@ -8,11 +9,20 @@ import numpy as np
 
 from dlnotes import _validate
 from dlnotes.cuda import _cache, _cpu
-from dlnotes.cuda._source import KernelSource, Parameter, Source, read, split
+from dlnotes.cuda._source import (
+    KernelSource,
+    Parameter,
+    Source,
+    double_text,
+    read,
+    split,
+)
+from dlnotes.cuda._tensor import TensorMap
 from dlnotes.cuda._trace import Steps, Trace
 
 KERNELS = Path(__file__).parents[1] / "kernels"
 DEVICES = ("cpu", "cuda")
+DTYPES = ("float32", "float64")
 MOST_THREADS = 1024
 _MOST_BLOCK, _MOST_GRID = (1024, 1024, 64), (2**31 - 1, 65535, 65535)
 
@@ -23,20 +33,23 @@ def load(
     source: str | None = None,
     device: str = "cpu",
     mode: str = "fast",
+    dtype: str = "float32",
 ) -> "Module":
     """Return the module of a CUDA C++ file, or of the text `source`.
 
     path: the file; a name that does not exist from here is looked for among the book's kernels
     ("linear.cu"). device: "cpu" runs kernels on NumPy arrays, "cuda" on torch tensors on a GPU.
-    mode: how kernels run on the CPU, see `dlnotes.cuda`. Nothing is compiled yet.
+    mode: how kernels run on the CPU, see `dlnotes.cuda`. dtype: "float64" compiles the same source
+    with every float read as a double, for checks of gradients. Nothing is compiled yet.
 
-    Raises FileNotFoundError where there is no such file and ValueError for an unknown device or
-    mode.
+    Raises FileNotFoundError where there is no such file and ValueError for an unknown device, mode
+    or dtype.
     """
     if (path is None) == (source is None):
         raise ValueError("give either path or source")
     _validate.one_of("device", device, DEVICES)
     _validate.one_of("mode", mode, _cpu.MODES)
+    _validate.one_of("dtype", dtype, DTYPES)
     if device == "cuda" and mode != "fast":
         raise ValueError(f'mode={mode!r} needs device="cpu"; a GPU runs kernels in mode "fast"')
     if source is not None:
@@ -46,7 +59,7 @@ def load(
         path = folder / "source.cu"
     elif not Path(path).exists() and (KERNELS / path).exists():
         path = KERNELS / path
-    return Module(read(Path(path)), device, mode)
+    return Module(read(Path(path), dtype), device, mode, dtype)
 
 
 def _write(file: Path, text: str) -> None:
@@ -56,9 +69,9 @@ def _write(file: Path, text: str) -> None:
 class Module:
     """A CUDA C++ file. `kernels` lists its `__global__` functions; `kernel(name)` gives one."""
 
-    def __init__(self, source: Source, device: str, mode: str):
-        self._source, self.device, self.mode = source, device, mode
-        self._ready: dict[tuple[str, str], Kernel] = {}
+    def __init__(self, source: Source, device: str, mode: str, dtype: str = "float32"):
+        self._source, self.device, self.mode, self.dtype = source, device, mode, dtype
+        self._ready: dict[tuple, Kernel] = {}
 
     @property
     def kernels(self) -> list[str]:
@@ -73,9 +86,20 @@ class Module:
         """
         mode = self.mode if mode is None else _validate.one_of("mode", mode, _cpu.MODES)
         expression = " ".join(name.split())
-        if (expression, mode) not in self._ready:
-            self._ready[expression, mode] = self._compile(expression, mode)
-        return self._ready[expression, mode]
+        if self.dtype == "float64":
+            expression = double_text(expression)
+        key = (expression, mode, self._card())
+        if key not in self._ready:
+            self._ready[key] = self._compile(expression, mode)
+        return self._ready[key]
+
+    def _card(self) -> int | None:
+        """Return which of several GPUs is the current one: each has machine code of its own."""
+        if self.device == "cpu":
+            return None
+        from dlnotes.cuda import _gpu
+
+        return _gpu.current_device()
 
     def _compile(self, expression: str, mode: str) -> "Kernel":
         base, _, rest = expression.partition("<")
@@ -107,8 +131,8 @@ class Kernel:
 
     `kernel[grid, block, shared_bytes]` gives dynamic shared memory. grid and block are a number or
     up to three, x first. Arguments: an array (or None) for each pointer, a number for each scalar,
-    a ctypes.Structure or NumPy record for a struct; number, dtypes, contiguity and whether
-    what is written may be written are checked against the kernel's own parameters.
+    a ctypes.Structure or NumPy record for a struct, a TensorMap for TMA; number, dtypes, contiguity
+    and whether what is written may be written are checked against the kernel's own parameters.
     """
 
     def __init__(self, program, declared: KernelSource, name: str, arguments: list[str]):
@@ -205,10 +229,14 @@ def _shape(name: str, value, most: tuple[int, int, int]) -> tuple[int, int, int]
 
 
 def _argument(parameter: Parameter, value, size: int, convert):
-    """Return what the program launches with: an array or None for a pointer, else bytes."""
+    """Return what the program launches with: an array or None for a pointer, a map, else bytes."""
     if parameter.pointer:
         return None if value is None else convert(parameter, value)
     name = parameter.name
+    if parameter.type == "const TensorMap":
+        if not isinstance(value, TensorMap):
+            raise TypeError(f"{name} must be a TensorMap, got {type(value).__name__}")
+        return dataclasses.replace(value, array=convert(parameter, value.array))
     if parameter.dtype is None:
         return _record(parameter, value, size)
     if parameter.dtype == "bfloat16":
@@ -245,7 +273,7 @@ def _host_array(parameter: Parameter, value) -> np.ndarray:
             raise TypeError(f'{name} is on {value.device}; load the module with device="cuda"')
         check_dtype(parameter, str(value.dtype).removeprefix("torch."))
         value = value.detach()
-        if parameter.dtype == "bfloat16":
+        if str(value.dtype) == "torch.bfloat16":
             import torch
 
             value = value.view(torch.uint16)

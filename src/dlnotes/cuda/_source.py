@@ -24,6 +24,7 @@ SCALARS = {
     "half": ("float16", 2), "__half": ("float16", 2),
     "nv_bfloat16": ("bfloat16", 2), "__nv_bfloat16": ("bfloat16", 2),
 }  # fmt: skip
+BOOK = Path(__file__).parents[1] / "kernels"  # where what is included and not beside a file lies
 _QUALIFIERS = r"\b(?:const|volatile|__restrict__|__restrict|__grid_constant__)\b"
 
 
@@ -79,6 +80,7 @@ class Source:
     text: str
     kernels: dict[str, KernelSource]
     files: dict[str, str] = field(default_factory=dict)
+    dtype: str = "float32"  # what floats are read as
 
     def line(self, file: str, number: int) -> str:
         """Return a line of a file, or "" where there is none."""
@@ -86,14 +88,21 @@ class Source:
         return lines[number - 1] if 0 < number <= len(lines) else ""
 
 
-def read(path: Path) -> Source:
-    """Return the source of the file at `path`; `#include "…"` beside it is pasted in once."""
+def read(path: Path, dtype: str = "float32") -> Source:
+    """Return the source of the file at `path`.
+
+    What it names in `#include "…"` is pasted in once: the file beside it, else the book's.
+
+    dtype="float64": kernels written for floats compute with doubles, see `double_text`. They are
+    launched the same way, on arrays of float64: so they are held against numerical gradients, for
+    which float32 is too coarse.
+    """
     files: dict[str, str] = {}
-    text = _paste(path.resolve(), files)
-    return Source(str(path.resolve()), text, find_kernels(text), files)
+    text = _paste(path.resolve(), files, dtype == "float64")
+    return Source(str(path.resolve()), text, find_kernels(text), files, dtype)
 
 
-def _paste(path: Path, files: dict[str, str]) -> str:
+def _paste(path: Path, files: dict[str, str], double: bool) -> str:
     name = str(path)
     if name in files:
         return ""
@@ -101,12 +110,15 @@ def _paste(path: Path, files: dict[str, str]) -> str:
         files[name] = text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise FileNotFoundError(f"no CUDA source {name}: {error.strerror}") from error
+    if double and not _MACHINE_CODE.search(blank_comments(text)):
+        text = double_text(text)
     lines = [f'#line 1 "{name}"']
     for number, line in enumerate(text.splitlines(), 1):
         include = re.match(r'\s*#\s*include\s*"([^"]+)"', line)
-        target = path.parent / include[1] if include else None
-        if target is not None and target.exists():
-            lines += [_paste(target.resolve(), files), f'#line {number + 1} "{name}"']
+        places = (path.parent / include[1], BOOK / include[1]) if include else ()
+        target = next((place for place in places if place.exists()), None)
+        if target is not None:
+            lines += [_paste(target.resolve(), files, double), f'#line {number + 1} "{name}"']
         elif re.match(r"\s*#\s*pragma\s+once", line):
             lines.append("")  # each file is pasted once
         else:
@@ -183,6 +195,39 @@ def _template_before(code: str, start: int) -> tuple[tuple[str, str], ...]:
     if head is None:
         return ()
     return tuple(_declared(p.split("=")[0].strip()) for p in split(head[1]))
+
+
+_FLOAT_FUNCTIONS = (
+    "acos asin atan atan2 cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs floor fma fmax "
+    "fmin fmod hypot log log10 log1p log2 pow rint round rsqrt sin sinh sqrt tan tanh trunc"
+)
+_FAST_FUNCTIONS = "cos exp exp2 log log2 pow sin"  # __expf and so on: fast and less exact
+_DOUBLE_NAMES = {
+    "float": "double",
+    **{f"float{n}": f"double{n}" for n in (1, 2, 3, 4)},
+    **{f"make_float{n}": f"make_double{n}" for n in (1, 2, 3, 4)},
+    **{f"{name}f": name for name in _FLOAT_FUNCTIONS.split()},
+    **{f"__{name}f": name for name in _FAST_FUNCTIONS.split()},
+}
+_NAMES = re.compile(rf"\b({'|'.join(_DOUBLE_NAMES)})\b")
+_MACHINE_CODE = re.compile(r"\basm\b")  # files with it are for the types that it names
+_INCLUDES = re.compile(r"^[ \t]*#[ \t]*include[^\n]*", re.MULTILINE)
+_FLOAT_LITERALS = re.compile(r"(?<![\w.])((?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][+-]?\d+)?)[fF]\b")
+
+
+def double_text(text: str) -> str:
+    """Return `text` with each float read as a double: types, literals, and functions by name.
+
+    `float4` becomes `double4`, `expf` and `__expf` become `exp`, `0.1f` becomes `0.1`. Comments
+    stay as they are and no line moves. What looks into the bits of a float (`__float_as_int`) or
+    is half as wide stays, too: kernels with such parts do not become more exact.
+    """
+    code, out, last = _INCLUDES.sub(lambda m: " " * len(m[0]), blank_comments(text)), [], 0
+    found = [*_NAMES.finditer(code), *_FLOAT_LITERALS.finditer(code)]
+    for match in sorted(found, key=re.Match.start):
+        out += [text[last : match.start()], _DOUBLE_NAMES.get(match[1], match[1])]
+        last = match.end()
+    return "".join([*out, text[last:]])
 
 
 def for_cpu(text: str) -> str:

@@ -6,6 +6,10 @@
 //   softmax_block    one block a row: neighbours read neighbours; reductions through shared memory
 //   softmax_warp     one warp a row: reductions by shuffles, no barrier at all
 //   softmax_online   maximum and sum in one pass over the row (Milakov and Gimelshein, 2018)
+// and for the gradient
+//   softmax_backward_naive   one thread a row
+//   softmax_backward_warp    one warp a row
+//   softmax_backward_kept    the same, and a row waits in registers: dy and y are read once
 #include "common.cuh"
 
 // 1. Three passes over the row: the maximum, the sum, the quotients.
@@ -81,9 +85,18 @@ __global__ void softmax_online(int rows, int columns, const float* __restrict__ 
   for (int i = lane; i < columns; i += WARP) y[i] = expf(x[i] - all) / sum;
 }
 
-// dx = y · (dy - Σ dy y), one warp a row.
-__global__ void softmax_backward(int rows, int columns, const float* __restrict__ dy, const float* __restrict__ y,
-                                 float* __restrict__ dx) {
+// dx = y · (dy - Σ dy y).
+__global__ void softmax_backward_naive(int rows, int columns, const float* __restrict__ dy, const float* __restrict__ y,
+                                       float* __restrict__ dx) {
+  const int row = blockIdx.x * blockDim.x + threadIdx.x;
+  if (row >= rows) return;
+  dy += (size_t)row * columns, y += (size_t)row * columns, dx += (size_t)row * columns;
+  float sum = 0.f;
+  for (int i = 0; i < columns; i++) sum += dy[i] * y[i];
+  for (int i = 0; i < columns; i++) dx[i] = y[i] * (dy[i] - sum);
+}
+__global__ void softmax_backward_warp(int rows, int columns, const float* __restrict__ dy, const float* __restrict__ y,
+                                      float* __restrict__ dx) {
   const int row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP;
   if (row >= rows) return;
   const size_t start = (size_t)row * columns;
@@ -91,4 +104,28 @@ __global__ void softmax_backward(int rows, int columns, const float* __restrict_
   for (int i = lane; i < columns; i += WARP) sum += dy[start + i] * y[start + i];
   sum = warp_reduce<Add>(sum);
   for (int i = lane; i < columns; i += WARP) dx[start + i] = y[start + i] * (dy[start + i] - sum);
+}
+
+// Rows of up to 32 · EACH numbers, one warp a row: loops of a fixed length, so that the compiler can keep in
+// registers what it fetched.
+template <int EACH>
+__global__ void softmax_backward_kept(int rows, int columns, const float* __restrict__ dy, const float* __restrict__ y,
+                                      float* __restrict__ dx) {
+  const int row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  if (row >= rows) return;
+  dy += (size_t)row * columns, y += (size_t)row * columns, dx += (size_t)row * columns;
+  float g[EACH], p[EACH], sum = 0.f;
+#pragma unroll
+  for (int j = 0; j < EACH; j++) {
+    const int i = lane + j * WARP;
+    g[j] = i < columns ? dy[i] : 0.f;
+    p[j] = i < columns ? y[i] : 0.f;
+    sum += g[j] * p[j];
+  }
+  sum = warp_reduce<Add>(sum);
+#pragma unroll
+  for (int j = 0; j < EACH; j++) {
+    const int i = lane + j * WARP;
+    if (i < columns) dx[i] = p[j] * (g[j] - sum);
+  }
 }

@@ -38,7 +38,7 @@ __device__ __forceinline__ float masked(const Attention& p, const bool* __restri
 }
 
 // A row of which everything is masked has the maximum -∞, which must not be subtracted from -∞.
-__device__ __forceinline__ float finite(float largest) { return largest == -INFINITY ? 0.f : largest; }
+__device__ __forceinline__ float finite_or_0(float largest) { return largest == -INFINITY ? 0.f : largest; }
 
 // ---- with the matrix of scores -------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ __global__ void attention_softmax_naive(Attention p, float* __restrict__ scores,
   scores += (size_t)row * p.keys;
   float largest = -INFINITY, sum = 0.f;
   for (int key = 0; key < p.keys; key++) largest = fmaxf(largest, scores[key]);
-  largest = finite(largest);
+  largest = finite_or_0(largest);
   for (int key = 0; key < p.keys; key++) sum += expf(scores[key] - largest);
   for (int key = 0; key < p.keys; key++) scores[key] = sum == 0.f ? 0.f : expf(scores[key] - largest) / sum;
   log_sum[row] = largest + logf(sum);
@@ -134,7 +134,7 @@ __global__ void attention_online(Attention p, const float* __restrict__ q, const
     for (int i = 0; i < EACH; i++)
       if (lane + i * WARP < p.e) product += mine[i] * k[other * p.e + lane + i * WARP];
     const float score = masked(p, allowed, added, sample, query, key, warp_reduce<Add>(product));
-    const float larger = fmaxf(largest, score), shrink = expf(largest - finite(larger)), weight = expf(score - finite(larger));
+    const float larger = fmaxf(largest, score), shrink = expf(largest - finite_or_0(larger)), weight = expf(score - finite_or_0(larger));
     largest = larger;
     sum = sum * shrink + weight;
 #pragma unroll
@@ -144,7 +144,7 @@ __global__ void attention_online(Attention p, const float* __restrict__ q, const
 #pragma unroll
   for (int i = 0; i < EACH; i++)
     if (lane + i * WARP < p.v) y[(size_t)row * p.v + lane + i * WARP] = sum == 0.f ? 0.f : sums[i] / sum;
-  if (lane == 0) log_sum[row] = finite(largest) + logf(sum);
+  if (lane == 0) log_sum[row] = finite_or_0(largest) + logf(sum);
 }
 
 // ---- tiles -----------------------------------------------------------------------------------------
@@ -152,6 +152,7 @@ __global__ void attention_online(Attention p, const float* __restrict__ q, const
 // the others. Eight lanes share MINE neighbouring rows; lane x has the others x, x + 8, … and the columns
 // 4x … 4x + 3, 32 + 4x … of the results. So a row is all in one warp, which needs no barrier for it.
 const int LANES = 8, PAD = 4;  // rows of D + PAD numbers: eight lanes' 16 bytes lie in different banks
+// and weights in rows of COLUMNS + 8 / MINE: the four groups of eight lanes in a warp do.
 
 // Rows first … of a matrix of rows × columns, filled up by zeros to ROWS × D.
 template <int ROWS, int D>
@@ -185,9 +186,9 @@ __device__ __forceinline__ void multiply(float (&dots)[MINE][THEIRS], const floa
 }
 
 // sums[r] += Σ W[row + r][i] · B[i], a row of the result in four neighbouring columns at a time.
-template <int MINE, int PARTS, int ROWS, int COLUMNS, int D>
-__device__ __forceinline__ void combine(float4 (&sums)[MINE][PARTS], const float (&W)[ROWS][COLUMNS + PAD], const float (&B)[COLUMNS][D],
-                                        int row, int x) {
+template <int MINE, int PARTS, int ROWS, int LINE, int COLUMNS, int D>
+__device__ __forceinline__ void combine(float4 (&sums)[MINE][PARTS], const float (&W)[ROWS][LINE], const float (&B)[COLUMNS][D], int row,
+                                        int x) {
 #pragma unroll 4
   for (int i = 0; i < COLUMNS; i++) {
     float4 b[PARTS];
@@ -222,6 +223,11 @@ __device__ __forceinline__ void store(const float4 (&sums)[PARTS], float factor,
   for (int part = 0; part < PARTS; part++) {
     const int column = 4 * (x + LANES * part);
     float* out = M + (size_t)row * columns + column;
+    if (columns % 4 == 0) {  // then every row begins at a multiple of 16 bytes
+      const float4 v = sums[part];
+      if (column < columns) *reinterpret_cast<float4*>(out) = make_float4(factor * v.x, factor * v.y, factor * v.z, factor * v.w);
+      continue;
+    }
     if (column < columns) out[0] = factor * sums[part].x;
     if (column + 1 < columns) out[1] = factor * sums[part].y;
     if (column + 2 < columns) out[2] = factor * sums[part].z;
@@ -247,7 +253,7 @@ attention_tiled(Attention p, const float* __restrict__ q, const float* __restric
   __shared__ __align__(16) float Q[ROWS][D + PAD];
   __shared__ __align__(16) float K[COLUMNS][D + PAD];
   __shared__ __align__(16) float V[COLUMNS][D + PAD];
-  __shared__ __align__(16) float W[ROWS][COLUMNS + PAD];
+  __shared__ __align__(16) float W[ROWS][COLUMNS + 8 / MINE];
   const int tiles = (p.queries + ROWS - 1) / ROWS, sample = blockIdx.x / tiles, query0 = blockIdx.x % tiles * ROWS;
   const int x = threadIdx.x % LANES, row = threadIdx.x / LANES * MINE;
   q += (size_t)sample * p.queries * p.e, k += (size_t)sample * p.keys * p.e, value += (size_t)sample * p.keys * p.v;
@@ -274,12 +280,12 @@ attention_tiled(Attention p, const float* __restrict__ q, const float* __restric
         larger = fmaxf(larger, scores[r][c]);
       }
       larger = row_reduce<Max>(larger);
-      const float shrink = expf(largest[r] - finite(larger));
+      const float shrink = expf(largest[r] - finite_or_0(larger));
       largest[r] = larger;
       total[r] *= shrink;  // of this lane's keys; the lanes add up at the end
 #pragma unroll
       for (int c = 0; c < THEIRS; c++) {
-        const float weight = expf(scores[r][c] - finite(larger));
+        const float weight = expf(scores[r][c] - finite_or_0(larger));
         total[r] += weight;
         W[row + r][x + LANES * c] = weight;
       }
@@ -297,7 +303,7 @@ attention_tiled(Attention p, const float* __restrict__ q, const float* __restric
     const float sum = row_reduce<Add>(total[r]);
     const int query = query0 + row + r;
     store(sums[r], sum == 0.f ? 0.f : 1.f / sum, y + (size_t)sample * p.queries * p.v, p.queries, p.v, query, x);
-    if (x == 0 && query < p.queries) log_sum[(size_t)sample * p.queries + query] = finite(largest[r]) + logf(sum);
+    if (x == 0 && query < p.queries) log_sum[(size_t)sample * p.queries + query] = finite_or_0(largest[r]) + logf(sum);
   }
 }
 
@@ -312,7 +318,7 @@ attention_backward_query_tiled(Attention p, const float* __restrict__ dy, const 
   __shared__ __align__(16) float G[ROWS][D + PAD];  // dy
   __shared__ __align__(16) float K[COLUMNS][D + PAD];
   __shared__ __align__(16) float V[COLUMNS][D + PAD];
-  __shared__ __align__(16) float S[ROWS][COLUMNS + PAD];  // dS
+  __shared__ __align__(16) float S[ROWS][COLUMNS + 8 / MINE];  // dS
   const int tiles = (p.queries + ROWS - 1) / ROWS, sample = blockIdx.x / tiles, query0 = blockIdx.x % tiles * ROWS;
   const int x = threadIdx.x % LANES, row = threadIdx.x / LANES * MINE;
   const size_t queries = (size_t)sample * p.queries, keys = (size_t)sample * p.keys;  // those of the samples before
@@ -357,8 +363,8 @@ attention_backward_key_value_tiled(Attention p, const float* __restrict__ dy, co
   __shared__ __align__(16) float V[ROWS][D + PAD];
   __shared__ __align__(16) float Q[COLUMNS][D + PAD];
   __shared__ __align__(16) float G[COLUMNS][D + PAD];     // dy
-  __shared__ __align__(16) float W[ROWS][COLUMNS + PAD];  // the weights, a row for each key
-  __shared__ __align__(16) float S[ROWS][COLUMNS + PAD];  // dS, likewise
+  __shared__ __align__(16) float W[ROWS][COLUMNS + 8 / MINE];  // the weights, a row for each key
+  __shared__ __align__(16) float S[ROWS][COLUMNS + 8 / MINE];  // dS, likewise
   const int tiles = (p.keys + ROWS - 1) / ROWS, sample = blockIdx.x / tiles, key0 = blockIdx.x % tiles * ROWS;
   const int x = threadIdx.x % LANES, row = threadIdx.x / LANES * MINE;
   const size_t queries = (size_t)sample * p.queries, keys = (size_t)sample * p.keys;

@@ -30,6 +30,7 @@ from dlnotes._validate import Number
 
 Int = int | np.integer
 _BLOCK_ENTRIES = 2**17  # scores that are worked on together, in the second-level cache
+_SMALL = 16  # scores whose exponentials neither overflow nor vanish, with room for their sum
 Mask = Bool[np.ndarray, "..."] | Float[np.ndarray, "..."]
 
 
@@ -74,7 +75,7 @@ def attention_weights_backward(
         q, k = query[block], key[block]
         weights = _softmax(_scores(q, k, mask, is_causal, scale))
         dscores = _softmax_backward(dy[block], weights)
-        dquery[block], dkey[block] = _scores_backward(dscores, q, k, scale)
+        _scores_backward(dscores, q, k, scale, None, (dquery[block], dkey[block]))
         _add_to_mask(dmask, block, dscores)
     return dquery, dkey, dmask
 
@@ -88,21 +89,29 @@ def scaled_dot_product_attention(
     scale: Number | None = None,
     *,
     return_residuals: bool = False,
-) -> Float[np.ndarray, "*batch l v"] | tuple[Float[np.ndarray, "*batch l v"], np.ndarray]:
+) -> Float[np.ndarray, "*batch l v"] | tuple[Float[np.ndarray, "*batch l v"], tuple]:
     """Return softmax(Q Kᵀ · scale + mask) V: for each query a weighted mean of the values.
 
     Work memory: the l × s weights of the heads of a few samples, which stay in the cache.
-    return_residuals=True returns (y, all weights), which save the backward function computing
-    them again.
+    return_residuals=True returns (y, the exponentials of all scores and their sums), which save the
+    backward function computing them again.
+
+    The exponentials E are divided by their sums S only after the product with V, which has fewer
+    columns than E where there are more keys than features: E V / S instead of (E / S) V.
     """
     query, key, value, attn_mask, scale = _check(query, key, value, attn_mask, is_causal, scale)
     y = np.empty((*query.shape[:-1], value.shape[-1]), query.dtype)
-    kept = np.empty((*query.shape[:-1], key.shape[-2]), query.dtype) if return_residuals else None
+    kept = [], []
+    if return_residuals:
+        kept = [np.empty((*query.shape[:-1], n), query.dtype) for n in (key.shape[-2], 1)]
+    scaled, *_ = _room(query, key, attn_mask)
     for block, mask in _samples(query, key, attn_mask):
-        out = kept[block] if return_residuals else None
-        weights = _softmax(_scores(query[block], key[block], mask, is_causal, scale, out=out))
-        np.matmul(weights, value[block], out=y[block])
-    return (y, kept) if return_residuals else y
+        q, k = query[block], key[block]
+        out = (array[block] for array in kept) if return_residuals else (None, None)
+        e, total = _exponentials(q, k, mask, is_causal, scale, scaled[: len(q)], *out)
+        np.matmul(e, value[block], out=y[block])
+        y[block] /= total
+    return (y, tuple(kept)) if return_residuals else y
 
 
 def scaled_dot_product_attention_backward(
@@ -114,7 +123,7 @@ def scaled_dot_product_attention_backward(
     is_causal: bool = False,
     scale: Number | None = None,
     *,
-    residuals: Float[np.ndarray, "*batch l s"] | None = None,
+    residuals: tuple | None = None,
 ) -> tuple[
     Float[np.ndarray, "*batch l e"],
     Float[np.ndarray, "*batch s e"],
@@ -125,22 +134,27 @@ def scaled_dot_product_attention_backward(
 
     `residuals` are those that `scaled_dot_product_attention` returned, or None.
 
-    With the weights P: dV = Pᵀ dy, dP = dy Vᵀ, and the softmax turns dP into the gradient of the
-    scores, dS = P (dP - Σ P dP), which gives dQ = dS K · scale and dK = dSᵀ Q · scale.
+    With the weights P = E / S: dV = Pᵀ dy, dP = dy Vᵀ, and the softmax turns dP into the gradient
+    of the scores, dA = P (dP - Σ P dP), which gives dQ = dA K · scale and dK = dAᵀ Q · scale.
+    The division by S is again done where it costs least, on dy.
     """
     query, key, value, attn_mask, scale = _check(query, key, value, attn_mask, is_causal, scale)
     dy = _check_gradient(dy, query, (*query.shape[:-1], value.shape[-1]))
     dquery, dkey, dmask = _gradients(query, key, attn_mask)
     dvalue = np.empty(value.shape, value.dtype)
+    scaled, room, gradient = _room(query, key, attn_mask, dy)
     for block, mask in _samples(query, key, attn_mask):
         q, k = query[block], key[block]
         if residuals is None:
-            weights = _softmax(_scores(q, k, mask, is_causal, scale))
+            e, total = _exponentials(q, k, mask, is_causal, scale, scaled[: len(q)])
         else:
-            weights = residuals[block]
-        np.matmul(weights.swapaxes(-1, -2), dy[block], out=dvalue[block])
-        dscores = _softmax_backward(dy[block] @ value[block].swapaxes(-1, -2), weights)
-        dquery[block], dkey[block] = _scores_backward(dscores, q, k, scale)
+            e, total = (array[block] for array in residuals)
+        divided = np.divide(dy[block], total, out=gradient[: len(q)])
+        np.matmul(e.swapaxes(-1, -2), divided, out=dvalue[block])
+        dscores = np.matmul(divided, value[block].swapaxes(-1, -2), out=room[: len(q)])
+        dscores -= np.vecdot(e, dscores)[..., None] / total
+        dscores *= e
+        _scores_backward(dscores, q, k, scale, scaled[: len(q)], (dquery[block], dkey[block]))
         _add_to_mask(dmask, block, dscores)
     return dquery, dkey, dvalue, dmask
 
@@ -299,16 +313,28 @@ def sinusoidal_positions(
 
 def _scores(query, key, attn_mask, is_causal, scale, first_key=0, out=None):
     """Return Q Kᵀ · scale + mask, -∞ where a query may not look; key 0 stands at `first_key`."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        scores = np.matmul(query * query.dtype.type(scale), key.swapaxes(-1, -2), out=out)
-        if _is_additive(attn_mask):
-            scores += attn_mask
-        elif attn_mask is not None:
-            np.copyto(scores, -np.inf, where=~attn_mask)
-    if is_causal:
-        positions = np.arange(first_key, first_key + key.shape[-2])
-        np.copyto(scores, -np.inf, where=positions > np.arange(query.shape[-2])[:, None])
+    scores = _products(query, key, scale, None, out)
+    _mask(scores, attn_mask, is_causal, first_key)
     return scores
+
+
+def _products(query, key, scale, scaled, out):
+    """Return Q Kᵀ · scale in `out`; `scaled` is work memory for Q · scale. Or None for either."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = np.multiply(query, query.dtype.type(scale), out=scaled)
+        return np.matmul(scaled, key.swapaxes(-1, -2), out=out)
+
+
+def _mask(scores, attn_mask, is_causal, first_key=0):
+    """Add the mask in place: -∞ where a query may not look; key 0 stands at `first_key`."""
+    if _is_additive(attn_mask):
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores += attn_mask
+    elif attn_mask is not None:
+        np.copyto(scores, -np.inf, where=~attn_mask)
+    if is_causal:
+        positions = np.arange(first_key, first_key + scores.shape[-1])
+        np.copyto(scores, -np.inf, where=positions > np.arange(scores.shape[-2])[:, None])
 
 
 def _samples(query, key, attn_mask) -> Iterator[tuple[Any, np.ndarray | None]]:
@@ -321,6 +347,18 @@ def _samples(query, key, attn_mask) -> Iterator[tuple[Any, np.ndarray | None]]:
     for first in range(0, len(query), step):
         block = slice(first, first + step)
         yield block, attn_mask[block] if _by_sample(attn_mask, query) else attn_mask
+
+
+def _room(query, key, attn_mask, dy=None):
+    """Return work memory for one block of samples: shaped as queries, as scores, as `dy`.
+
+    The same memory for all blocks stays in the cache.
+    """
+    for block, _ in _samples(query, key, attn_mask):
+        q = query[block]
+        shapes = [q.shape, (*q.shape[:-1], key.shape[-2]), () if dy is None else dy[block].shape]
+        return [np.empty(shape, query.dtype) for shape in shapes]
+    return [np.empty(0, query.dtype)] * 3
 
 
 def _by_sample(attn_mask, query) -> bool:
@@ -336,6 +374,28 @@ def _softmax(scores):
         total = _sum_last(scores)
         scores /= np.where(total == 0, scores.dtype.type(1), total)
     return scores
+
+
+def _exponentials(query, key, attn_mask, is_causal, scale, scaled, out=None, total=None):
+    """Return e^(scores - shift) and its sum over the keys, 1 where it is 0; softmax is their ratio.
+
+    The shift keeps e from overflowing: the largest score of each row, as in `_softmax`. A head all
+    of whose scores are small needs none.
+    """
+    scores = _products(query, key, scale, scaled, out)
+    small = scores.max(axis=(-2, -1), initial=0) < _SMALL
+    small &= scores.min(axis=(-2, -1), initial=0) > -_SMALL
+    small &= not _is_additive(attn_mask)
+    _mask(scores, attn_mask, is_causal)
+    with np.errstate(invalid="ignore"):  # infinite input gives NaN, as in torch
+        if not small.all():
+            shift = _finite_maximum(scores.max(axis=-1, keepdims=True, initial=-np.inf))
+            shift[small] = 0
+            scores -= shift
+        np.exp(scores, out=scores)
+        total = np.matmul(scores, np.ones((scores.shape[-1], 1), scores.dtype), out=total)
+    np.copyto(total, 1, where=total == 0)
+    return scores, total
 
 
 def _sum_last(x):
@@ -355,10 +415,14 @@ def _softmax_backward(dweights, weights):
     return dscores
 
 
-def _scores_backward(dscores, query, key, scale):
-    """Return (dquery, dkey) from the gradient of the scores."""
+def _scores_backward(dscores, query, key, scale, scaled, out):
+    """Write (dquery, dkey) from the gradient of the scores into `out`; `scaled`: work memory."""
+    dquery, dkey = out
     scale = query.dtype.type(scale)
-    return (dscores @ key) * scale, dscores.swapaxes(-1, -2) @ (query * scale)
+    np.matmul(dscores, key, out=dquery)
+    dquery *= scale
+    scaled = np.multiply(query, scale, out=scaled)
+    np.matmul(dscores.swapaxes(-1, -2), scaled, out=dkey)
 
 
 def _gradients(query, key, attn_mask):

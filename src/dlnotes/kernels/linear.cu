@@ -1,4 +1,4 @@
-// Matrix multiplication in float32, C = A B (+ bias), and with it the linear layer.
+// Matrix multiplication, C = A B (+ bias), and with it the linear layer; sums and C are float32.
 //
 // A is m × k, B is k × n, C is m × n. With TRANSPOSE_A the array holds Aᵀ (k × m), likewise B, so
 // the same kernels give the layer y = x Wᵀ + b and its gradients dx = dy W and dW = dyᵀ x.
@@ -10,6 +10,12 @@
 //   matmul_tiled       a tile of A and of B in shared memory, each number used TILE times
 //   matmul_blocked     TM × TN results in registers, so each number from shared memory is used TM or TN times
 //   matmul_vectorised  the same with loads and stores of four numbers at a time
+// and with A and B in bfloat16, which halves what is fetched:
+//   matmul_mma         tensor cores: a warp's 16 × 8 × 16 products are one instruction, and the next tiles
+//                      are copied meanwhile (sm_80)
+//   matmul_wgmma       tensor cores read the tiles themselves, and TMA brings them: threads only say when (sm_90a)
+
+#include "tensor_tiles.cuh"
 
 // The entry (row, column) of a matrix of rows × columns, or of the one whose transpose is stored.
 template <bool TRANSPOSED>
@@ -194,14 +200,139 @@ matmul_vectorised(int m, int n, int k, const float* __restrict__ A, const float*
   }
 }
 
+// ---- tensor cores ------------------------------------------------------------------------------------
+// Two neighbours of a row of C. One store of 8 bytes if all rows begin at a multiple of 8.
+__device__ __forceinline__ void store2(float* __restrict__ C, int m, int n, int row, int column, float v, float w,
+                                       const float* __restrict__ bias) {
+  if (row >= m || column >= n) return;
+  const bool both = column + 1 < n;
+  if (bias) {
+    v += bias[column];
+    if (both) w += bias[column + 1];
+  }
+  float* out = &C[(size_t)row * n + column];
+  if (n % 2 == 0) {
+    *reinterpret_cast<float2*>(out) = make_float2(v, w);
+  } else {
+    out[0] = v;
+    if (both) out[1] = w;
+  }
+}
+
+// 5. The block computes BM × BN entries, each warp WM × WN of them, by mma. There are two tiles of A and of
+// B: while a pair is multiplied, the next is on its way.
+template <bool TRANSPOSE_A, bool TRANSPOSE_B, int BM, int BN, int BK, int WM, int WN>
+__global__ void __launch_bounds__(BM / WM * (BN / WN) * 32)
+matmul_mma(int m, int n, int k, const nv_bfloat16* __restrict__ A, const nv_bfloat16* __restrict__ B,
+           const float* __restrict__ bias, float* __restrict__ C) {
+  static_assert(HAS_SM_80 || BM < 0, "matmul_mma needs sm_80 or later: mma of bfloat16 and cp.async");
+  constexpr int THREADS = BM / WM * (BN / WN) * 32;
+  constexpr int LINES_A = TRANSPOSE_A ? BK : BM, LENGTH_A = TRANSPOSE_A ? BM : BK;
+  constexpr int LINES_B = TRANSPOSE_B ? BN : BK, LENGTH_B = TRANSPOSE_B ? BK : BN;
+  __shared__ __align__(128) nv_bfloat16 As[2][BM * BK];
+  __shared__ __align__(128) nv_bfloat16 Bs[2][BK * BN];
+  const int row0 = blockIdx.y * BM, column0 = blockIdx.x * BN, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int my_row = warp / (BN / WN) * WM, my_column = warp % (BN / WN) * WN;
+  const int tiles = (k + BK - 1) / BK;
+  auto fetch = [&](int tile) {
+    const int k0 = tile * BK;
+    fetch_tile<LINES_A, LENGTH_A, THREADS>(As[tile % 2], A, TRANSPOSE_A ? k : m, TRANSPOSE_A ? m : k, TRANSPOSE_A ? k0 : row0,
+                                           TRANSPOSE_A ? row0 : k0);
+    fetch_tile<LINES_B, LENGTH_B, THREADS>(Bs[tile % 2], B, TRANSPOSE_B ? n : k, TRANSPOSE_B ? k : n, TRANSPOSE_B ? column0 : k0,
+                                           TRANSPOSE_B ? k0 : column0);
+  };
+  float sums[WM / 16][WN / 8][4] = {};
+  if (tiles > 0) fetch(0);
+  cp_async_commit();
+  for (int tile = 0; tile < tiles; tile++) {
+    if (tile + 1 < tiles) fetch(tile + 1);
+    cp_async_commit();   // empty after the last tile, so that there is always one group beyond this tile's
+    cp_async_wait<1>();  // my copies of this tile have landed
+    __syncthreads();     // everyone's have
+    multiply_tiles<TRANSPOSE_A, TRANSPOSE_B, LENGTH_A, LENGTH_B, BK>(sums, As[tile % 2], Bs[tile % 2], my_row, my_column);
+    __syncthreads();     // everyone has used them
+  }
+#pragma unroll
+  for (int i = 0; i < WM / 16; i++)
+#pragma unroll
+    for (int j = 0; j < WN / 8; j++)
+#pragma unroll
+      for (int half = 0; half < 2; half++)
+        store2(C, m, n, row0 + my_row + 16 * i + lane / 4 + 8 * half, column0 + my_column + 8 * j + lane % 4 * 2,
+               sums[i][j][2 * half], sums[i][j][2 * half + 1], bias);
+}
+
+// 6. STAGES tiles of A and B in a ring. The last warp's first thread has TMA fill them; every other four
+// warps, a warpgroup, compute 64 rows of the block's BM × BN entries. "full" says that a stage may be
+// read, "empty" that it may be filled again: nobody waits for the whole block any more.
+// A tile is kept in panels of 64 × 64, of which TMA copies one at a time.
+template <bool TRANSPOSE_A, bool TRANSPOSE_B, int BM, int BN, int STAGES>
+__global__ void __launch_bounds__(BM / 64 * WARPGROUP + 32)
+matmul_wgmma(int m, int n, int k, const __grid_constant__ TensorMap A, const __grid_constant__ TensorMap B,
+             const float* __restrict__ bias, float* __restrict__ C) {
+  static_assert(HAS_SM_90A || BM < 0, "matmul_wgmma needs sm_90a: wgmma and TMA");
+  constexpr int BK = 64, PANEL = 64 * 64 * 2, BYTES_A = BM / 64 * PANEL, BYTES_B = BN / 64 * PANEL;  // of a stage
+  extern __shared__ __align__(1024) uint4 ring[];
+  char* const As = reinterpret_cast<char*>(ring);
+  char* const Bs = As + STAGES * BYTES_A;
+  uint64_t* const full = reinterpret_cast<uint64_t*>(Bs + STAGES * BYTES_B);
+  uint64_t* const empty = full + STAGES;
+  const int row0 = blockIdx.y * BM, column0 = blockIdx.x * BN, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int tiles = (k + BK - 1) / BK, group = warp / 4;
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < STAGES; s++) {
+      mbarrier_init(&full[s], 1);             // the thread that starts the copies, and their bytes
+      mbarrier_init(&empty[s], BM / 64 * 4);  // one lane of each warp that multiplies
+    }
+    fence_mbarrier_init();
+  }
+  __syncthreads();
+  if (group == BM / 64) {
+    if (lane > 0) return;
+    for (int tile = 0; tile < tiles; tile++) {
+      const int s = tile % STAGES, turn = tile / STAGES, k0 = tile * BK;
+      mbarrier_wait(&empty[s], turn % 2 ^ 1);  // at once in the first turn: before phase 0 counts as ended
+      mbarrier_arrive_expect_tx(&full[s], BYTES_A + BYTES_B);
+      for (int p = 0; p < BM / 64; p++)
+        tma_load_2d(As + s * BYTES_A + p * PANEL, A, &full[s], TRANSPOSE_A ? row0 + 64 * p : k0, TRANSPOSE_A ? k0 : row0 + 64 * p);
+      for (int p = 0; p < BN / 64; p++)
+        tma_load_2d(Bs + s * BYTES_B + p * PANEL, B, &full[s], TRANSPOSE_B ? k0 : column0 + 64 * p, TRANSPOSE_B ? column0 + 64 * p : k0);
+    }
+    return;
+  }
+  // A step of 16 along the sum is 32 bytes along a panel's rows, or 16 rows of 128 bytes.
+  constexpr int STEP_A = TRANSPOSE_A ? 16 * 128 : 32, STEP_B = TRANSPOSE_B ? 32 : 16 * 128;
+  float sums[BN / 2] = {};
+  for (int tile = 0; tile < tiles; tile++) {
+    const int s = tile % STAGES;
+    mbarrier_wait(&full[s], tile / STAGES % 2);
+    wgmma_fence();
+#pragma unroll
+    for (int step = 0; step < BK / 16; step++)
+      wgmma_m64k16<BN, TRANSPOSE_A, !TRANSPOSE_B>(sums, wgmma_descriptor(As + s * BYTES_A + group * PANEL + step * STEP_A, PANEL, 1024),
+                                                  wgmma_descriptor(Bs + s * BYTES_B + step * STEP_B, PANEL, 1024));
+    wgmma_commit();
+    wgmma_wait<1>();  // the tile before is done, this one goes on
+    if (lane == 0 && tile > 0) mbarrier_arrive(&empty[(tile - 1) % STAGES]);
+  }
+  wgmma_wait<0>();
+#pragma unroll
+  for (int j = 0; j < BN / 8; j++)
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+      store2(C, m, n, row0 + 16 * warp + lane / 4 + 8 * half, column0 + 8 * j + lane % 4 * 2, sums[4 * j + 2 * half],
+             sums[4 * j + 2 * half + 1], bias);
+}
+
 // db: the sums of dy's columns. A warp of threads reads 32 neighbouring columns of a row at once;
 // the eight warps of a block take every eighth row and add their sums up in shared memory.
-__global__ void column_sums(int rows, int columns, const float* __restrict__ dy, float* __restrict__ sums) {
+template <class T>
+__global__ void column_sums(int rows, int columns, const T* __restrict__ dy, float* __restrict__ sums) {
   __shared__ float partial[8][33];
   const int column = blockIdx.x * 32 + threadIdx.x;
   float sum = 0.f;
   if (column < columns)
-    for (int row = threadIdx.y; row < rows; row += 8) sum += dy[(size_t)row * columns + column];
+    for (int row = threadIdx.y; row < rows; row += 8) sum += (float)dy[(size_t)row * columns + column];
   partial[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.y == 0 && column < columns) {

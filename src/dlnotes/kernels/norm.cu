@@ -1,5 +1,6 @@
 // Normalisation, y = (x - mean) / √(variance + eps) · weight + bias, and its gradients: layer norm, in
-// which mean and variance are those of a row of a matrix, and batch norm, in which they are a channel's.
+// which mean and variance are those of a row of a matrix, batch norm, in which they are a channel's, and
+// group norm, in which they are those of a group of channels of one sample. RMS norm leaves the mean out.
 //
 // Like softmax it is limited by memory; and a variance needs the mean first, so a row is read twice,
 // or kept.
@@ -20,6 +21,10 @@
 // and for the gradient
 //   batch_norm_backward_naive    one thread a channel
 //   batch_norm_backward_block    one block a channel; no atomics, as nobody else has this channel
+//
+//   rms_norm_naive, rms_norm_warp, rms_norm_backward_naive, rms_norm_backward_warp   as for layer norm
+//   group_norm_naive, group_norm_backward_naive   one thread a group, and for weights' gradients a channel
+//   group_norm_block, group_norm_backward_block   one block
 #include "common.cuh"
 
 __global__ void layer_norm_naive(int rows, int columns, float eps, const float* __restrict__ x, const float* __restrict__ weight,
@@ -299,4 +304,187 @@ __global__ void batch_norm_backward_block(Batch p, int training, const float* __
     const size_t at = entry(p, channel, i);
     dx[at] = factor * (training ? dy[at] - sum / count - (x[at] - mean) * scale * (product / count) : dy[at]);
   }
+}
+
+// ---- RMS norm: y = x / √(mean of x² + eps) · weight --------------------------------------------------
+__global__ void rms_norm_naive(int rows, int columns, float eps, const float* __restrict__ x, const float* __restrict__ weight,
+                               float* __restrict__ y, float* __restrict__ scale_of) {
+  const int row = blockIdx.x * blockDim.x + threadIdx.x;
+  if (row >= rows) return;
+  x += (size_t)row * columns, y += (size_t)row * columns;
+  float squares = 0.f;
+  for (int i = 0; i < columns; i++) squares += x[i] * x[i];
+  const float scale = rsqrtf(squares / columns + eps);
+  for (int i = 0; i < columns; i++) y[i] = x[i] * scale * (weight ? weight[i] : 1.f);
+  scale_of[row] = scale;
+}
+__global__ void rms_norm_warp(int rows, int columns, float eps, const float* __restrict__ x, const float* __restrict__ weight,
+                              float* __restrict__ y, float* __restrict__ scale_of) {
+  const int row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  if (row >= rows) return;
+  x += (size_t)row * columns, y += (size_t)row * columns;
+  float squares = 0.f;
+  for (int i = lane; i < columns; i += WARP) squares += x[i] * x[i];
+  const float scale = rsqrtf(warp_reduce<Add>(squares) / columns + eps);
+  for (int i = lane; i < columns; i += WARP) y[i] = x[i] * scale * (weight ? weight[i] : 1.f);
+  if (lane == 0) scale_of[row] = scale;
+}
+
+// With n = x · scale and g = dy · weight: dx = scale · (g - n · mean(g n)), dweight = Σ dy n.
+__global__ void rms_norm_backward_naive(int rows, int columns, const float* __restrict__ dy, const float* __restrict__ x,
+                                        const float* __restrict__ weight, const float* __restrict__ scale_of, float* __restrict__ dx,
+                                        float* __restrict__ dweight) {
+  const int row = blockIdx.x * blockDim.x + threadIdx.x;
+  if (row >= rows) return;
+  dy += (size_t)row * columns, x += (size_t)row * columns, dx += (size_t)row * columns;
+  const float scale = scale_of[row];
+  float product = 0.f;
+  for (int i = 0; i < columns; i++) product += dy[i] * (weight ? weight[i] : 1.f) * x[i] * scale;
+  for (int i = 0; i < columns; i++) {
+    const float n = x[i] * scale;
+    dx[i] = scale * (dy[i] * (weight ? weight[i] : 1.f) - n * (product / columns));
+    atomicAdd(&dweight[i], dy[i] * n);
+  }
+}
+__global__ void rms_norm_backward_warp(int rows, int columns, const float* __restrict__ dy, const float* __restrict__ x,
+                                       const float* __restrict__ weight, const float* __restrict__ scale_of, float* __restrict__ dx) {
+  const int row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  if (row >= rows) return;
+  dy += (size_t)row * columns, x += (size_t)row * columns, dx += (size_t)row * columns;
+  const float scale = scale_of[row];
+  float product = 0.f;
+  for (int i = lane; i < columns; i += WARP) product += dy[i] * (weight ? weight[i] : 1.f) * x[i] * scale;
+  product = warp_reduce<Add>(product) / columns;
+  for (int i = lane; i < columns; i += WARP) dx[i] = scale * (dy[i] * (weight ? weight[i] : 1.f) - x[i] * scale * product);
+}
+// dweight: 32 columns a block, of which each of eight warps takes every eighth row.
+__global__ void rms_norm_backward_columns(int rows, int columns, const float* __restrict__ dy, const float* __restrict__ x,
+                                          const float* __restrict__ scale_of, float* __restrict__ dweight) {
+  __shared__ float partial[8][33];
+  const int column = blockIdx.x * 32 + threadIdx.x;
+  float sum = 0.f;
+  if (column < columns)
+    for (int row = threadIdx.y; row < rows; row += 8) sum += dy[(size_t)row * columns + column] * x[(size_t)row * columns + column] * scale_of[row];
+  partial[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y == 0 && column < columns) {
+    for (int i = 1; i < 8; i++) sum += partial[i][threadIdx.x];
+    dweight[column] = sum;
+  }
+}
+
+// ---- group norm ------------------------------------------------------------------------------------
+// The channels / groups neighbouring channels of a group lie in one piece, a row of size() numbers.
+struct Groups {
+  int images, channels, length, groups;
+  __device__ __forceinline__ int size() const { return channels / groups * length; }
+  // The channel of the i-th number of a row.
+  __device__ __forceinline__ int channel(int row, int i) const { return row % groups * (channels / groups) + i / length; }
+};
+
+__global__ void group_norm_naive(Groups p, float eps, const float* __restrict__ x, const float* __restrict__ weight,
+                                 const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ mean_of,
+                                 float* __restrict__ scale_of) {
+  const int row = blockIdx.x * blockDim.x + threadIdx.x, size = p.size();
+  if (row >= p.images * p.groups) return;
+  x += (size_t)row * size, y += (size_t)row * size;
+  float mean = 0.f, variance = 0.f;
+  for (int i = 0; i < size; i++) mean += x[i];
+  mean /= size;
+  for (int i = 0; i < size; i++) variance += (x[i] - mean) * (x[i] - mean);
+  const float scale = rsqrtf(variance / size + eps);
+  for (int i = 0; i < size; i++) {
+    const int channel = p.channel(row, i);
+    y[i] = (x[i] - mean) * scale * (weight ? weight[channel] : 1.f) + (bias ? bias[channel] : 0.f);
+  }
+  mean_of[row] = mean;
+  scale_of[row] = scale;
+}
+__global__ void group_norm_block(Groups p, float eps, const float* __restrict__ x, const float* __restrict__ weight,
+                                 const float* __restrict__ bias, float* __restrict__ y, float* __restrict__ mean_of,
+                                 float* __restrict__ scale_of) {
+  const int row = blockIdx.x, size = p.size();
+  x += (size_t)row * size, y += (size_t)row * size;
+  float sum = 0.f, squares = 0.f;
+  for (int i = threadIdx.x; i < size; i += blockDim.x) sum += x[i];
+  const float mean = block_reduce<Add>(sum) / size;
+  for (int i = threadIdx.x; i < size; i += blockDim.x) squares += (x[i] - mean) * (x[i] - mean);
+  const float scale = rsqrtf(block_reduce<Add>(squares) / size + eps);
+  for (int i = threadIdx.x; i < size; i += blockDim.x) {
+    const int channel = p.channel(row, i);
+    y[i] = (x[i] - mean) * scale * (weight ? weight[channel] : 1.f) + (bias ? bias[channel] : 0.f);
+  }
+  if (threadIdx.x == 0) mean_of[row] = mean, scale_of[row] = scale;
+}
+
+// dx, as for layer norm.
+__global__ void group_norm_backward_naive(Groups p, const float* __restrict__ dy, const float* __restrict__ x,
+                                          const float* __restrict__ weight, const float* __restrict__ mean_of,
+                                          const float* __restrict__ scale_of, float* __restrict__ dx) {
+  const int row = blockIdx.x * blockDim.x + threadIdx.x, size = p.size();
+  if (row >= p.images * p.groups) return;
+  dy += (size_t)row * size, x += (size_t)row * size, dx += (size_t)row * size;
+  const float mean = mean_of[row], scale = scale_of[row];
+  float sum = 0.f, product = 0.f;
+  for (int i = 0; i < size; i++) {
+    const float g = dy[i] * (weight ? weight[p.channel(row, i)] : 1.f);
+    sum += g;
+    product += g * (x[i] - mean) * scale;
+  }
+  for (int i = 0; i < size; i++) {
+    const float g = dy[i] * (weight ? weight[p.channel(row, i)] : 1.f);
+    dx[i] = scale * (g - sum / size - (x[i] - mean) * scale * (product / size));
+  }
+}
+__global__ void group_norm_backward_block(Groups p, const float* __restrict__ dy, const float* __restrict__ x,
+                                          const float* __restrict__ weight, const float* __restrict__ mean_of,
+                                          const float* __restrict__ scale_of, float* __restrict__ dx) {
+  const int row = blockIdx.x, size = p.size();
+  dy += (size_t)row * size, x += (size_t)row * size, dx += (size_t)row * size;
+  const float mean = mean_of[row], scale = scale_of[row];
+  float sum = 0.f, product = 0.f;
+  for (int i = threadIdx.x; i < size; i += blockDim.x) {
+    const float g = dy[i] * (weight ? weight[p.channel(row, i)] : 1.f);
+    sum += g;
+    product += g * (x[i] - mean) * scale;
+  }
+  sum = block_reduce<Add>(sum) / size;
+  product = block_reduce<Add>(product) / size;
+  for (int i = threadIdx.x; i < size; i += blockDim.x) {
+    const float g = dy[i] * (weight ? weight[p.channel(row, i)] : 1.f);
+    dx[i] = scale * (g - sum - (x[i] - mean) * scale * product);
+  }
+}
+// dweight and dbias of a channel: sums over images and length, each with the statistics of its group.
+__global__ void group_norm_backward_channels_naive(Groups p, const float* __restrict__ dy, const float* __restrict__ x,
+                                                   const float* __restrict__ mean_of, const float* __restrict__ scale_of,
+                                                   float* __restrict__ dweight, float* __restrict__ dbias) {
+  const int channel = blockIdx.x * blockDim.x + threadIdx.x, group = channel / (p.channels / p.groups);
+  if (channel >= p.channels) return;
+  float sum = 0.f, product = 0.f;
+  for (int image = 0; image < p.images; image++) {
+    const size_t start = ((size_t)image * p.channels + channel) * p.length;
+    const float mean = mean_of[image * p.groups + group], scale = scale_of[image * p.groups + group];
+    for (int i = 0; i < p.length; i++) {
+      sum += dy[start + i];
+      product += dy[start + i] * (x[start + i] - mean) * scale;
+    }
+  }
+  dweight[channel] = product;
+  dbias[channel] = sum;
+}
+__global__ void group_norm_backward_channels_block(Groups p, const float* __restrict__ dy, const float* __restrict__ x,
+                                                   const float* __restrict__ mean_of, const float* __restrict__ scale_of,
+                                                   float* __restrict__ dweight, float* __restrict__ dbias) {
+  const int channel = blockIdx.x, group = channel / (p.channels / p.groups);
+  float sum = 0.f, product = 0.f;
+  for (int i = threadIdx.x; i < p.images * p.length; i += blockDim.x) {
+    const int image = i / p.length, row = image * p.groups + group;
+    const size_t at = ((size_t)image * p.channels + channel) * p.length + i % p.length;
+    sum += dy[at];
+    product += dy[at] * (x[at] - mean_of[row]) * scale_of[row];
+  }
+  sum = block_reduce<Add>(sum);
+  product = block_reduce<Add>(product);
+  if (threadIdx.x == 0) dweight[channel] = product, dbias[channel] = sum;
 }

@@ -60,17 +60,18 @@ def batch_norm(
         x, running_mean, running_var, weight, bias, training, momentum, eps
     )
     y = np.empty(x.shape, x.dtype)
+    blocks = _channel_blocks(y, x, mean=None if training else mean)
     if training:
         mean, var = np.empty((2, x.shape[1]), x.dtype)
-    for block, out, rows in _channel_blocks(y, x):
+    for block, out, rows in blocks:
         if training:
             mean[block], var[block] = _centre_batch(rows)
+        scale = _scale(var[block], eps, weight, block)[:, None]
+        if bias is None:
+            np.multiply(rows.reshape(out.shape), scale[..., None], out=out)
         else:
-            rows -= mean[block, None]
-        rows *= _scale(var[block], eps, weight, block)[:, None]
-        if bias is not None:
-            rows += bias[block, None]
-        out[...] = rows.reshape(out.shape)
+            rows *= scale
+            np.add(rows.reshape(out.shape), bias[block, None, None], out=out)
     return (y, (mean, var)) if return_residuals else y
 
 
@@ -99,13 +100,13 @@ def batch_norm_backward(
     dweight, dbias = np.empty((2, x.shape[1]), x.dtype)
     if residuals is not None:
         mean, var = residuals
-    elif training:
+    missing = training and residuals is None
+    blocks = _channel_blocks(dx, x, dy, mean=None if missing else mean)
+    if missing:
         mean, var = np.empty((2, x.shape[1]), x.dtype)
-    for block, out, rows, g in _channel_blocks(dx, x, dy):
-        if training and residuals is None:
+    for block, out, rows, g in blocks:
+        if missing:
             mean[block], var[block] = _centre_batch(rows)
-        else:
-            rows -= mean[block, None]
         inverse, scale = _scale(var[block], eps), _scale(var[block], eps, weight, block)
         dbias[block] = _sum_rows(g)
         dweight[block] = np.vecdot(g, rows) * inverse
@@ -116,8 +117,7 @@ def batch_norm_backward(
             rows += g
             rows -= (dbias[block] / count)[:, None]
             g = rows
-        g *= scale[:, None]
-        out[...] = g.reshape(out.shape)
+        np.multiply(g.reshape(out.shape), scale[:, None, None], out=out)
     return dx, _given(weight, dweight), _given(bias, dbias)
 
 
@@ -144,19 +144,23 @@ def batch_norm_statistics(
     return old * running_mean + new * mean, old * running_var + new * (unbiased * var)
 
 
-def _channel_blocks(out, *arrays):
+def _channel_blocks(out, x, *arrays, mean=None):
     """Yield slices of a few channels, those channels of `out`, and a copy of those of each array.
 
     All have shape (n, channels, …); a copy is work memory, with one row for each channel. It is
-    made because samples that lie a power of two apart push one another out of the cache.
+    made because samples that lie a power of two apart push one another out of the cache. The copy
+    of x is less the `mean` of each channel, if given: that saves a pass.
     """
-    out, *views = (_channels(array).swapaxes(0, 1) for array in (out, *arrays))
+    out, *views = (_channels(array).swapaxes(0, 1) for array in (out, x, *arrays))
     blocks = list(_blocks(out))
     work = [np.empty(out[block].shape, out.dtype) for block in blocks[:1] for _ in views]
     for block in blocks:
         copies = [copy[: len(out[block])] for copy in work]
         for copy, view in zip(copies, views, strict=True):
-            copy[...] = view[block]
+            if mean is not None and copy is copies[0]:
+                np.subtract(view[block], mean[block, None, None], out=copy)
+            else:
+                copy[...] = view[block]
         yield block, out[block], *(_as_rows(copy, 1) for copy in copies)
 
 

@@ -21,7 +21,8 @@ from dlnotes._validate import Number
 from dlnotes.kernels import _windows
 from dlnotes.kernels._windows import Size, Windows
 
-_BLOCK_ENTRIES = 2**16  # entries that are worked on together, in the second-level cache
+_BLOCK_ENTRIES = 2**17  # entries that are worked on together, in the second-level cache
+_FEW_OFFSETS = 3  # so few that a mask for each is faster than addresses
 
 # ---- maximum ---------------------------------------------------------------------------------
 
@@ -39,10 +40,7 @@ def max_pool1d(
 ) -> Float[np.ndarray, "n c out"] | tuple:
     """Return the largest entry of each window; see `max_pool2d`."""
     x, g = _check_windows(x, kernel_size, stride, padding, dilation, ceil_mode, axes=1)
-    maxima = _maxima(x, g)
-    if return_residuals:
-        return maxima[-1], maxima
-    return (maxima[-1], _argmax(x, g)) if return_indices else maxima[-1]
+    return _max_pool(x, g, return_indices, return_residuals)
 
 
 def max_pool1d_backward(
@@ -54,9 +52,9 @@ def max_pool1d_backward(
     dilation: Size = 1,
     ceil_mode: bool = False,
     *,
-    residuals: list | None = None,
+    residuals: np.ndarray | None = None,
 ) -> Float[np.ndarray, "n c length"]:
-    """Return dx: dy goes to the largest entry of its window, on ties to the first."""
+    """Return dx: dy goes to the largest entry of its window; see `max_pool2d_backward`."""
     x, g = _check_windows(x, kernel_size, stride, padding, dilation, ceil_mode, axes=1)
     return _max_backward(_check_upstream(dy, x, g), x, g, residuals)
 
@@ -75,15 +73,13 @@ def max_pool2d(
     """Return the largest entry of each window; padding, at most half a window, never wins.
 
     return_indices=True returns (y, indices) with the position row · w + column of each winner in
-    its image, the first on ties, as `max_unpool2d` takes them. NaN counts as the largest. A
-    dilated window with no entry in the image gives -∞ and the index -1. return_residuals=True
-    returns (y, residuals) instead: what saves `max_pool2d_backward` looking for the winners again.
+    its image, the first on ties, as `max_unpool2d` takes them. NaN counts as the largest, and the
+    last NaN wins. A dilated window with no entry in the image gives -∞ and the index -1.
+    return_residuals=True returns (y, residuals) instead: which entry of its window each winner is,
+    which saves `max_pool2d_backward` looking for them again.
     """
     x, g = _check_windows(x, kernel_size, stride, padding, dilation, ceil_mode, axes=2)
-    maxima = _maxima(x, g)
-    if return_residuals:
-        return maxima[-1], maxima
-    return (maxima[-1], _argmax(x, g)) if return_indices else maxima[-1]
+    return _max_pool(x, g, return_indices, return_residuals)
 
 
 def max_pool2d_backward(
@@ -95,7 +91,7 @@ def max_pool2d_backward(
     dilation: Size = 1,
     ceil_mode: bool = False,
     *,
-    residuals: list | None = None,
+    residuals: np.ndarray | None = None,
 ) -> Float[np.ndarray, "n c h w"]:
     """Return dx: dy goes to the largest entry of its window, row by row to the first on ties.
 
@@ -142,63 +138,142 @@ def max_unpool2d_backward(
     return np.take_along_axis(_flat(dy), _flat(indices), axis=2).reshape(x.shape)
 
 
-def _argmax(x, g: Windows):
-    """Return the flat position of each window's first largest entry, or of its last NaN."""
-    shape = (*x.shape[:2], *g.out)
-    largest = np.full(shape, -np.inf, x.dtype)
-    indices = np.full(shape, -1, np.int64)
-    positions = np.arange(math.prod(g.size)).reshape(g.size)
-    for _, windows, entries in g.offsets():
-        here, best, index = x[:, :, *entries], largest[:, :, *windows], indices[:, :, *windows]
-        wins = ~(here <= best) | (index < 0)  # the negation lets NaN win
-        np.copyto(best, here, where=wins)
-        np.copyto(index, positions[entries], where=wins)
-    return indices
+def _max_pool(x, g: Windows, return_indices, return_residuals):
+    if not (return_indices or return_residuals):  # one axis after another
+        return _over_windows(np.maximum, x, g, -np.inf, axes=reversed(range(len(g.size))))
+    y, winners = _winners(x, g)
+    if return_residuals:
+        return y, winners
+    corners, steps, some = _places(g)
+    return y, np.where(some, corners + steps[winners], -1)
 
 
-def _max_backward(dy, x, g: Windows, maxima=None):
-    """Return dx, a few samples at a time, so that work memory stays in the cache.
+def _winners(x, g: Windows):
+    """Return the largest entry of each window, and the number of its offset in the kernel.
 
-    The maximum of a window is taken within its rows first and then over the rows. Backward, dy
-    goes to the first row whose maximum is the window's, and there to the first such entry.
+    Of equal entries the first wins, of NaNs the last. A few samples at a time, so that work memory
+    stays in the cache.
     """
-    stages = [x, *(_maxima(x, g) if maxima is None else maxima)]
-    dx = np.zeros(x.shape, x.dtype)
-    for block in _blocks(x):
-        gradient = dy[block]
-        for axis in range(len(g.size)):
-            largest, entries = stages[-1 - axis][block], stages[-2 - axis][block]
-            target = dx[block] if axis == len(g.size) - 1 else np.zeros_like(entries)
-            gradient = _give(gradient, entries, largest, g, axis, target)
+    y = np.empty((*x.shape[:2], *g.out), x.dtype)
+    winners = np.empty(y.shape, np.min_scalar_type(math.prod(g.kernel)))
+    if math.prod(g.kernel) > 8 * math.prod(g.out):
+        _winners_by_window(x, g, y, winners)
+        return y, winners
+    blocks, first = list(_blocks(x)), _first_offsets(g)
+    first = first if first.any() else 0
+    offsets = [((..., *windows), (..., *entries)) for _, windows, entries in g.offsets()]
+    # Work memory: entries that lie side by side are compared several times as fast.
+    work = [np.empty(y[block].shape, y.dtype) for block in blocks[:1]]
+    wins = [np.empty(y[block].shape, winners.dtype) for block in blocks[:1]]
+    for block in blocks:
+        images, largest, winner = x[block], y[block], winners[block]
+        largest.fill(-np.inf)
+        winner[...] = first
+        for k, (windows, entries) in enumerate(offsets):
+            best = largest[windows]
+            if k == 0:
+                best[...] = images[entries]
+                continue
+            here = work[0][: len(images)][windows]
+            here[...] = images[entries]
+            won = np.greater(here, best, out=wins[0][: len(images)][windows])
+            won *= k
+            np.maximum(winner[windows], won, out=winner[windows])  # k grows: the last one to win
+            np.maximum(best, here, out=best)
+        nan = np.isnan(largest)
+        if nan.any():  # it is larger than nothing, and yet it wins
+            winner[nan] = 0
+            for k, (windows, entries) in enumerate(offsets):
+                won = np.isnan(images[entries]) * winners.dtype.type(k)
+                np.maximum(winner[windows], won, out=winner[windows])
+    return y, winners
+
+
+def _winners_by_window(x, g: Windows, y, winners):
+    """Write what `_winners` returns, window by window: there are far fewer of them than offsets."""
+    starts = [_starts(g, axis) for axis in range(len(g.size))]
+    y.fill(-np.inf)
+    winners.fill(0)
+    for window in np.ndindex(g.out):
+        first = [firsts[o] for (_, firsts), o in zip(starts, window, strict=True)]
+        corner = [start[o] for (start, _), o in zip(starts, window, strict=True)]
+        axes = zip(corner, first, g.kernel, g.dilation, strict=True)
+        part = x[..., *(slice(c + f * d, c + k * d, d) for c, f, k, d in axes)]
+        if not math.prod(part.shape[2:]):
+            continue
+        entries = _flat(part)
+        place = entries.argmax(axis=2)
+        largest = np.take_along_axis(entries, place[..., None], axis=2)[..., 0]
+        nan = np.isnan(largest)
+        if nan.any():
+            place[nan] = entries.shape[2] - 1 - np.isnan(entries[nan])[:, ::-1].argmax(axis=1)
+        offset = np.unravel_index(place, part.shape[2:])
+        offset = tuple(o + f for o, f in zip(offset, first, strict=True))
+        y[:, :, *window] = largest
+        winners[:, :, *window] = np.ravel_multi_index(offset, g.kernel)
+
+
+def _max_backward(dy, x, g: Windows, winners=None):
+    """Return dx, a few samples at a time, so that work memory stays in the cache."""
+    if winners is None:
+        _, winners = _winners(x, g)
+    corners, steps, some = _places(g)
+    spans = _windows.extent(g.kernel, g.dilation)
+    apart = all(s >= span for s, span in zip(g.stride, spans, strict=True))
+    offsets = [((..., *windows), (..., *entries)) for _, windows, entries in g.offsets()]
+    dx, blocks, holes = np.empty(x.shape, x.dtype), list(_blocks(x)), not some.all()
+    # Where the windows of all the images of a block start in the block.
+    images = np.arange(math.prod(x[blocks[0]].shape[:2])) if blocks else np.arange(0)
+    starts = np.add.outer(images * math.prod(g.size), corners)
+    for block in blocks:
+        flat, gradient, winner = dx[block].reshape(-1), dy[block], winners[block]
+        if apart and len(offsets) <= _FEW_OFFSETS:
+            flat.fill(0)
+            for k, (windows, entries) in enumerate(offsets):
+                np.multiply(gradient[windows], winner[windows] == k, out=dx[block][entries])
+            continue
+        index = steps.take(winner, mode="clip").reshape(-1, *g.out)
+        index += starts[: len(index)]
+        if holes:
+            index, gradient = index[:, some], gradient[:, :, some]
+        index, gradient = index.reshape(-1), gradient.reshape(-1)
+        if apart:  # no entry is the largest of two windows
+            flat.fill(0)
+            flat[index] = gradient
+        else:
+            flat[...] = np.bincount(index, gradient, minlength=len(flat))
     return dx
 
 
-def _maxima(x, g: Windows):
-    """Return the largest entries after each step: within the rows of the windows, then of all."""
-    stages = [x]
-    for axis in reversed(range(len(g.size))):
-        stages.append(_over_windows(np.maximum, stages[-1], g, -np.inf, axes=[axis]))
-    return stages[1:]
+def _places(g: Windows):
+    """Return where the entries of the windows lie in a flattened image.
+
+    Window o has its entry of offset k at corners[o] + steps[k]; some[o] says whether the window has
+    entries at all.
+    """
+    corners = steps = np.zeros((), np.int64)
+    some = np.ones((), bool)
+    for axis, (n, k, d) in enumerate(zip(g.size, g.kernel, g.dilation, strict=True)):
+        start, first = _starts(g, axis)
+        corners = np.add.outer(corners * n, start)
+        steps = np.add.outer(steps * n, np.arange(k) * d)
+        some = np.logical_and.outer(some, (first < k) & (start + first * d < n))
+    return corners, steps.reshape(-1), some
 
 
-def _give(dy, x, y, g: Windows, axis, dx):
-    """Return dx, zeros so far, with dy where x is the first entry along `axis` that equals y."""
-    pairs = list(_along(g, axis))
-    apart = g.stride[axis] >= g.dilation[axis] * (g.kernel[axis] - 1) + 1
-    if apart and len(pairs) > 1 and all(dy[windows].shape == dy.shape for windows, _ in pairs):
-        *first, last = (dx[entries] for _, entries in pairs)
-        left = dy
-        for given, (_, entries) in zip(first, pairs, strict=False):
-            # "Not smaller" is "equal", and true for NaN, so that no gradient is lost.
-            np.multiply(left, ~(x[entries] < y), out=given)
-            left = np.subtract(left, given, out=last)  # the last entry gets what the others leave
-        return dx
-    left = dy.copy()  # what is still to be given away: nothing, after the first hit
-    for windows, entries in pairs:
-        given = left[windows] * ~(x[entries] < y[windows])
-        left[windows] -= given
-        dx[entries] += given
-    return dx
+def _first_offsets(g: Windows):
+    """Return the number in the kernel of the first offset at which each window has an entry."""
+    number = np.zeros((), np.int64)
+    for axis, k in enumerate(g.kernel):
+        _, first = _starts(g, axis)
+        number = np.add.outer(number * k, np.minimum(first, k - 1))
+    return number
+
+
+def _starts(g: Windows, axis):
+    """Return where the windows start along an axis, and the first offset not in front of it."""
+    start = np.arange(g.out[axis]) * g.stride[axis] - g.padding[axis]
+    return start, np.maximum(0, -(start // g.dilation[axis]))
 
 
 def _blocks(x):

@@ -28,7 +28,7 @@ from jaxtyping import Float, Integer
 from dlnotes import _validate
 from dlnotes._validate import Number
 from dlnotes.kernels import activations
-from dlnotes.kernels.embedding import _indices, add_up, embedding_bag
+from dlnotes.kernels.embedding import _indices, _rows, add_up, embedding_bag
 from dlnotes.kernels.losses import Loss, Upstream, _reduce, _spread
 
 Hidden = Float[np.ndarray, "n d"]
@@ -298,7 +298,7 @@ def _center_rows(input_weight, output_weight, center):
     center = _indices("center", center, len(input_weight))
     if center.ndim != 1:
         raise ValueError(f"center must have 1 axis, got shape {center.shape}")
-    return input_weight[center], np.arange(len(center) + 1)
+    return _rows(input_weight, center), np.arange(len(center) + 1)
 
 
 def _context_means(input_weight, output_weight, contexts, offsets):
@@ -313,27 +313,63 @@ def _step(
 ):
     """Step down both tables; hidden[i] came from words[starts[i] : starts[i + 1]]."""
     lr = _validate.number("lr", lr, low=0)
-    asked = output_weight[rows]
-    scores = _scores(hidden, asked)
-    slopes = _slopes(scores, signs)
-    dhidden = np.einsum("nk,nkd->nd", slopes, asked)
+    scores, slopes = np.empty((2, *rows.shape), hidden.dtype)
+    dhidden = np.empty_like(hidden)
+    step = max(1, BLOCK // max(1, rows.shape[1]))
+    for start in range(0, len(rows), step):
+        block = slice(start, start + step)
+        asked = _rows(output_weight, rows[block])
+        scores[block] = _scores(hidden[block], asked)
+        slopes[block] = _slopes(scores[block], signs[block])
+        np.einsum("nk,nkd->nd", slopes[block], asked, out=dhidden[block])
     if divide_gradient:
         dhidden /= np.maximum(np.diff(starts), 1).astype(dhidden.dtype)[:, None]
-    _add_in_place(output_weight, -lr * slopes, rows, _starts(rows), hidden)
+    _add_products(output_weight, -lr * slopes, rows, hidden)
     _add_in_place(input_weight, np.full(len(words), -lr, hidden.dtype), words, starts, dhidden)
     return _reduce(_costs(scores, signs), "mean")
 
 
-def _add_in_place(table, weights, indices, starts, rows):
-    """Add to `table` what `add_up` would return, without touching its other rows."""
-    indices = indices.reshape(-1)
-    # Each index writes its place into the slot of its row. One place stays there, whichever, and
-    # stands for the row: that finds the distinct rows without sorting.
+def _add_products(table, weights, rows, hidden):
+    """Add weights[i, j] · hidden[i] to table[rows[i, j]] for all i and j.
+
+    Most rows occur once: one place of each row is added straight to the table, block by block.
+    """
+    weights, indices = weights.reshape(-1), rows.reshape(-1)
+    own = _stand_for_rows(table, indices)[1]
+    places = np.flatnonzero(own)
+    row, change = np.empty((2, BLOCK, table.shape[1]), table.dtype)  # work memory
+    for start in range(0, len(places), BLOCK):
+        place = places[start : start + BLOCK]
+        r, c = row[: len(place)], change[: len(place)]
+        np.take(hidden, place // rows.shape[1], axis=0, out=c, mode="clip")
+        c *= weights[place, None]
+        index = indices[place]
+        r = np.take(table, index, axis=0, out=r, mode="clip")
+        r += c
+        table[index] = r
+    if len(places) < len(indices):
+        again = ~own
+        starts = np.append(0, again.reshape(rows.shape).sum(axis=1).cumsum())
+        _add_in_place(table, weights[again], indices[again], starts, hidden)
+
+
+def _stand_for_rows(table, indices):
+    """Return for each row of `table` one place in `indices`, and which places those are.
+
+    Each index writes its place into the slot of its row. One stays there, whichever, and stands for
+    the row: that finds the distinct rows without sorting. Slots of other rows hold anything.
+    """
     slots, places = np.empty(len(table), np.int64), np.arange(len(indices))
     slots[indices] = places
-    distinct = indices[slots[indices] == places]
+    return slots, slots[indices] == places
+
+
+def _add_in_place(table, weights, indices, starts, rows):
+    """Add to `table` what `add_up` would return, without touching its other rows."""
+    slots, own = _stand_for_rows(table, indices)
+    distinct = indices[own]
     slots[distinct] = np.arange(len(distinct))
-    change = add_up(weights.reshape(-1), slots[indices], starts, rows, len(distinct))
+    change = add_up(weights, slots[indices], starts, rows, len(distinct))
     for start in range(0, len(distinct), BLOCK):
         block = slice(start, start + BLOCK)
         table[distinct[block]] += change[block]

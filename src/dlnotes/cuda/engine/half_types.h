@@ -67,6 +67,10 @@ static __forceinline__ float __half2float(__half h) { return h; }
 static __forceinline__ __half2 __floats2half2_rn(float a, float b) { return {__half(a), __half(b)}; }
 static __forceinline__ __half2 __float22half2_rn(float2 a) { return {__half(a.x), __half(a.y)}; }
 static __forceinline__ float2 __half22float2(__half2 h) { return {h.x, h.y}; }
+static __forceinline__ unsigned short __half_as_ushort(__half h) { return h.bits; }
+static __forceinline__ __half __ushort_as_half(unsigned short bits) { __half h; h.bits = bits; return h; }
+static __forceinline__ unsigned short __bfloat16_as_ushort(__nv_bfloat16 h) { return h.bits; }
+static __forceinline__ __nv_bfloat16 __ushort_as_bfloat16(unsigned short bits) { __nv_bfloat16 h; h.bits = bits; return h; }
 static __forceinline__ __nv_bfloat16 __float2bfloat16(float f) { return __nv_bfloat16(f); }
 static __forceinline__ __nv_bfloat16 __float2bfloat16_rn(float f) { return __nv_bfloat16(f); }
 static __forceinline__ float __bfloat162float(__nv_bfloat16 h) { return h; }

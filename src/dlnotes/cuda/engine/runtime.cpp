@@ -56,7 +56,7 @@ static Failure failure;
 static volatile sig_atomic_t interrupted;
 
 namespace engine {
-enum State { NEW, READY, AT_WARP_MEETING, AT_BLOCK_BARRIER, DONE };
+enum State { NEW, READY, AT_WARP_MEETING, AT_GROUP_MEETING, AT_BLOCK_BARRIER, AT_MBARRIER, DONE };
 struct Fiber {
   void* stack_pointer;
   char* stack;  // lowest address
@@ -67,11 +67,12 @@ struct Fiber {
   unsigned mask;
   void* argument;
   Meeting meet;
-  int vote;
+  int vote, barrier, parity;
 };
-static const int MOST_THREADS = 1024, WARP = 32;
+static const int MOST_THREADS = 1024, WARP = 32, MOST_MBARRIERS = 64;
 static const size_t STACK = 128 << 10, GUARD = 16 << 10;
-static const size_t MOST_STATIC = 48 << 10, GAP = 128;
+static const size_t GAP = 128;
+static size_t most_static = 48 << 10;  // bytes of shared memory that a kernel declares
 
 static Fiber fibers[MOST_THREADS];
 static int threads, current = -1;  // in this block; the one that runs, or -1
@@ -98,6 +99,18 @@ static void watch_block_end();
 static void watch_barrier();
 static void watch_sync(const char* file, int line, bool whole_block);
 static void watch_syncwarp(int first, unsigned mask);
+// Of what runs beside the threads: reads its source, may write from now on, has written; an operand of wgmma.
+enum Landing { LANDED, CP_ASYNC, TMA, MBARRIER };
+static void watch_source(const char* from, int bytes, int aligned, const char* file, int line);
+static void watch_issue(char* to, int bytes, int aligned, const unsigned char* value, Landing by, const char* file, int line);
+static void watch_landed(char* to, int bytes, int by);
+static void watch_operand(char* at, int bytes, const char* file, int line);
+static void watch_operand_done(char* at, int bytes);
+static void watch_mbarrier(char* at, bool init, const char* file, int line);
+static void watch_fine_order();
+static void watch_arrive(int barrier);
+static void watch_phase_end(int barrier, uint32_t phase);
+static void watch_acquire(int thread, int barrier);
 static bool blame_uninitialised(const char* text);
 #ifdef ENGINE_WATCH
 static const bool STRICT = true;  // refuse what hardware forgives and the programming guide does not
@@ -203,6 +216,27 @@ void warp_meeting(unsigned mask, void* argument, Meeting meet, const char* what,
   if (!meeting_complete(current)) to_scheduler();
 }
 
+// The same for the four warps of a warpgroup; `meet` gets all their arguments and the first thread.
+static void group_meeting(void* argument, void (*meet)(void**, int), const char* what, const char* file, int line) {
+  static const int MANY = 128;
+  Fiber& f = fibers[current];
+  const int first = current / MANY * MANY;
+  f.argument = argument, f.what = what, f.file = file, f.line = line;
+  f.state = AT_GROUP_MEETING;
+  if (first + MANY > threads) fail(file, line, "divergent warp: %s needs %d threads from %d on, and the block has %d", what, MANY, first, threads);
+  void* arguments[MANY];
+  for (int i = 0; i < MANY; i++) {
+    const Fiber& other = fibers[first + i];
+    if (other.state != AT_GROUP_MEETING || other.what != what) {
+      to_scheduler();
+      return;
+    }
+    arguments[i] = other.argument;
+  }
+  meet(arguments, first);
+  for (int i = 0; i < MANY; i++) fibers[first + i].state = READY;
+}
+
 // ---- barriers of a block -------------------------------------------------------------------------
 int block_barrier(const char* what, int vote, const char* file, int line) {
   Fiber& f = fibers[current];
@@ -227,9 +261,11 @@ static void describe(char* text, size_t bytes) {
     else n += (size_t)snprintf(text + n, bytes - n, "%s at %s in line %d", i == j - 1 ? "waits" : "wait", f.what, f.line);
   }
 }
+static void describe_mbarriers(char* text, size_t bytes);
 static void stuck(const char* kind) {
   char text[1536] = "";
   describe(text, sizeof text);
+  describe_mbarriers(text, sizeof text);
   for (int i = 0; i < threads; i++)
     if (fibers[i].state != DONE) {
       current = i;
@@ -254,6 +290,9 @@ static void release_block(int waiting) {
   watch_barrier();
 }
 
+static void start_async();
+static void finish_async();
+static bool mbarrier_ready(int i);
 static void run_block() {
   block_serial++;
   arena_used = dynamic_bytes + GAP;
@@ -262,6 +301,7 @@ static void run_block() {
   memset(arena, 0xff, dynamic_bytes);  // poison: as floats, NaN
   variables[0] = Variable{"dynamic shared memory", 0, dynamic_bytes, 1, 1, 'B'};
   watch_block_start();
+  start_async();
   int i = 0;
   for (unsigned z = 0; z < blockDim.z; z++)
     for (unsigned y = 0; y < blockDim.y; y++)
@@ -276,6 +316,7 @@ static void run_block() {
           if (fibers[i].state <= READY) resume(i), again = progress = true;
         for (int i = w; i < end && !again; i++)
           if (fibers[i].state == AT_WARP_MEETING && meeting_complete(i)) again = progress = true;
+          else if (fibers[i].state == AT_MBARRIER && mbarrier_ready(i)) fibers[i].state = READY, again = progress = true;
       }
     }
     int done = 0, waiting = 0;
@@ -284,6 +325,7 @@ static void run_block() {
     if (waiting + done == threads) release_block(waiting);
     else if (!progress) stuck("deadlock");
   }
+  finish_async();
   watch_block_end();
 }
 
@@ -293,8 +335,8 @@ void Shared::place(size_t bytes, size_t align, int item, char code, const char* 
   if (align < GAP) align = GAP;
   size_t start = (arena_used + align - 1) / align * align;
   static_bytes += bytes;
-  if (static_bytes > MOST_STATIC || variable_count == MOST_VARIABLES)
-    fail(file, line, "%zu bytes of static shared memory with '%s': a block has at most %zu; more must be dynamic", static_bytes, name, MOST_STATIC);
+  if (static_bytes > most_static || variable_count == MOST_VARIABLES)
+    fail(file, line, "%zu bytes of static shared memory with '%s': a block has at most %zu; more must be dynamic", static_bytes, name, most_static);
   arena_used = start + bytes + GAP;
   address = arena + start;
   serial = block_serial;
@@ -308,6 +350,9 @@ void* dynamic_shared(const char* name, int item, char code) {
   return arena;
 }
 
+}  // namespace engine
+#include "async.h"
+namespace engine {
 // ---- a launch ------------------------------------------------------------------------------------
 static pthread_t launcher;
 static void on_signal(int number) {
@@ -380,6 +425,7 @@ void launch(void (*body)(void**), void** arguments, const unsigned* shape, size_
 
 ENGINE_EXPORT const Failure* engine_failure() { return failure.text[0] ? &failure : 0; }
 ENGINE_EXPORT int engine_interrupted() { return interrupted; }
+ENGINE_EXPORT void engine_most_static(size_t bytes) { engine::most_static = bytes; }
 
 #ifndef ENGINE_WATCH
 namespace engine {
@@ -391,6 +437,16 @@ static void watch_sync(const char*, int, bool) {}
 static void watch_syncwarp(int, unsigned) {}
 static bool blame_uninitialised(const char*) { return false; }
 void touch(const void*, int, Access, const char*, int) {}
+static void watch_source(const char*, int, int, const char*, int) {}
+static void watch_issue(char*, int, int, const unsigned char*, Landing, const char*, int) {}
+static void watch_landed(char*, int, int) {}
+static void watch_operand(char*, int, const char*, int) {}
+static void watch_operand_done(char*, int) {}
+static void watch_mbarrier(char*, bool, const char*, int) {}
+static void watch_fine_order() {}
+static void watch_arrive(int) {}
+static void watch_phase_end(int, uint32_t) {}
+static void watch_acquire(int, int) {}
 }  // namespace engine
 #else
 #include "watch.h"

@@ -36,6 +36,9 @@ struct Cell {
   uint64_t write_pc, read_pc;
   uint32_t write_line, read_line;  // of atomics: then pc is the file's name
   bool write_atomic;
+  uint8_t landing;   // a Landing: a copy that is under way, or an mbarrier
+  uint16_t operand;  // how many wgmmas may still read it
+  uint32_t reads;    // 1 + its place in `fine_reads`, where mbarriers or wgmma order threads
 };
 struct Buffer {
   const char* name;
@@ -51,6 +54,18 @@ static Cell* shared_cells;  // one for each byte of the arena
 static uint32_t first_serial, block, epoch, stamp[MOST_THREADS / WARP];
 // ordered[t][l] > s: what lane l of t's warp did at stamp s or before happened before what t does now
 static uint32_t ordered[MOST_THREADS][WARP];
+// The same for threads of other warps and for the phases of mbarriers, once a block uses these:
+// fine_seen[t][u], with u = MOST_THREADS + b for what TMA brought to barrier b.
+static const int AGENTS = MOST_THREADS + MOST_MBARRIERS;
+static bool fine;
+static uint32_t (*fine_seen)[AGENTS];
+static uint32_t arrived[MOST_MBARRIERS][AGENTS], ended[MOST_MBARRIERS][AGENTS];
+// Who read an element in this epoch: the last stamp of each lane, by warp; and of wgmma, 1 + the warp's.
+struct FineReads { uint32_t epoch, whole[MOST_THREADS / WARP], lanes[MOST_THREADS / WARP], stamps[MOST_THREADS / WARP]; };
+struct LaneStamps { uint32_t of[WARP]; };
+static FineReads* fine_reads;
+static LaneStamps* lane_stamps;
+static size_t fine_count, fine_room, stamp_count, stamp_room;
 static char *module_low, *module_high;
 
 static bool recording, stepping;
@@ -123,10 +138,15 @@ static void watch_block_start() {
   memset(stamp, 0, sizeof stamp);
   memset(ordered, 0, (size_t)threads * sizeof *ordered);
   uninitialised.found = false;
+  fine = false, fine_count = stamp_count = 0;
   if (dynamic_bytes) memset(shared_cells, 0, dynamic_bytes * sizeof(Cell));
 }
 static void watch_variable(const Variable& v) { memset(shared_cells + v.start, 0, v.bytes * sizeof(Cell)); }
 static void watch_barrier() { epoch++; }
+static void join(uint32_t (&a)[AGENTS], const uint32_t (&b)[AGENTS]) {
+  for (int i = 0; i < AGENTS; i++)
+    if (b[i] > a[i]) a[i] = b[i];
+}
 static void watch_syncwarp(int first, unsigned mask) {
   uint32_t now = stamp[first / WARP]++, joined[WARP] = {};
   for (int l = 0; l < WARP; l++) {
@@ -138,6 +158,46 @@ static void watch_syncwarp(int first, unsigned mask) {
     if (mask >> l & 1) joined[l] = now + 1;
   for (int l = 0; l < WARP; l++)
     if (mask >> l & 1) memcpy(ordered[first + l], joined, sizeof joined);
+  if (!fine) return;
+  uint32_t all[AGENTS] = {};
+  for (int l = 0; l < WARP; l++)
+    if (mask >> l & 1) join(all, fine_seen[first + l]);
+  for (int l = 0; l < WARP; l++)
+    if (mask >> l & 1) memcpy(fine_seen[first + l], all, sizeof all);
+}
+// The first use of mbarriers or wgmma in a block: from here on order between warps is kept, too.
+static void watch_fine_order() {
+  if (fine) return;
+  fine = true;
+  if (!fine_seen) fine_seen = (uint32_t(*)[AGENTS])malloc(MOST_THREADS * sizeof *fine_seen);
+  if (!fine_seen) fail("", 0, "no memory to watch the order of threads");
+  memset(fine_seen, 0, (size_t)threads * sizeof *fine_seen);
+  memset(arrived, 0, sizeof arrived);
+  memset(ended, 0, sizeof ended);
+}
+static uint32_t seen(int thread, uint32_t other) {
+  if (other < MOST_THREADS && other / WARP == (uint32_t)thread / WARP) return ordered[thread][other % WARP];
+  return fine ? fine_seen[thread][other] : 0;
+}
+// What this thread did and saw so far happened before the end of the barrier's phase, …
+static void watch_arrive(int barrier) {
+  const int first = current / WARP * WARP;
+  uint32_t *at = arrived[barrier], now = stamp[current / WARP]++;
+  join(arrived[barrier], fine_seen[current]);
+  for (int l = 0; l < WARP; l++)
+    if (ordered[current][l] > at[first + l]) at[first + l] = ordered[current][l];
+  at[current] = now + 1;
+}
+static void watch_phase_end(int barrier, uint32_t phase) {
+  arrived[barrier][MOST_THREADS + barrier] = phase + 1;
+  memcpy(ended[barrier], arrived[barrier], sizeof ended[barrier]);
+}
+// … and that before what this thread does next.
+static void watch_acquire(int thread, int barrier) {
+  const int first = thread / WARP * WARP;
+  join(fine_seen[thread], ended[barrier]);
+  for (int l = 0; l < WARP; l++)
+    if (ended[barrier][first + l] > ordered[thread][l]) ordered[thread][l] = ended[barrier][first + l];
 }
 static void watch_block_end() {
   for (int i = 0; i < threads; i++) fill_pending(i);
@@ -150,7 +210,7 @@ static bool before_me(uint32_t by_block, uint32_t by_epoch, uint32_t by_thread, 
   if (by_block != block + 1) return false;  // blocks are not ordered
   if (by_epoch < epoch) return true;
   if (by_thread == SEVERAL) return false;
-  return by_thread == (uint32_t)current || (by_thread / WARP == (uint32_t)current / WARP && ordered[current][by_thread % WARP] > by_stamp);
+  return by_thread == (uint32_t)current || seen(current, by_thread) > by_stamp;
 }
 static const char* const VERBS[] = {"read", "write", "atomic update"};
 static const char* const PAST[] = {"read", "written", "updated"};
@@ -164,7 +224,7 @@ static char* name_of(int buffer, size_t offset) {
   snprintf(text[turn], sizeof text[turn], "%s'%s'[%zu]", argument ? "" : "shared ", name, offset / (size_t)item);
   return text[turn];
 }
-static void race(uint64_t pc, uint32_t line, int kind, int buffer, size_t offset, bool other_wrote, const Cell& c) {
+static __attribute__((noinline, cold)) void race(uint64_t pc, uint32_t line, int kind, int buffer, size_t offset, bool other_wrote, const Cell& c) {
   uint32_t by_block = other_wrote ? c.write_block : c.read_block, by_thread = other_wrote ? c.write_thread : SEVERAL;
   Place other = other_wrote ? place_of(c.write_pc, c.write_line) : place_of(c.read_pc, c.read_line);
   char who[96];
@@ -172,13 +232,71 @@ static void race(uint64_t pc, uint32_t line, int kind, int buffer, size_t offset
   if (by_block == SEVERAL) snprintf(who, sizeof who, "several blocks");
   else if (!here) snprintf(who, sizeof who, "block %u", by_block - 1);
   else if (by_thread == SEVERAL) snprintf(who, sizeof who, "another thread of the block");
+  else if (by_thread >= (uint32_t)MOST_THREADS) snprintf(who, sizeof who, "a TMA load");
   else snprintf(who, sizeof who, "thread (%u,%u,%u)", fibers[by_thread].index.x, fibers[by_thread].index.y, fibers[by_thread].index.z);
   fail_at(pc, line, "race: %s of %s, which %s has %s in line %d, with no %s between", VERBS[kind], name_of(buffer, offset), who,
           PAST[other_wrote ? (c.write_atomic ? ATOMIC : WRITE) : READ], other.line, here ? "barrier" : "order");
 }
 
-static void check_cell(Cell& c, int kind, int buffer, size_t offset, uint64_t pc, uint32_t line) {
-  const uint32_t me = block + 1, warp = (uint32_t)current / WARP, bit = 1u << current % WARP;
+static __attribute__((noinline, cold)) void under_way(const Cell& c, int kind, int buffer, size_t offset, uint64_t pc, uint32_t line) {
+  const char* const of[] = {"", "a cp_async_16", "a tma_load_2d"};
+  if (c.landing == MBARRIER) fail_at(pc, line, "mbarrier: %s of %s, which is one", VERBS[kind], name_of(buffer, offset));
+  if (c.landing) {
+    uint3 t = fibers[c.write_thread].index;
+    fail_at(pc, line, "race: %s of %s, to which %s of thread (%u,%u,%u) in line %u is under way, with no wait between", VERBS[kind],
+            name_of(buffer, offset), of[c.landing], t.x, t.y, t.z, c.write_line);
+  }
+  fail_at(pc, line, "race: %s of %s, which the wgmma in line %u may still read, with no wait between", VERBS[kind], name_of(buffer, offset), c.read_line);
+}
+static FineReads& fine_reads_of(Cell& c) {
+  if (!c.reads) {
+    if (fine_count == fine_room) {
+      fine_room = 2 * fine_room + 1024;
+      fine_reads = (FineReads*)realloc(fine_reads, fine_room * sizeof *fine_reads);
+      if (!fine_reads) fail("", 0, "no memory to watch the reads of shared memory");
+    }
+    memset(&fine_reads[fine_count++], 0, sizeof *fine_reads);
+    c.reads = (uint32_t)fine_count;
+  }
+  FineReads& reads = fine_reads[c.reads - 1];
+  if (reads.epoch != epoch) memset(&reads, 0, sizeof reads), reads.epoch = epoch;
+  return reads;
+}
+static __noinline__ void note_fine_read(Cell& c) {
+  FineReads& reads = fine_reads_of(c);
+  const int warp = current / WARP;
+  if (!reads.lanes[warp]) {
+    if (stamp_count == stamp_room) {
+      stamp_room = 2 * stamp_room + 1024;
+      lane_stamps = (LaneStamps*)realloc(lane_stamps, stamp_room * sizeof *lane_stamps);
+      if (!lane_stamps) fail("", 0, "no memory to watch the reads of shared memory");
+    }
+    reads.stamps[warp] = (uint32_t)stamp_count++;
+  }
+  reads.lanes[warp] |= 1u << current % WARP;
+  lane_stamps[reads.stamps[warp]].of[current % WARP] = stamp[warp];
+}
+// Whether the current thread may write what others have read. A wgmma was read for by its whole warp: that
+// any lane of it came after the wait is enough.
+static __noinline__ bool fine_reads_ordered(const Cell& c) {
+  if (!c.reads || fine_reads[c.reads - 1].epoch != epoch) return true;
+  const FineReads& reads = fine_reads[c.reads - 1];
+  for (uint32_t warp = 0; warp * WARP < (uint32_t)threads; warp++) {
+    bool by_any = !reads.whole[warp];
+    for (uint32_t l = 0; l < (uint32_t)WARP; l++) {
+      const uint32_t reader = warp * WARP + l;
+      const bool mine = reader == (uint32_t)current;
+      if (reads.lanes[warp] >> l & 1 && !mine && seen(current, reader) <= lane_stamps[reads.stamps[warp]].of[l]) return false;
+      if (mine || seen(current, reader) >= reads.whole[warp]) by_any = true;
+    }
+    if (!by_any) return false;
+  }
+  return true;
+}
+
+// Whether what was written last may be read or overwritten now. Returns whether a write comes first.
+static __forceinline__ bool check_written(Cell& c, int kind, int buffer, size_t offset, uint64_t pc, uint32_t line) {
+  if (c.landing || (c.operand && kind != READ)) under_way(c, kind, buffer, offset, pc, line);
   bool written = c.write_block != 0;
   bool write_ordered = !written || before_me(c.write_block, c.write_epoch, c.write_thread, c.write_stamp);
   if (!write_ordered && !(kind == ATOMIC && c.write_atomic)) race(pc, line, kind, buffer, offset, true, c);
@@ -186,6 +304,16 @@ static void check_cell(Cell& c, int kind, int buffer, size_t offset, uint64_t pc
     Place place = place_of(pc, line);
     uninitialised.found = true, uninitialised.thread = current, uninitialised.file = place.file, uninitialised.line = place.line;
     snprintf(uninitialised.text, sizeof uninitialised.text, "uninitialised: %s of %s, which no thread of the block has written", VERBS[kind], name_of(buffer, offset));
+  }
+  return write_ordered;
+}
+static void check_cell(Cell& c, int kind, int buffer, size_t offset, uint64_t pc, uint32_t line, Landing landing = LANDED) {
+  const uint32_t me = block + 1, warp = (uint32_t)current / WARP, bit = 1u << current % WARP;
+  const bool write_ordered = check_written(c, kind, buffer, offset, pc, line);
+  if (kind == READ && fine && buffer < 0) {
+    note_fine_read(c);
+    c.read_pc = pc, c.read_line = line;
+    return;
   }
   if (kind == READ) {
     if (c.read_block != me) {
@@ -213,12 +341,21 @@ static void check_cell(Cell& c, int kind, int buffer, size_t offset, uint64_t pc
     }
     if (clash) race(pc, line, kind, buffer, offset, false, c);
   }
+  if (fine && buffer < 0 && !fine_reads_ordered(c)) {
+    c.read_block = me;
+    race(pc, line, kind, buffer, offset, false, c);
+  }
+  if (landing) {
+    c.landing = landing, c.write_thread = (uint32_t)current, c.write_pc = pc, c.write_line = line;
+    return;
+  }
   // Atomics of several threads that nothing orders: none of them alone stands for the others.
   bool several = !write_ordered;
   c.write_thread = several ? SEVERAL : (uint32_t)current;
   c.write_block = several && c.write_block != me ? SEVERAL : me;
   c.write_epoch = epoch, c.write_stamp = stamp[warp], c.write_pc = pc, c.write_line = line, c.write_atomic = kind == ATOMIC;
   c.read_block = 0, c.read_lanes = 0, c.other_block = 0;
+  if (c.reads) fine_reads[c.reads - 1].epoch = 0;
 }
 
 // ---- one access ----------------------------------------------------------------------------------
@@ -252,11 +389,15 @@ static void outside_arguments(const char* p, int bytes, int kind, uint64_t pc, u
   fail_at(pc, line, "out of bounds: %s of %d bytes at '%s'[%td], which has %zu elements", VERBS[kind], bytes, b.name,
           away >= 0 ? away / item : -((-away + item - 1) / item), b.bytes / (size_t)b.item);
 }
-static void check_access(char* p, int bytes, int aligned_to, int kind, uint64_t pc, uint32_t line) {
-  if (current < 0) return;
-  Fiber& f = fibers[current];
-  if (p >= f.stack && p < f.stack + STACK) return;
-  fill_pending(current);
+// Where an address lies: its array, and the cells of that. Fails if it is outside all of them.
+struct Spot {
+  int buffer, grain;
+  size_t offset;
+  Cell* cells;
+  Cell& cell(size_t o) const { return cells[buffer < 0 ? o : o / (size_t)grain]; }
+  size_t first() const { return offset / (size_t)grain * (size_t)grain; }
+};
+static __forceinline__ bool find_spot(Spot& spot, const char* p, int bytes, int kind, uint64_t pc, uint32_t line) {
   int buffer = NO_BUFFER;
   size_t offset = 0;
   int grain = 1;
@@ -273,24 +414,91 @@ static void check_access(char* p, int bytes, int aligned_to, int kind, uint64_t 
         break;
       }
     if (buffer == NO_BUFFER) {
-      if (p >= module_low && p < module_high) return;  // threadIdx, constants: the module's own data
+      if (p >= module_low && p < module_high) return false;  // threadIdx, constants: the module's own data
       outside_arguments(p, bytes, kind, pc, line);
     }
   }
+  spot = Spot{buffer, grain, offset, cells};
+  return true;
+}
+static void check_access(char* p, int bytes, int aligned_to, int kind, uint64_t pc, uint32_t line, Landing landing = LANDED,
+                         const unsigned char* value = 0) {
+  if (current < 0) return;
+  Fiber& f = fibers[current];
+  if (p >= f.stack && p < f.stack + STACK) return;
+  fill_pending(current);
+  Spot spot;
+  if (!find_spot(spot, p, bytes, kind, pc, line)) return;
+  const int buffer = spot.buffer;
+  const size_t offset = spot.offset;
   if ((size_t)p % (size_t)aligned_to)
     fail_at(pc, line, "misaligned: %s of %d bytes at %s, which is not at a multiple of %d bytes", VERBS[kind], bytes, name_of(buffer, offset), aligned_to);
-  for (size_t o = offset / (size_t)grain * (size_t)grain; o < offset + (size_t)bytes; o += (size_t)grain)
-    check_cell(cells[buffer < 0 ? o : o / (size_t)grain], kind, buffer, o, pc, line);
+  for (size_t o = spot.first(); o < offset + (size_t)bytes; o += (size_t)spot.grain) check_cell(spot.cell(o), kind, buffer, o, pc, line, landing);
   if (recording) {
     Event* e = record(pc, line, kind);
     if (!e) return;
     e->buffer = (int16_t)buffer, e->offset = (uint32_t)offset, e->bytes = (uint8_t)(bytes > 255 ? 255 : bytes);
-    if (kind == READ) memcpy(e->value, p, (size_t)(bytes < 16 ? bytes : 16));
-    else pending_write[current] = (int)event_count;
+    if (kind == READ || value) memcpy(e->value, value ? (const char*)value : p, (size_t)(bytes < 16 ? bytes : 16));
+    else if (!landing) pending_write[current] = (int)event_count;
   }
 }
 void touch(const void* p, int bytes, Access access, const char* file, int line) {
   check_access((char*)p, bytes, bytes, access, (uint64_t)file, (uint32_t)line);
+}
+
+// ---- what runs beside the threads ------------------------------------------------------------------
+// The cells of an address that is known to lie in shared memory and to have been checked.
+static void each_cell(char* at, int bytes, void (*use)(Cell&, int), int value) {
+  const size_t offset = (size_t)(at - arena);
+  const Variable& v = variables[shared_variable_at(offset)];
+  for (size_t o = (offset - v.start) / (size_t)v.grain * (size_t)v.grain; o < offset - v.start + (size_t)bytes; o += (size_t)v.grain)
+    use(shared_cells[v.start + o], value);
+}
+static void watch_source(const char* from, int bytes, int aligned, const char* file, int line) {
+  if (bytes) check_access((char*)from, bytes, aligned, READ, (uint64_t)file, (uint32_t)line);
+}
+static void watch_issue(char* to, int bytes, int aligned, const unsigned char* value, Landing by, const char* file, int line) {
+  check_access(to, bytes, aligned, WRITE, (uint64_t)file, (uint32_t)line, by, value);
+}
+// by: the thread that waited, or MOST_THREADS + the mbarrier whose phase waits for the bytes
+static void watch_landed(char* to, int bytes, int by) {
+  each_cell(to, bytes, [](Cell& c, int who) {
+    c.write_block = block + 1, c.write_epoch = epoch, c.write_thread = (uint32_t)who, c.write_atomic = false;
+    c.write_stamp = who < MOST_THREADS ? stamp[who / WARP] : mbarriers[who - MOST_THREADS].phase;
+    c.landing = LANDED, c.read_block = 0, c.read_lanes = 0;
+    if (c.reads) fine_reads[c.reads - 1].epoch = 0;
+  }, by);
+}
+static void watch_operand(char* at, int bytes, const char* file, int line) {
+  Spot spot;
+  find_spot(spot, at, bytes, READ, (uint64_t)file, (uint32_t)line);
+  for (size_t o = spot.first(); o < spot.offset + (size_t)bytes; o += (size_t)spot.grain) {
+    Cell& c = spot.cell(o);
+    check_written(c, READ, spot.buffer, o, (uint64_t)file, (uint32_t)line);
+    c.operand++, c.read_pc = (uint64_t)file, c.read_line = (uint32_t)line;
+  }
+}
+static void watch_operand_done(char* at, int bytes) {
+  each_cell(at, bytes, [](Cell& c, int warp) {
+    c.operand--;
+    fine_reads_of(c).whole[warp] = stamp[warp] + 1;
+  }, current / WARP);
+}
+static void watch_mbarrier(char* at, bool init, const char* file, int line) {
+  watch_fine_order();
+  const uint64_t pc = (uint64_t)file;
+  if (init) {
+    check_access(at, 8, 8, WRITE, pc, (uint32_t)line);
+    each_cell(at, 8, [](Cell& c, int) { c.landing = MBARRIER; }, 0);
+    return;
+  }
+  Spot spot;
+  find_spot(spot, at, 8, READ, pc, (uint32_t)line);
+  const Cell& c = spot.cell(spot.first());
+  if (before_me(c.write_block, c.write_epoch, c.write_thread, c.write_stamp)) return;
+  uint3 t = fibers[c.write_thread].index;
+  fail(file, line, "race: use of the mbarrier %s, which thread (%u,%u,%u) has initialised in line %u, with no barrier between",
+       name_of(spot.buffer, spot.offset), t.x, t.y, t.z, c.write_line);
 }
 }  // namespace engine
 

@@ -7,8 +7,9 @@
 
 A rung says how its kernels are launched: `run(s, *inputs)` allocates what it returns and calls
 `s.launch(kernel, grid, block, *arguments)`. The same function serves NumPy arrays on the CPU and
-torch tensors on a GPU. Inputs are float32 and contiguous; each ladder computes what the NumPy
-function `reference` of `dlnotes.kernels` does, in the subset that its rungs' arguments state.
+torch tensors on a GPU. Inputs are contiguous and of the rung's `dtype`: float32, or bfloat16 for
+the rungs on tensor cores; each ladder computes what the NumPy function `reference` of
+`dlnotes.kernels` does, in the subset that its rungs' arguments state.
 """
 
 from dlnotes.cuda.ladders import (
@@ -16,16 +17,21 @@ from dlnotes.cuda.ladders import (
     attention,
     boxes,
     conv,
+    conv_transpose,
     embedding,
     linear,
     losses,
     norm,
     optim,
     pool,
+    recurrent,
+    style,
+    word2vec,
 )
 from dlnotes.cuda.ladders._base import Grid, Ladder, Rung, Session, blocks
 from dlnotes.cuda.ladders.attention import Attention, attention_sizes
 from dlnotes.cuda.ladders.conv import Conv, conv_sizes
+from dlnotes.cuda.ladders.conv_transpose import conv_transpose_sizes
 from dlnotes.cuda.ladders.losses import IGNORED
 from dlnotes.cuda.ladders.pool import Pool, pool_sizes
 
@@ -42,6 +48,7 @@ __all__ = [
     "attention_sizes",
     "blocks",
     "conv_sizes",
+    "conv_transpose_sizes",
     "pool_sizes",
 ]
 
@@ -52,9 +59,13 @@ _FAMILIES = (
     norm,
     pool,
     conv,
+    conv_transpose,
     attention,
+    recurrent,
     boxes,
     embedding,
+    word2vec,
+    style,
     optim,
 )
 LADDERS: dict[str, Ladder] = {

@@ -16,11 +16,31 @@ def _rows(name: str, reason: str, block: int, rows_a_block: int, shared: bool = 
     return Rung(name, reason, run, (name,))
 
 
-def _softmax_backward(s, dy, y):
-    dx = s.empty(y.shape, y)
-    s.launch("softmax_backward", blocks(len(y), WARPS), 32 * WARPS, *y.shape, dy, y, dx)
+_KEPT = (1, 4, 16, 32)  # entries of a row that a lane keeps in registers
+
+
+def _softmax_backward(name: str, reason: str, block: int, rows_a_block: int) -> Rung:
+    def run(s, dy, y):
+        dx = s.empty(y.shape, y)
+        s.launch(name, blocks(len(y), rows_a_block), block, *y.shape, dy, y, dx)
+        return dx
+
+    return Rung(name, reason, run, (name,))
+
+
+def _softmax_backward_kept(s, dy, y):
+    """Rows that are too long for the registers go to the rung below."""
+    each = next((each for each in _KEPT if y.shape[1] <= 32 * each), None)
+    if each is None:
+        return _BACKWARD_WARP.run(s, dy, y)
+    dx, kernel = s.empty(y.shape, y), f"softmax_backward_kept<{each}>"
+    s.launch(kernel, blocks(len(y), WARPS), 32 * WARPS, *y.shape, dy, y, dx)
     return dx
 
+
+_BACKWARD_WARP = _softmax_backward(
+    "softmax_backward_warp", "A warp a row: neighbouring lanes read neighbours.", 32 * WARPS, WARPS
+)
 
 FAMILY = (
     Ladder(
@@ -54,6 +74,18 @@ FAMILY = (
         "softmax_backward",
         "activations.cu",
         "softmax_backward",
-        (Rung("softmax_backward", "A warp a row.", _softmax_backward, ("softmax_backward",)),),
+        (
+            _softmax_backward("softmax_backward_naive", "One thread a row.", 64, 64),
+            _BACKWARD_WARP,
+            Rung(
+                "softmax_backward_kept",
+                "A row of up to 1024 waits in registers: dy and y are read once.",
+                _softmax_backward_kept,
+                (
+                    *(f"softmax_backward_kept<{each}>" for each in _KEPT),
+                    *_BACKWARD_WARP.kernels,  # for longer rows
+                ),
+            ),
+        ),
     ),
 )

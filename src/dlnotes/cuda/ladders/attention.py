@@ -9,14 +9,14 @@ forward rungs return (y, log Σ e^score of each query), the backward rungs, whic
 import ctypes
 import math
 
-from dlnotes.cuda.ladders._base import WARPS, Ladder, Rung, blocks, ints
+from dlnotes.cuda.ladders._base import WARPS, Ladder, Record, Rung, blocks, ints
 
 # Widest vectors: queries (or keys) of a block and of a tile, forward and backward.
 _FORWARD = {32: (64, 32), 64: (64, 32), 128: (32, 16)}
 _BACKWARD = {32: (32, 32), 64: (32, 32), 128: (16, 16)}
 
 
-class Attention(ctypes.Structure):
+class Attention(Record):
     """The struct Attention of attention.cu."""
 
     _fields_ = (
@@ -133,8 +133,8 @@ def _backward_naive(
         dots,
         dscores,
     )
-    dquery = _product(s, p, dscores, key, query, p.scale)
-    dkey = _product(s, p, dscores, query, key, p.scale, transposed=True)
+    dquery = _product(s, p, dscores, key, query, p.exact("scale"))
+    dkey = _product(s, p, dscores, query, key, p.exact("scale"), transposed=True)
     return dquery, dkey, _product(s, p, weights, dy, value, transposed=True)
 
 

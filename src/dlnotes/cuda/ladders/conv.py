@@ -10,24 +10,28 @@ class Conv(ctypes.Structure):
 
     _fields_ = ints(
         "n c_in h w c_out out_h out_w kernel_h kernel_w stride_h stride_w padding_h padding_w "
-        "dilation_h dilation_w"
+        "dilation_h dilation_w groups"
     )
 
 
-def conv_sizes(x_shape, weight_shape, stride=1, padding=0, dilation=1) -> Conv:
-    """Return the sizes of a convolution of images (n, c, h, w) with kernels (out, c, kh, kw)."""
+def conv_sizes(x_shape, weight_shape, stride=1, padding=0, dilation=1, groups=1) -> Conv:
+    """Return the sizes of a convolution of images (n, c, h, w).
+
+    The kernels have shape (out, c / groups, kh, kw).
+    """
     stride, padding, dilation = pair(stride), pair(padding), pair(dilation)
     kernel = weight_shape[2:]
     out = out_sizes(x_shape[2:], kernel, stride, padding, dilation)
-    return Conv(*x_shape, weight_shape[0], *out, *kernel, *stride, *padding, *dilation)
+    return Conv(*x_shape, weight_shape[0], *out, *kernel, *stride, *padding, *dilation, groups)
 
 
-def _cells(columns: int, rows: int) -> tuple[int, int]:
-    return blocks(columns, 16), blocks(rows, 16)
+def _cells(columns: int, rows: int, groups: int) -> tuple[int, int, int]:
+    """Return the grid of a product for each group, `rows` being those of all groups."""
+    return blocks(columns, 16), blocks(rows // groups, 16), groups
 
 
-def _conv_direct(s, x, weight, bias=None, stride=1, padding=0, dilation=1):
-    p = conv_sizes(x.shape, weight.shape, stride, padding, dilation)
+def _conv_direct(s, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    p = conv_sizes(x.shape, weight.shape, stride, padding, dilation, groups)
     y = s.empty((p.n, p.c_out, p.out_h, p.out_w), x)
     s.launch(
         "conv_direct", blocks(p.n * p.c_out * p.out_h * p.out_w, 128), 128, p, x, weight, bias, y
@@ -35,12 +39,12 @@ def _conv_direct(s, x, weight, bias=None, stride=1, padding=0, dilation=1):
     return y
 
 
-def _conv_implicit(s, x, weight, bias=None, stride=1, padding=0, dilation=1):
-    p = conv_sizes(x.shape, weight.shape, stride, padding, dilation)
+def _conv_implicit(s, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    p = conv_sizes(x.shape, weight.shape, stride, padding, dilation, groups)
     y = s.empty((p.n, p.c_out, p.out_h, p.out_w), x)
     s.launch(
         "conv_implicit<16>",
-        _cells(p.n * p.out_h * p.out_w, p.c_out),
+        _cells(p.n * p.out_h * p.out_w, p.c_out, p.groups),
         (16, 16),
         p,
         x,
@@ -48,6 +52,17 @@ def _conv_implicit(s, x, weight, bias=None, stride=1, padding=0, dilation=1):
         bias,
         y,
     )
+    return y
+
+
+_MMA = "conv_mma<64, 128, 32, 32, 64>"
+
+
+def _conv_mma(s, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    p = conv_sizes(x.shape, weight.shape, stride, padding, dilation, groups)
+    y = s.empty((p.n, p.c_out, p.out_h, p.out_w), x, "float32")
+    grid = blocks(p.n * p.out_h * p.out_w, 128), blocks(p.c_out // groups, 64), groups
+    s.launch(_MMA, grid, 128, p, x, weight, bias, y)
     return y
 
 
@@ -59,11 +74,11 @@ def _conv_backward(s, dy, x, weight, p, launch_input, launch_weight):
     return dx, dweight, dbias
 
 
-def _conv_backward_direct(s, dy, x, weight, stride=1, padding=0, dilation=1):
-    p = conv_sizes(x.shape, weight.shape, stride, padding, dilation)
+def _conv_backward_direct(s, dy, x, weight, stride=1, padding=0, dilation=1, groups=1):
+    p = conv_sizes(x.shape, weight.shape, stride, padding, dilation, groups)
     n, m = (
         blocks(p.n * p.c_in * p.h * p.w, 128),
-        blocks(p.c_out * p.c_in * p.kernel_h * p.kernel_w, 128),
+        blocks(p.c_out * (p.c_in // p.groups) * p.kernel_h * p.kernel_w, 128),
     )
     return _conv_backward(
         s,
@@ -71,16 +86,16 @@ def _conv_backward_direct(s, dy, x, weight, stride=1, padding=0, dilation=1):
         x,
         weight,
         p,
-        lambda dx: s.launch("conv_backward_input_direct", n, 128, p, dy, weight, dx),
+        lambda dx: s.launch("conv_backward_input_direct", n, 128, p, dy, weight, None, dx),
         lambda dw: s.launch("conv_backward_weight_direct", m, 128, p, dy, x, dw),
     )
 
 
-def _conv_backward_implicit(s, dy, x, weight, stride=1, padding=0, dilation=1):
-    p = conv_sizes(x.shape, weight.shape, stride, padding, dilation)
+def _conv_backward_implicit(s, dy, x, weight, stride=1, padding=0, dilation=1, groups=1):
+    p = conv_sizes(x.shape, weight.shape, stride, padding, dilation, groups)
     inputs, taps = (
-        _cells(p.n * p.h * p.w, p.c_in),
-        _cells(p.c_in * p.kernel_h * p.kernel_w, p.c_out),
+        _cells(p.n * p.h * p.w, p.c_in, p.groups),
+        _cells(p.c_in // p.groups * p.kernel_h * p.kernel_w, p.c_out, p.groups),
     )
     return _conv_backward(
         s,
@@ -89,7 +104,7 @@ def _conv_backward_implicit(s, dy, x, weight, stride=1, padding=0, dilation=1):
         weight,
         p,
         lambda dx: s.launch(
-            "conv_backward_input_implicit<16>", inputs, (16, 16), p, dy, weight, dx
+            "conv_backward_input_implicit<16>", inputs, (16, 16), p, dy, weight, None, dx
         ),
         lambda dw: s.launch("conv_backward_weight_implicit<16>", taps, (16, 16), p, dy, x, dw),
     )
@@ -112,6 +127,14 @@ FAMILY = (
                 "A tiled matrix product whose columns are looked up, not stored.",
                 _conv_implicit,
                 ("conv_implicit<16>",),
+            ),
+            Rung(
+                "conv_mma",
+                "The same on tensor cores: 2048 products of bfloat16 are one instruction.",
+                _conv_mma,
+                (_MMA,),
+                needs="sm_80",
+                dtype="bfloat16",
             ),
         ),
     ),

@@ -1,13 +1,13 @@
 """Normalisation: rungs of norm.cu.
 
 Backward rungs take what forward rungs return beside y: the mean and 1 / √(variance + eps) of each
-row, or channel.
+row, channel, or group of channels (RMS norm: the second alone).
 """
 
 import ctypes
 import math
 
-from dlnotes.cuda.ladders._base import WARPS, Ladder, Rung, blocks, ints
+from dlnotes.cuda.ladders._base import WARPS, Ladder, Record, Rung, blocks, ints
 
 
 def _layer_norm(name: str, reason: str, block: int, rows_a_block: int, kept: bool = False) -> Rung:
@@ -78,7 +78,7 @@ def _layer_norm_backward_warp(s, dy, x, weight, mean, scale):
     return dx, dweight, dbias
 
 
-class Batch(ctypes.Structure):
+class Batch(Record):
     """The struct Batch of norm.cu."""
 
     _fields_ = (
@@ -138,6 +138,66 @@ def _batch_norm_backward(name: str, reason: str, block: int, channels_a_block: i
         return dx, dweight, dbias
 
     return Rung(name, reason, run, (name,))
+
+
+def _rms_norm(name: str, reason: str, block: int, rows_a_block: int) -> Rung:
+    def run(s, x, weight=None, eps=1e-5):
+        rows, columns = x.shape
+        y, scale, grid = s.empty(x.shape, x), s.empty((rows,), x), blocks(rows, rows_a_block)
+        s.launch(name, grid, block, rows, columns, eps, x, weight, y, scale)
+        return y, scale
+
+    return Rung(name, reason, run, (name,))
+
+
+def _rms_norm_backward_naive(s, dy, x, weight, scale):
+    (rows, columns), dx = x.shape, s.empty(x.shape, x)
+    dweight, arrays = s.zeros((columns,), x), (dy, x, weight, scale, dx)
+    s.launch("rms_norm_backward_naive", blocks(rows, 64), 64, rows, columns, *arrays, dweight)
+    return dx, dweight
+
+
+def _rms_norm_backward_warp(s, dy, x, weight, scale):
+    (rows, columns), dx, block = x.shape, s.empty(x.shape, x), 32 * WARPS
+    dweight, arrays = s.empty((columns,), x), (dy, x, weight, scale, dx)
+    s.launch("rms_norm_backward_warp", blocks(rows, WARPS), block, rows, columns, *arrays)
+    arrays = (dy, x, scale, dweight)
+    grid, block = blocks(columns, 32), (32, 8)
+    s.launch("rms_norm_backward_columns", grid, block, rows, columns, *arrays)
+    return dx, dweight
+
+
+class Groups(ctypes.Structure):
+    """The struct Groups of norm.cu."""
+
+    _fields_ = ints("images channels length groups")
+
+
+def _group_norm(name: str, reason: str, block: int, rows_a_block: int) -> Rung:
+    def run(s, x, num_groups, weight=None, bias=None, eps=1e-5):
+        p = Groups(*x.shape[:2], math.prod(x.shape[2:]), num_groups)
+        y, (mean, scale) = s.empty(x.shape, x), (s.empty((p.images, p.groups), x) for _ in range(2))
+        grid = blocks(p.images * p.groups, rows_a_block)
+        s.launch(name, grid, block, p, eps, x, weight, bias, y, mean, scale)
+        return y, mean, scale
+
+    return Rung(name, reason, run, (name,))
+
+
+def _group_norm_backward(name: str, reason: str, block: int, rows_a_block: int) -> Rung:
+    """`name` computes dx; the kernel for the channels' gradients has a block of the same kind."""
+    of_channels = name.replace("backward", "backward_channels")
+
+    def run(s, dy, x, num_groups, weight, mean, scale):
+        p = Groups(*x.shape[:2], math.prod(x.shape[2:]), num_groups)
+        dx, (dweight, dbias) = s.empty(x.shape, x), (s.empty((p.channels,), x) for _ in range(2))
+        grid = blocks(p.images * p.groups, rows_a_block)
+        s.launch(name, grid, block, p, dy, x, weight, mean, scale, dx)
+        grid = blocks(p.channels, rows_a_block)
+        s.launch(of_channels, grid, block, p, dy, x, mean, scale, dweight, dbias)
+        return dx, dweight, dbias
+
+    return Rung(name, reason, run, (name, of_channels))
 
 
 FAMILY = (
@@ -226,6 +286,64 @@ FAMILY = (
             _batch_norm_backward(
                 "batch_norm_backward_block",
                 "A block a channel: neighbours read neighbours.",
+                256,
+                1,
+            ),
+        ),
+    ),
+    Ladder(
+        "rms_norm",
+        "norm.cu",
+        "rms_norm",
+        (
+            _rms_norm("rms_norm_naive", "One thread a row.", 64, 64),
+            _rms_norm(
+                "rms_norm_warp",
+                "A warp a row: neighbouring lanes read neighbours.",
+                32 * WARPS,
+                WARPS,
+            ),
+        ),
+    ),
+    Ladder(
+        "rms_norm_backward",
+        "norm.cu",
+        "rms_norm_backward",
+        (
+            Rung(
+                "rms_norm_backward_naive",
+                "One thread a row; the weight's gradient by atomics.",
+                _rms_norm_backward_naive,
+                ("rms_norm_backward_naive",),
+            ),
+            Rung(
+                "rms_norm_backward_warp",
+                "A warp a row; the weight's gradient as sums of columns, no atomics.",
+                _rms_norm_backward_warp,
+                ("rms_norm_backward_warp", "rms_norm_backward_columns"),
+            ),
+        ),
+    ),
+    Ladder(
+        "group_norm",
+        "norm.cu",
+        "group_norm",
+        (
+            _group_norm("group_norm_naive", "One thread a group.", 64, 64),
+            _group_norm("group_norm_block", "A block a group: neighbours read neighbours.", 256, 1),
+        ),
+    ),
+    Ladder(
+        "group_norm_backward",
+        "norm.cu",
+        "group_norm_backward",
+        (
+            _group_norm_backward(
+                "group_norm_backward_naive", "One thread a group, and one a channel.", 64, 64
+            ),
+            _group_norm_backward(
+                "group_norm_backward_block",
+                "A block a group, and one a channel: neighbours read neighbours.",
                 256,
                 1,
             ),

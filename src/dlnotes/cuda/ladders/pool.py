@@ -11,11 +11,19 @@ class Pool(ctypes.Structure):
     _fields_ = ints("h w out_h out_w kernel_h kernel_w stride_h stride_w padding_h padding_w")
 
 
-def pool_sizes(shape, kernel_size, stride=None, padding=0) -> Pool:
-    """Return the sizes of a pooling of images of `shape` (n, c, h, w)."""
+def pool_sizes(shape, kernel_size, stride=None, padding=0, ceil_mode=False) -> Pool:
+    """Return the sizes of a pooling of images of `shape` (n, c, h, w).
+
+    ceil_mode adds a last window where entries are left over for it; the kernels cut it off.
+    """
     kernel, padding = pair(kernel_size), pair(padding)
     stride = pair(kernel_size if stride is None else stride)
     out = out_sizes(shape[2:], kernel, stride, padding)
+    if ceil_mode:
+        axes = zip(out, shape[2:], kernel, stride, padding, strict=True)
+        out = [
+            n + (n * s < size + p and (n - 1) * s + k < size + 2 * p) for n, size, k, s, p in axes
+        ]
     return Pool(*shape[2:], *out, *kernel, *stride, *padding)
 
 
@@ -30,8 +38,9 @@ def _tiled(s, name, p: Pool, images: int, *arrays):
 
 
 def _max_pool(name: str, reason: str, tiled: bool) -> Rung:
-    def run(s, x, kernel_size, stride=None, padding=0):
-        p, images = pool_sizes(x.shape, kernel_size, stride, padding), x.shape[0] * x.shape[1]
+    def run(s, x, kernel_size, stride=None, padding=0, ceil_mode=False):
+        p = pool_sizes(x.shape, kernel_size, stride, padding, ceil_mode)
+        images = x.shape[0] * x.shape[1]
         shape = (*x.shape[:2], p.out_h, p.out_w)
         y, indices = s.empty(shape, x), s.empty(shape, x, "int64")
         if tiled:
@@ -62,6 +71,7 @@ def _pool_backward(name: str, reason: str, gather: bool) -> Rung:
     def run(s, dy, *rest):
         *indices, shape, kernel_size, stride, padding = rest
         p, images = pool_sizes(shape, kernel_size, stride, padding), shape[0] * shape[1]
+        p.out_h, p.out_w = dy.shape[2:]  # one more with ceil_mode
         dx = s.empty(shape, dy) if gather else s.zeros(shape, dy)
         entries = p.h * p.w if gather else p.out_h * p.out_w
         s.launch(name, blocks(images * entries, 128), 128, p, images, dy, *indices, dx)

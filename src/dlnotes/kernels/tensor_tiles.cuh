@@ -1,0 +1,81 @@
+// Tiles of bfloat16 in shared memory and what a warp multiplies of them by mma.
+//
+// A tile is LENGTH neighbours of each of some lines of a matrix, in chunks of 8 numbers, 16 bytes. ldmatrix
+// reads the same chunk of 8 lines at once, and so that these lie in different banks, line l keeps its chunk c
+// where another line would keep chunk c ^ l (a "swizzle"): no bank conflicts, and no memory spent on padding.
+#pragma once
+#include "ptx.cuh"
+
+// Where a tile has chunk `chunk` of line `line`. Lines shorter than 128 bytes share a row of banks.
+template <int LENGTH>
+__device__ __forceinline__ int place(int line, int chunk) {
+  constexpr int CHUNKS = LENGTH / 8, LINES_IN_A_ROW = CHUNKS < 8 ? 8 / CHUNKS : 1;
+  return line * LENGTH + (chunk ^ (line / LINES_IN_A_ROW) % (CHUNKS < 8 ? CHUNKS : 8)) * 8;
+}
+
+// Starts to fill a tile from line `line0` and entry `first0` of a matrix of lines × length on; zero outside.
+// Where not all lines begin at multiples of 16 bytes there is nothing to copy 16 bytes at a time: such a
+// matrix goes through registers, number by number.
+template <int LINES, int LENGTH, int THREADS>
+__device__ __forceinline__ void fetch_tile(nv_bfloat16* tile, const nv_bfloat16* __restrict__ M, int lines, int length, int line0,
+                                           int first0) {
+  constexpr int CHUNKS = LENGTH / 8, EACH = LINES * CHUNKS / THREADS;
+  static_assert(EACH * THREADS == LINES * CHUNKS, "as many chunks for each thread");
+  const bool whole = length % 8 == 0 && reinterpret_cast<size_t>(M) % 16 == 0;
+#pragma unroll
+  for (int turn = 0; whole && turn < EACH; turn++) {
+    const int i = turn * THREADS + threadIdx.x, line = line0 + i / CHUNKS, first = first0 + i % CHUNKS * 8;
+    const int inside = line < lines ? min(max(length - first, 0), 8) : 0;
+    cp_async_16(tile + place<LENGTH>(i / CHUNKS, i % CHUNKS), inside ? M + (size_t)line * length + first : M, 2 * inside);
+  }
+#pragma unroll 1
+  for (int turn = 0; !whole && turn < EACH; turn++) {
+    const int i = turn * THREADS + threadIdx.x, line = line0 + i / CHUNKS, first = first0 + i % CHUNKS * 8;
+    uint32_t pairs[4] = {};
+#pragma unroll
+    for (int e = 0; e < 8; e++)
+      if (line < lines && first + e < length)
+        pairs[e / 2] |= (uint32_t)__bfloat16_as_ushort(M[(size_t)line * length + first + e]) << 16 * (e % 2);
+    *reinterpret_cast<uint4*>(tile + place<LENGTH>(i / CHUNKS, i % CHUNKS)) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+  }
+}
+
+// mma's operand A: rows `row` to row + 15 and 16 steps of the sum from `k` on. A tile has lines of rows, or
+// TRANSPOSED lines along the sum.
+template <bool TRANSPOSED, int LENGTH>
+__device__ __forceinline__ void load_a(uint32_t (&a)[4], const nv_bfloat16* tile, int row, int k) {
+  const int lane = threadIdx.x % 32;
+  if (TRANSPOSED)
+    ldmatrix_x4_trans(a, tile + place<LENGTH>(k + lane / 16 * 8 + lane % 8, row / 8 + lane / 8 % 2));
+  else
+    ldmatrix_x4(a, tile + place<LENGTH>(row + lane % 16, k / 8 + lane / 16));
+}
+// mma's operand B for columns `column` to column + 7 in b[0] and b[1], and for the next eight in b[2] and b[3].
+// A tile has lines along the sum, or TRANSPOSED lines of columns.
+template <bool TRANSPOSED, int LENGTH>
+__device__ __forceinline__ void load_b(uint32_t (&b)[4], const nv_bfloat16* tile, int k, int column) {
+  const int lane = threadIdx.x % 32;
+  if (TRANSPOSED)
+    ldmatrix_x4(b, tile + place<LENGTH>(column + lane / 16 * 8 + lane % 8, k / 8 + lane / 8 % 2));
+  else
+    ldmatrix_x4_trans(b, tile + place<LENGTH>(k + lane % 16, column / 8 + lane / 16));
+}
+
+// A warp adds the product of BK steps of the sum to its 16 MT × 8 NT results from (row, column) on: each
+// 16 × 16 numbers of an operand are loaded once and used for MT or NT results.
+template <bool TRANSPOSE_A, bool TRANSPOSE_B, int LENGTH_A, int LENGTH_B, int BK, int MT, int NT>
+__device__ __forceinline__ void multiply_tiles(float (&sums)[MT][NT][4], const nv_bfloat16* As, const nv_bfloat16* Bs, int row,
+                                               int column) {
+#pragma unroll
+  for (int k = 0; k < BK; k += 16) {
+    uint32_t a[MT][4], b[NT / 2][4];
+#pragma unroll
+    for (int i = 0; i < MT; i++) load_a<TRANSPOSE_A, LENGTH_A>(a[i], As, row + 16 * i, k);
+#pragma unroll
+    for (int j = 0; j < NT / 2; j++) load_b<TRANSPOSE_B, LENGTH_B>(b[j], Bs, k, column + 16 * j);
+#pragma unroll
+    for (int i = 0; i < MT; i++)
+#pragma unroll
+      for (int j = 0; j < NT; j++) mma_m16n8k16(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+  }
+}
