@@ -1155,7 +1155,7 @@ def dropout_penalty(X, w, p):
 def shift(images, down, right):
     """Return the images (n, h, w) moved down and right; zeros come in."""
     # BEGIN SOLUTION
-    n, h, w = images.shape
+    _, h, w = images.shape
     result = np.zeros_like(images)
     if abs(down) >= h or abs(right) >= w:
         return result
@@ -1271,7 +1271,7 @@ def far_away(s):
 # expect: (np.roll): zeros must come in
 def shift(images, down, right):
     return np.roll(images, (down, right), (1, 2))
-    n, h, w = images.shape
+    _, h, w = images.shape
     result = np.zeros_like(images)
     if abs(down) >= h or abs(right) >= w:
         return result
@@ -1300,7 +1300,7 @@ def cutmix(x, q, partner, top, left, height, width):
 # expect: goes the wrong way
 def shift(images, down, right):
     down, right = -down, -right
-    n, h, w = images.shape
+    _, h, w = images.shape
     result = np.zeros_like(images)
     if abs(down) >= h or abs(right) >= w:
         return result
@@ -1328,7 +1328,7 @@ def cutmix(x, q, partner, top, left, height, width):
 # %% tags=["wrong", "q7"]
 # expect: the targets must be mixed as well
 def shift(images, down, right):
-    n, h, w = images.shape
+    _, h, w = images.shape
     result = np.zeros_like(images)
     if abs(down) >= h or abs(right) >= w:
         return result
@@ -1356,7 +1356,7 @@ def cutmix(x, q, partner, top, left, height, width):
 # %% tags=["wrong", "q7"]
 # expect: count for the *partner*
 def shift(images, down, right):
-    n, h, w = images.shape
+    _, h, w = images.shape
     result = np.zeros_like(images)
     if abs(down) >= h or abs(right) >= w:
         return result
