@@ -239,6 +239,28 @@ def torch_group_norm_backward(torch, dy, x, groups, weight, mean, scale):
     return backward(dy, x, mean, scale, weight, *sizes, [True] * 3)
 
 
+RESPONSE = (5, 1e-4, 0.75, 2.0)  # AlexNet's: channels, alpha, beta, k
+
+
+def local_response(draw, *sizes):
+    return images(draw, *sizes), *RESPONSE
+
+
+def local_response_backward(draw, *sizes):
+    x, (size, alpha, _, k) = images(draw, *sizes), RESPONSE
+    padded = draw.torch.nn.functional.pad(x * x, (0, 0, 0, 0, size // 2, size // 2))
+    squares = sum(padded[:, i : i + x.shape[1]] for i in range(size))
+    return images(draw, *sizes), x, k + alpha / size * squares, *RESPONSE
+
+
+def torch_local_response(torch, x, *settings):
+    return torch.nn.functional.local_response_norm(x, *settings)
+
+
+def local_response_graph(torch, dy, x, d, *settings):
+    return graph(torch_local_response, slice(0, 1), slice(1, None))(torch, dy, x, *settings)
+
+
 POOL = (3, 2, 1)  # kernel, stride, padding
 
 
@@ -269,6 +291,10 @@ def torch_avg_pool_backward(torch, dy, shape, kernel, stride, padding):
     pairs = ([value] * 2 for value in (kernel, stride, padding))
     backward = torch.ops.aten.avg_pool2d_backward
     return backward(dy, dy.new_empty(shape), *pairs, False, True, None)
+
+
+def torch_adaptive_backward(torch, dy, shape):
+    return torch.ops.aten._adaptive_avg_pool2d_backward(dy, dy.new_empty(shape))
 
 
 def conv2d(draw, n, channels, outs, size, kernel):
@@ -483,6 +509,9 @@ CASES = [
     Case("group_norm", PLANES, SMALL_PLANES, group_norm, now(torch_group_norm)),
     Case("group_norm_backward", PLANES, SMALL_PLANES, group_norm_backward,
          now(torch_group_norm_backward)),
+    Case("local_response_norm", PLANES, SMALL_PLANES, local_response, now(torch_local_response)),
+    Case("local_response_norm_backward", PLANES, SMALL_PLANES, local_response_backward,
+         local_response_graph),
     Case("max_pool2d", PLANES, SMALL_PLANES, pooled,
          now(lambda torch, *i: torch.nn.functional.max_pool2d(*i, return_indices=True))),
     Case("avg_pool2d", PLANES, SMALL_PLANES, pooled,
@@ -491,6 +520,10 @@ CASES = [
          now(torch_max_pool_backward)),
     Case("avg_pool2d_backward", PLANES, SMALL_PLANES, avg_pool_backward,
          now(torch_avg_pool_backward)),
+    Case("adaptive_avg_pool2d", PLANES, SMALL_PLANES, lambda draw, *s: (images(draw, *s), (7, 7)),
+         now(lambda torch, *i: torch.nn.functional.adaptive_avg_pool2d(*i))),
+    Case("adaptive_avg_pool2d_backward", PLANES, SMALL_PLANES,
+         lambda draw, *s: (images(draw, *s[:2], 7, 7), s), now(torch_adaptive_backward)),
     Case("conv2d", CONV, SMALL_CONV, conv2d,
          now(lambda torch, *i: torch.nn.functional.conv2d(*i))),
     Case("conv2d_backward", CONV, SMALL_CONV, conv2d_backward, now(torch_conv2d_backward)),

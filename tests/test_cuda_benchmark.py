@@ -1,5 +1,6 @@
 """The GPU benchmark's logic, without a GPU: its cases, its statistics, its files, its formulas."""
 
+import argparse
 import importlib.util
 import itertools
 import json
@@ -233,6 +234,69 @@ def test_commit_and_unknown_programs():
     assert benchmark.command(sys.executable, "-c", "raise SystemExit(1)") == "unknown"
 
 
+@pytest.fixture
+def a_card_of_paper(monkeypatch):
+    """Everything of a run but the card: tiny sizes on the CPU, and a clock that makes times up."""
+    told = {
+        "measured": "2026-01-01", "card": "Paper", "architecture": "sm_90a", "cache_bytes": 100,
+        "driver": "1", "versions": {"CUDA": "0"}, "commit": "0" * 40,
+    }  # fmt: skip
+    prepare = benchmark.prepare
+
+    def on_cpu(torch, case, device, dtype, rungs, sizes, cache):
+        assert device == "cuda"
+        assert sizes == case.sizes
+        return prepare(torch, case, "cpu", dtype, rungs, case.tiny, cache)
+
+    machines = {name: Machine(1e12, rate) for name, rate in (("float32", 1e13), ("bfloat16", 1e14))}
+    monkeypatch.setattr(benchmark, "conditions", lambda torch: told)
+    monkeypatch.setattr(benchmark, "Events", lambda torch, cache: Clock([0.25]))
+    monkeypatch.setattr(benchmark, "measure_machine", lambda *a: machines)
+    monkeypatch.setattr(benchmark, "prepare", on_cpu)
+
+
+@needs_compiler
+def test_a_whole_run(a_card_of_paper, tmp_path, capsys):
+    arguments = argparse.Namespace(out=tmp_path / "paper.json", rounds=6, budget=100)
+    cases = [case for case in benchmark.CASES if case.ladder in ("linear", "nms", "adam")]
+    assert benchmark.run_all(torch, cases, arguments) == arguments.out
+    numbers = json.loads(arguments.out.read_text(encoding="utf-8"))
+    assert [(row["ladder"], row["rung"]) for row in numbers["rows"]] == [
+        (case.ladder, rung.name) for case in cases for rung in cuda.LADDERS[case.ladder].rungs
+    ]
+    for row in numbers["rows"]:
+        assert row["seconds"] == [0.25] * 3
+        assert row["of_library"] == (None if row["ladder"] == "nms" else [1.0] * 3)
+        assert row["rounds"] == 6
+    products = {
+        row["rung"]: row["of_roof"][0]
+        for row in numbers["rows"][: len(cuda.LADDERS["linear"].rungs)]
+    }
+    assert products["matmul_naive"] > products["matmul_mma"] > 0
+    assert not numbers["complete"]
+    assert capsys.readouterr().out == benchmark.report(numbers) + "\n"
+    assert list(tmp_path.iterdir()) == [arguments.out]
+
+
+@needs_compiler
+def test_a_run_that_is_cut_off_keeps_what_it_has(a_card_of_paper, tmp_path, monkeypatch):
+    arguments = argparse.Namespace(out=tmp_path / "paper.json", rounds=5, budget=100)
+    cases = [case for case in benchmark.CASES if case.ladder in ("box_iou", "adam")]
+    right = benchmark.measure
+
+    def cut_off(clock, sides, *settings):
+        if "adam_fused" in sides:
+            raise KeyboardInterrupt
+        return right(clock, sides, *settings)
+
+    monkeypatch.setattr(benchmark, "measure", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.run_all(torch, cases, arguments)
+    numbers = json.loads(arguments.out.read_text(encoding="utf-8"))
+    assert {row["ladder"] for row in numbers["rows"]} == {"box_iou"}
+    assert not numbers["complete"]
+
+
 # ---------------------------------------------------------------- the command
 
 
@@ -298,7 +362,10 @@ EXACT = {
     "linear": "matmul_naive", "softmax": "softmax_warp",
     "cross_entropy": "cross_entropy_fused", "layer_norm": "layer_norm_warp",
     "batch_norm": "batch_norm_block", "rms_norm": "rms_norm_warp",
-    "group_norm": "group_norm_block",
+    "local_response_norm": "local_response_naive",
+    "local_response_norm_backward": "local_response_backward_naive",
+    "group_norm": "group_norm_block", "adaptive_avg_pool2d": "adaptive_avg_pool_warp",
+    "adaptive_avg_pool2d_backward": "adaptive_avg_pool_backward_gather",
     "batch_norm_inference": "batch_norm_inference_plane",
     "batch_norm_backward": "batch_norm_backward_block", "avg_pool2d": "avg_pool_naive",
     "max_pool2d": "max_pool_naive", "max_pool2d_backward": "max_pool_backward_gather",

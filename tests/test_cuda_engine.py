@@ -724,6 +724,21 @@ __global__ void f(const float4* x, float4* y) {
     assert found["atomic", "count"].ways == 32
 
 
+def test_trace_adds_up_what_a_launch_asks_for():
+    x = normal(0, 64, 64)
+    y = np.zeros_like(x)
+    trace = kernel(TRANSPOSE, "trace", "tiled<0>")[(2, 2), (32, 8)](64, x, y)
+    requests = 64 * 64 // 32
+    totals = trace.totals()
+    assert (totals.requests, totals.sectors) == (2 * requests, 8 * requests)
+    assert totals.bytes == 2 * 4 * 64 * 64  # every byte once in and once out
+    assert (totals.shared_requests, totals.passes) == (2 * requests, (1 + 32) * requests)
+    assert trace.totals("x").requests == requests
+    assert trace.totals("tile").shared_requests == 2 * requests
+    with pytest.raises(ValueError, match="name must be one of"):
+        trace.totals("z")
+
+
 def test_trace_says_who_touched_what():
     source = (
         "__global__ void f(const float* x, float* y) { y[2 * threadIdx.x] = x[threadIdx.x / 2]; }"

@@ -294,3 +294,34 @@ def test_errors_of_the_driver_are_raised(driver):
     x = torch.zeros(4).as_subclass(FakeTensor)
     with pytest.raises(cuda.CudaError, match="CUDA: too many resources"):
         add[1, 64](1, x, x)
+
+
+@needs_nvrtc
+def test_machine_code_says_what_a_kernel_takes():
+    source = """
+__global__ void plain(float* y) { y[threadIdx.x] = 1.f; }
+template <int N>
+__global__ void tile(const float* x, float* y) {
+  __shared__ float s[N];
+  s[threadIdx.x] = x[threadIdx.x];
+  __syncthreads();
+  y[threadIdx.x] = s[N - 1 - threadIdx.x];
+}
+__global__ void table(int n, const int* order, float* y) {
+  float a[64];
+  for (int i = 0; i < 64; i++) a[i] = y[i];
+  for (int i = 0; i < n; i++) y[i] = a[order[i]];
+}"""
+    cubin = cuda.compile(source=source, kernels=["plain", "tile<320>", "table"], arch="sm_80")
+    plain, tile, table = map(cubin.resources, ["plain", "tile<320>", "table"])
+    assert (plain.shared_bytes, plain.stack_bytes) == (0, 0)
+    assert 1 <= plain.registers <= table.registers <= 255
+    assert (tile.shared_bytes, tile.stack_bytes) == (4 * 320, 0)
+    assert table.stack_bytes == 4 * 64  # indexed by numbers that only the run knows
+    with pytest.raises(ValueError, match="kernel must be one of"):
+        cubin.resources("tile<64>")
+
+
+def test_what_is_no_cubin_is_refused():
+    with pytest.raises(ValueError, match="no cubin"):
+        cuda.Cubin("sm_80", b"\0" * 100, {"f": "f"}).resources("f")

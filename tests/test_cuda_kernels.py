@@ -234,6 +234,29 @@ def test_group_norm(ladder, rung, shape, data, seed, affine):
         check(run(ladder, rung, *inputs), expected, tolerance=2e-5)
 
 
+@each_rung("local_response_norm", "local_response_norm_backward")
+@some(max_examples=8)
+@given(
+    shape=st.sampled_from([(2, 5, 7), (1, 17, 3, 11), (3, 1, 2), (2, 8, 33)]),
+    size=st.integers(1, 9),
+    seed=seeds,
+    settings_=st.sampled_from([(1e-4, 0.75, 1.0), (2.0, 0.5, 2.0), (1.0, 1.3, 0.5)]),
+)
+def test_local_response_norm(ladder, rung, shape, size, seed, settings_):
+    x, dy = normal(seed, *shape), normal(seed + 1, *shape)
+    x64, dy64 = double(x, dy)
+    alpha, _, k = settings_
+    padded = np.pad(x64**2, [(0, 0), (size // 2, size), *[(0, 0)] * (x.ndim - 2)])
+    d = k + alpha / size * sum(padded[:, i : i + shape[1]] for i in range(size))
+    if ladder == "local_response_norm":
+        expected = kernels.local_response_norm(x64, size, *settings_), d
+        check(run(ladder, rung, x, size, *settings_), expected, tolerance=1e-5)
+    else:
+        expected = kernels.local_response_norm_backward(dy64, x64, size, *settings_)
+        inputs = (dy, x, d.astype(f32), size, *settings_)
+        check(run(ladder, rung, *inputs), (expected,), tolerance=1e-5)
+
+
 @st.composite
 def poolings(draw):
     """Image sizes, kernel, stride and padding (at most half a kernel) that leave an output."""
@@ -283,6 +306,22 @@ def test_avg_pool(ladder, rung, case, seed):
         dy = normal(seed, *y.shape)
         expected = kernels.avg_pool2d_backward(dy.astype(np.float64), x.astype(np.float64), *window)
         check(run(ladder, rung, dy, shape, *window), (expected,))
+
+
+@each_rung("adaptive_avg_pool2d", "adaptive_avg_pool2d_backward")
+@some(max_examples=10)
+@given(
+    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    out=st.tuples(st.integers(1, 14), st.integers(1, 14)),
+    seed=seeds,
+)
+def test_adaptive_pooling(ladder, rung, size, out, seed):
+    x, dy = normal(seed, 2, 3, *size), normal(seed + 1, 2, 3, *out)
+    if ladder == "adaptive_avg_pool2d":
+        check(run(ladder, rung, x, out), (kernels.adaptive_avg_pool2d(*double(x), out),))
+    else:
+        expected = kernels.adaptive_avg_pool2d_backward(*double(dy, x), out)
+        check(run(ladder, rung, dy, x.shape), (expected,))
 
 
 @st.composite

@@ -193,6 +193,13 @@ MUTANTS = [
     ("group_norm", "group_norm_block", (IMAGES, 3, *normal(0, 2, 3)), RACE, "if (threadIdx.x == 0) mean_of[row]", "mean_of[row]"),
     ("group_norm_backward", "group_norm_backward_naive", (IMAGES, IMAGES, 3, X[0, :3].copy(), X[:2, :3].copy(), X[:2, :3].copy()), OUT, "dx[i] = scale * (g - sum / size", "dx[i + 1] = scale * (g - sum / size"),
     ("group_norm_backward", "group_norm_backward_block", (IMAGES, IMAGES, 3, X[0, :3].copy(), X[:2, :3].copy(), X[:2, :3].copy()), OUT, "i < p.images * p.length; i += blockDim.x", "i <= p.images * p.length; i += blockDim.x"),
+    # local response normalisation
+    ("local_response_norm", "local_response_naive", (IMAGES, 3), OUT, "c < min(first + p.size, p.channels); c++) {\n    const float v", "c <= min(first + p.size, p.channels); c++) {\n    const float v"),
+    ("local_response_norm", "local_response_tiled", (IMAGES, 3), RACE, "0.f;\n  }\n  __syncthreads();\n  float sum = 0.f;\n  for (int i = 0; i < p.size", "0.f;\n  }\n  float sum = 0.f;\n  for (int i = 0; i < p.size"),
+    ("local_response_norm", "local_response_tiled", (IMAGES, 3), OUT, "channel < p.channels && place < p.length;", "place < p.length;"),
+    ("local_response_norm", "local_response_tiled", (IMAGES, 3), UNINIT, "row < blockDim.y + p.size - 1; row", "row < blockDim.y + p.size - 2; row"),
+    ("local_response_norm_backward", "local_response_backward_naive", (IMAGES, IMAGES, IMAGES, 3), OUT, "if (at >= p.images * p.channels * p.length) return;", ""),
+    ("local_response_norm_backward", "local_response_backward_tiled", (IMAGES, IMAGES, IMAGES, 3), RACE, "if (channel >= p.channels || place >= p.length) return;", "if (channel >= p.channels) return;"),
     # pooling
     ("max_pool2d", "max_pool_naive", (IMAGES, *WINDOW), OUT, "if (o >= images * p.out_h * p.out_w) return;\n  const int column = o % p.out_w, row = o / p.out_w % p.out_h, image = o / (p.out_w * p.out_h);\n  const float* plane = x + (size_t)image * p.h * p.w;\n  const int top", "const int column = o % p.out_w, row = o / p.out_w % p.out_h, image = o / (p.out_w * p.out_h);\n  const float* plane = x + (size_t)image * p.h * p.w;\n  const int top"),
     ("avg_pool2d", "avg_pool_naive", (IMAGES, *WINDOW), OUT, "{ return max(out * stride - padding, 0); }", "{ return out * stride - padding; }"),
@@ -204,6 +211,11 @@ MUTANTS = [
     ("max_pool2d_backward", "max_pool_backward_scatter", (normal(0, *POOLED), WINNERS, IMAGES.shape, *WINDOW), RACE, "atomicAdd(&dx[(size_t)(o / outputs) * p.h * p.w + indices[o]], dy[o]);", "dx[(size_t)(o / outputs) * p.h * p.w + indices[o]] += dy[o];"),
     ("avg_pool2d_backward", "avg_pool_backward_scatter", (normal(0, *POOLED), IMAGES.shape, *WINDOW), RACE, "atomicAdd(&dx[((size_t)image * p.h + i) * p.w + j], share);", "dx[((size_t)image * p.h + i) * p.w + j] += share;"),
     ("avg_pool2d_backward", "avg_pool_backward_gather", (normal(0, *POOLED), (2, 3, 10, 8), *WINDOW), OUT, "{ return min((i + padding) / stride + 1, out); }", "{ return (i + padding) / stride + 1; }"),
+    ("adaptive_avg_pool2d", "adaptive_avg_pool_naive", (IMAGES, (4, 3)), OUT, "return ((out + 1) * size + outs - 1) / outs;", "return ((out + 1) * size + outs) / outs;"),
+    ("adaptive_avg_pool2d", "adaptive_avg_pool_warp", (IMAGES, (4, 3)), RACE, "if (lane == 0) y[o]", "y[o]"),
+    ("adaptive_avg_pool2d", "adaptive_avg_pool_warp", (IMAGES, (5, 3)), OUT, "if (o >= images * out_h * out_w) return;\n  const int column = o % out_w, row = o / out_w % out_h;\n  const float* plane = x + (size_t)(o / out_w / out_h) * h * w;\n  const int top = first_in(row, h, out_h), rows", "const int column = o % out_w, row = o / out_w % out_h;\n  const float* plane = x + (size_t)(o / out_w / out_h) * h * w;\n  const int top = first_in(row, h, out_h), rows"),
+    ("adaptive_avg_pool2d_backward", "adaptive_avg_pool_backward_scatter", (normal(0, 2, 3, 4, 3), IMAGES.shape), RACE, "atomicAdd(&plane[i * w + j], share);", "plane[i * w + j] += share;"),
+    ("adaptive_avg_pool2d_backward", "adaptive_avg_pool_backward_gather", (normal(0, 2, 3, 4, 3), IMAGES.shape), OUT, "if (at >= images * h * w) return;\n  const int column = at % w, row = at / w % h;\n  const float* plane = dy", "const int column = at % w, row = at / w % h;\n  const float* plane = dy"),
     # convolution
     ("conv2d", "conv_direct", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (row < 0 || row >= p.h || column < 0", "if (row >= p.h || column < 0"),
     ("conv2d", "conv_direct", (IMAGES, FILTERS, None, (2, 1), 1), OUT, "if (o >= p.n * p.c_out * p.out_h * p.out_w) return;", ""),
@@ -323,8 +335,8 @@ MUTANTS = [
     ("gram_matrix_backward", "gram_backward_tiled", (normal(1, 2, 19, 19), *GRAM), DIVERGENT, "  float sum = 0.f;\n  for (int k0", "  float sum = 0.f;\n  if (column >= length) return;\n  for (int k0"),
     # Adam
     ("adam", "adam_separate", ADAM, OUT, "if (i < n) p[i] -= rate", "if (i <= n) p[i] -= rate"),
-    ("adam", "adam_fused", ADAM, OUT, "if (i < n) adam_one", "adam_one"),
-    ("adam", "adam_fused", ADAM, RACE, "const int i = blockIdx.x * blockDim.x + threadIdx.x;\n  if (i < n) adam_one", "const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 2;\n  if (i < n) adam_one"),
+    ("adam", "adam_fused", ADAM, OUT, "if (i >= n) return;\n  float p1", "float p1"),
+    ("adam", "adam_fused", ADAM, RACE, "const int i = blockIdx.x * blockDim.x + threadIdx.x;\n  if (i >= n) return;\n  float p1", "const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 2;\n  if (i >= n) return;\n  float p1"),
     ("adam", "adam_vectorised", ADAM, OUT, "if (i + 4 <= n) {", "if (i < n) {"),
     ("adam", "adam_vectorised", ADAM, MISALIGNED, "const int i = 4 * (blockIdx.x", "const int i = 1 + 4 * (blockIdx.x"),
     ("adam", "adam_vectorised", ADAM, RACE, "const int i = 4 * (blockIdx.x * blockDim.x + threadIdx.x);", "const int i = 4 * (blockIdx.x * blockDim.x + threadIdx.x / 2);"),

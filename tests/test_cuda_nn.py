@@ -1,5 +1,8 @@
 """dlnotes.cuda.nn and optim against torch's own, step by step, on the CPU engine and on a GPU."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -137,6 +140,27 @@ def test_sequence_models_train_like_torchs(name, device):
         torch.testing.assert_close(value, expected, rtol=0, atol=1e-10, msg=key)
 
 
+def test_every_layer_of_the_books_networks_is_there():
+    used = set()
+    for file in Path(models.__file__).parent.glob("*.py"):
+        used |= set(re.findall(r"\bnn\.([A-Z]\w+)", file.read_text(encoding="utf-8")))
+    assert {"Conv2d", "Embedding", "LayerNorm"} <= used
+    assert [name for name in sorted(used) if not hasattr(nn, name)] == []
+
+
+def test_networks_of_words_give_torchs_logits(device):
+    words = [integers(i, 9, 2, n, device=device) for i, n in enumerate((9, 4))]
+    textcnn = {"embedding_dim": 4, "filters": 3}
+    for make, inputs in (
+        (lambda engine: models.TextCNN(11, 3, **textcnn, nn=engine), words[:1]),
+        (lambda engine: models.Seq2Seq(11, 9, nn=engine), words),
+        (lambda engine: models.TransformerSeq2Seq(11, 9, 8, 2, 1, 16, nn=engine), words),
+    ):
+        ours, theirs = (make(engine).to(device, f64).eval() for engine in (nn, torch.nn))
+        ours.load_state_dict(theirs.state_dict())
+        assert_close(ours(*inputs), theirs(*inputs), f64)
+
+
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
 @pytest.mark.parametrize("axes", [2, 3])
 def test_recurrent_layers_keep_states(kind, axes, device):
@@ -252,12 +276,17 @@ def test_layers_are_torchs_with_another_forward(device):
     layers = {
         "Linear": ((5, 3), {}, (2, 5)),
         "Conv2d": ((2, 4, 3), {"padding": 1, "padding_mode": "reflect", "stride": 2}, (1, 2, 7, 7)),
+        "Conv1d": ((2, 4, 3), {"padding": 1, "padding_mode": "circular"}, (1, 2, 7)),
+        "AdaptiveAvgPool2d": (((None, 3),), {}, (1, 2, 7, 7)),
         "ConvTranspose2d": ((2, 4, 3), {"stride": 2, "output_padding": 1}, (1, 2, 3, 4)),
+        "MaxPool1d": ((3,), {"stride": 2, "padding": 1}, (1, 2, 7)),
+        "AvgPool1d": ((2,), {"padding": 1}, (1, 2, 7)),
         "MaxPool2d": ((3,), {"stride": 2, "padding": 1}, (1, 2, 7, 7)),
         "AvgPool2d": ((2,), {}, (1, 2, 7, 7)),
         "LayerNorm": (((4, 3),), {}, (2, 4, 3)),
         "GroupNorm": ((2, 4), {}, (2, 4, 3)),
         "InstanceNorm2d": ((3,), {"affine": True}, (2, 3, 4, 5)),
+        "LocalResponseNorm": ((5,), {"k": 2.0}, (2, 7, 4, 3)),
         "RMSNorm": (((4, 3),), {}, (2, 4, 3)),
         "BatchNorm1d": ((4,), {"momentum": None}, (3, 4)),
         "BatchNorm2d": ((2,), {"track_running_stats": False}, (3, 2, 4, 4)),
@@ -289,6 +318,8 @@ def test_no_layer_of_torch_computes_unawares():
     """All that is passed through works entry by entry, holds other layers, or computes nothing."""
     for name in nn.FROM_TORCH:
         assert getattr(nn, name) is getattr(torch.nn, name)
+    for name in F.FROM_TORCH:
+        assert getattr(F, name) is getattr(torch.nn.functional, name)
     assert not {"Linear", "Conv2d", "LayerNorm", "Conv1d", "LSTM"} & set(nn.FROM_TORCH)
     network = models.LeNet5(nn=nn)
     for module in network.modules():
@@ -313,6 +344,14 @@ def test_adam_goes_on_from_torchs_state(device):
         results.append(p)
     assert_close(results[0].detach(), results[1].detach(), f64)
     assert not torch.equal(results[0], start)
+
+
+def test_adam_refuses_what_a_loaded_state_asks_for(device):
+    p = draw(0, 3, device=device)
+    ours, theirs = optim.Adam([p]), torch.optim.Adam([p], amsgrad=True)
+    ours.load_state_dict(theirs.state_dict())
+    with pytest.raises(ValueError, match="amsgrad must be False"):
+        ours.step()
 
 
 def test_adam_of_transposed_parameters(device):

@@ -43,6 +43,17 @@ CASES = {
         [(1, 4, 3, 3), (2, 2, 3, 2), (2,)],
         lambda f, x, w, b: f.conv2d(x, w, b, padding=1, groups=2),
     ),
+    "conv1d, all settings": (
+        [(2, 4, 9), (4, 2, 3), (4,)],
+        lambda f, x, w, b: f.conv1d(x, w, b, 2, 3, 2, 2),
+    ),
+    "conv1d, same": ([(3, 6), (2, 3, 4)], lambda f, x, w: f.conv1d(x, w, padding="same")),
+    "adaptive_avg_pool2d": ([(2, 2, 5, 7)], lambda f, x: f.adaptive_avg_pool2d(x, (3, 2))),
+    "adaptive_avg_pool2d, one image": (
+        [(2, 3, 4)],
+        lambda f, x: f.adaptive_avg_pool2d(x, (None, 6)),
+    ),
+    "adaptive_avg_pool2d, all": ([(2, 3, 4, 4)], lambda f, x: f.adaptive_avg_pool2d(x, 1)),
     "conv_transpose2d": (
         [(2, 2, 3, 4), (2, 3, 3, 2), (3,)],
         lambda f, x, w, b: f.conv_transpose2d(x, w, b),
@@ -62,18 +73,11 @@ CASES = {
     "avg_pool2d": ([(2, 2, 4, 5)], lambda f, x: f.avg_pool2d(x, 2)),
     "avg_pool2d, overlapping": ([(1, 2, 6, 5)], lambda f, x: f.avg_pool2d(x, 3, 2, 1)),
     "avg_pool2d, one image": ([(2, 4, 5)], lambda f, x: f.avg_pool2d(x, (2, 3), (1, 2))),
-    "adaptive_avg_pool2d, windows alike": (
-        [(1, 2, 4, 6)],
-        lambda f, x: f.adaptive_avg_pool2d(x, (2, None)),
+    "max_pool1d, all settings": (
+        [(2, 2, 7)],
+        lambda f, x: f.max_pool1d(x, 3, 2, 1, ceil_mode=True),
     ),
-    "adaptive_avg_pool2d, windows that differ": (
-        [(2, 2, 5)],
-        lambda f, x: f.adaptive_avg_pool2d(x, 3),
-    ),
-    "local_response_norm, some channels": (
-        [(1, 4, 2, 2)],
-        lambda f, x: f.local_response_norm(x, 3, 0.5, 0.7, 2.0),
-    ),
+    "avg_pool1d, one sequence": ([(2, 7)], lambda f, x: f.avg_pool1d(x, (3,), None, 1)),
     "softmax": ([(2, 33)], lambda f, x: f.softmax(x, dim=-1)),
     "softmax, first axis": ([(5, 3, 2)], lambda f, x: f.softmax(x, dim=0)),
     "group_norm": (
@@ -82,6 +86,11 @@ CASES = {
     ),
     "group_norm, plain": ([(2, 3, 4)], lambda f, x: f.group_norm(x, 3)),
     "group_norm, no bias": ([(3, 6), (6,)], lambda f, x, w: f.group_norm(x, 1, w)),
+    "local_response_norm": (
+        [(2, 5, 3, 2)],
+        lambda f, x: f.local_response_norm(x, 3, 0.5, 0.7, 2.0),
+    ),
+    "local_response_norm, even": ([(2, 4, 3)], lambda f, x: f.local_response_norm(x, 4, 1.0)),
     "rms_norm": ([(5, 33), (33,)], lambda f, x, w: f.rms_norm(x, (33,), w, 1e-3)),
     "rms_norm, two axes, plain": ([(4, 2, 3)], lambda f, x: f.rms_norm(x, (2, 3))),
     "layer_norm": (
@@ -319,6 +328,11 @@ def test_a_row_too_long_for_shared_memory(device):
     assert_close(F.layer_norm(x, 13_000), TF.layer_norm(x, (13_000,)), f32)
 
 
+def test_neighbours_too_many_for_a_tile(device):
+    x = draw(0, 1, 3, 2, dtype=f32, device=device)
+    assert_close(F.local_response_norm(x, 700), TF.local_response_norm(x, 700), f32)
+
+
 def test_all_labels_ignored(device):
     target = torch.full((3,), -100, device=device)
     for reduction in ("mean", "sum", "none"):
@@ -366,6 +380,9 @@ WRONG = [
     (lambda: F.conv2d(X, FILTERS), ValueError, r"input must be images \(n, c, h, w\)"),
     (lambda: F.conv2d(IMAGES, FILTERS[:, :1]), ValueError, "weight must have the 2 channels"),
     (lambda: F.conv2d(IMAGES, FILTERS, groups=2), ValueError, "groups must divide the 2 channels"),
+    (lambda: F.conv1d(IMAGES, FILTERS), ValueError, r"input must be sequences \(n, c, length\)"),
+    (lambda: F.conv1d(X, FILTERS[0], stride=(1, 1)), ValueError, "stride must be one number"),
+    (lambda: F.conv3d(X, W), AttributeError, "dlnotes.cuda.functional has no conv3d"),
     (lambda: F.gram_matrix(X), ValueError, r"x must be images \(n, c, h, w\)"),
     (lambda: F.negative_sampling_loss(X, W, IDS[:2], IDS[:2, None] + 4), ValueError, "noise must hold"),  # noqa: E501
     (lambda: F.negative_sampling_loss(X, W, IDS, IDS[:2, None]), ValueError, r"target must have shape \(2,\)"),  # noqa: E501
@@ -388,8 +405,16 @@ WRONG = [
     (lambda: F.avg_pool2d(IMAGES, 2, count_include_pad=False), ValueError, "count_include_pad"),
     (lambda: F.adaptive_avg_pool2d(IMAGES, 0), ValueError, "output_size must be at least 1"),
     (lambda: F.adaptive_avg_pool2d(IMAGES[..., :0], 1), ValueError, "no empty axis"),
-    (lambda: F.local_response_norm(X, 2), ValueError, r"input must be images \(n, c, h, w\)"),
+    (lambda: F.max_pool1d(IMAGES, 2), ValueError, "input must be sequences"),
+    (lambda: F.avg_pool1d(X, (2, 2)), ValueError, "kernel_size must be one number"),
     (lambda: F.softmax(X, 2), ValueError, "dim must be in -2 … 1, got 2"),
+    (lambda: F.conv1d(X, W), ValueError, r"weight must be kernels \(out, c, kernel\)"),
+    (lambda: F.conv1d(X, W[None], stride=(1, 1)), ValueError, "stride must be one number, got"),
+    (lambda: F.conv1d(X[0], W[None]), ValueError, r"input must be sequences \(n, c, length\)"),
+    (lambda: F.adaptive_avg_pool2d(X, 1), ValueError, "input must be images"),
+    (lambda: F.adaptive_avg_pool2d(IMAGES, (1, 1, 1)), ValueError, "output_size must be one"),
+    (lambda: F.local_response_norm(X, 3), ValueError, r"input must have shape \(n, c, …\)"),
+    (lambda: F.local_response_norm(IMAGES, 0), ValueError, "size must be at least 1"),
     (lambda: F.rms_norm(X, (2,)), ValueError, r"input must end with the axes \(2,\)"),
     (lambda: F.rms_norm(X, (3,), X[:, 0]), ValueError, r"weight must have shape \(3,\)"),
     (lambda: F.group_norm(IMAGES, 3), ValueError, "num_groups must divide the 2 channels"),

@@ -24,6 +24,10 @@ class StudentError(Exception):
     """The student's code raised; the message says what and where."""
 
 
+class CannotCheck(Exception):
+    """This machine lacks what a check needs: no answer is to blame, and nothing is marked."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One check: a function of the student's namespace, worth `points` in `question`."""
@@ -89,6 +93,72 @@ def module(s: Any, name: str) -> Any:
     return importlib.import_module(name)
 
 
+_FAULTS = {
+    "compile": "your kernel does not compile",
+    "no kernel": "your source does not have the kernel asked for",
+    "arguments": "your kernel's parameters are not those asked for",
+    "race": "your kernel has a race: two threads meet at one address with nothing between that "
+    "orders them",
+    "out of bounds": "your kernel reaches outside of an array",
+    "misaligned": "your kernel loads several numbers at once from an address that is no multiple "
+    "of their size",
+    "uninitialised": "your kernel reads shared memory that no thread has written",
+    "divergent barrier": "not all threads of a block come to the same __syncthreads()",
+    "divergent warp": "not all lanes named in a mask come to the shuffle or vote",
+    "deadlock": "your kernel waits for ever",
+    "error": "your kernel fails",
+}
+
+
+@dataclass(frozen=True)
+class KernelRun:
+    """What a kernel of a student's did on the CPU engine.
+
+    `run["y"]` is the array of the parameter y after the run; `requests`, `sectors`,
+    `shared_requests` and `passes` are the launch's sums, as in `dlnotes.cuda.Totals`.
+    """
+
+    arrays: dict[str, np.ndarray]
+    rows: list[dict[str, Any]]
+    requests: int
+    sectors: int
+    shared_requests: int
+    passes: int
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        assert name in self.arrays, f"your kernel has no pointer called {name}"
+        return self.arrays[name]
+
+    def count(self, name: str, kind: str | None = None, what: str = "requests") -> int:
+        """Return the requests (or "sectors") to one array, of one kind or of all kinds."""
+        rows = [r for r in self.rows if r["name"] == name and kind in (None, r["kind"])]
+        each = [1 if what == "requests" else r["sectors"] for r in rows]
+        return round(sum(r["requests"] * e for r, e in zip(rows, each, strict=True)))
+
+
+def kernel(
+    s: Any, source: Any, name: str, grid: Any, block: Any, *arguments: Any, shared_bytes: int = 0
+) -> KernelRun:
+    """Run the kernel `name` of a student's text on the CPU engine, every access watched.
+
+    The arguments stay as they are. Fails with a message for what the kernel does wrong; raises
+    CannotCheck where there is no compiler.
+    """
+    assert isinstance(source, str), (
+        f"the kernel must be a string of CUDA C++, not {type(source).__name__}"
+    )
+    call = ("dlnotes.course.kernels", "observe")
+    values = (source, name, grid, block, list(arguments), shared_bytes)
+    if hasattr(type(s), "__dlnotes_remote__"):
+        found = s.__dlnotes_outside__(*call, *values)
+    else:
+        found = getattr(importlib.import_module(call[0]), call[1])(*values)
+    if found["fault"] == "tool":
+        raise CannotCheck(f"kernels cannot be checked here: {found['text']}")
+    assert not found["fault"], f"{_FAULTS[found['fault']]}. {found['text']}"
+    return KernelRun(found["arrays"], found["rows"], **found["totals"])
+
+
 @contextlib.contextmanager
 def unchanged(**arrays: np.ndarray) -> Iterator[None]:
     """Fail when one of the named arrays is not what it was before the block."""
@@ -135,6 +205,7 @@ def load(text: str, filename: str) -> list[Case]:
         "np": np,
         "test": test,
         "array": array,
+        "kernel": kernel,
         "module": module,
         "raises": raises,
         "unchanged": unchanged,
@@ -150,11 +221,16 @@ def load(text: str, filename: str) -> list[Case]:
 
 
 def run(case: Case, namespace: Any) -> Outcome:
-    """Run one check and return what it found. Never raises but for an interrupt."""
+    """Run one check and return what it found.
+
+    Raises CannotCheck where the machine lacks what it needs, and otherwise only interrupts.
+    """
     state = np.random.get_state()  # noqa: NPY002 (a check may use the global generator)
     np.random.seed(case.seed)  # noqa: NPY002
     try:
         case.function(namespace)
+    except CannotCheck:
+        raise
     except NotDefined as error:
         return Outcome(case, False, shortened(error), "missing")
     except AssertionError as error:

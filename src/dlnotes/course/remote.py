@@ -6,8 +6,11 @@ process. To a check, `Student` is the notebook's namespace and `Remote` an objec
 
 import builtins
 import contextlib
+import copy
+import hashlib
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -20,6 +23,8 @@ import numpy as np
 from dlnotes.course import sandbox as sandboxes
 from dlnotes.course.cases import NotDefined, StudentError
 from dlnotes.course.wire import Channel, Closed, Codec, Late, WireError, is_function
+
+OUTSIDE_KNOWN = 2000  # results of kernels that are remembered
 
 
 class Stopped(BaseException):
@@ -42,6 +47,8 @@ class Nursery:
 
     def __init__(self, sandbox: sandboxes.Sandbox, given: tuple[str, ...] = ()):
         self.sandbox, self.given = sandbox, given
+        self.outside_known: dict[bytes, Any] = {}
+        self._second: Nursery | None = None
         self._process: subprocess.Popen | None = None
         self._files = contextlib.ExitStack()
 
@@ -170,8 +177,17 @@ class Nursery:
                 self.close()  # a submission ended its nursery: the next one gets a new one
                 return
 
+    def second(self, given: tuple[str, ...]) -> "Nursery":
+        """Return another nursery in the same kind of sandbox; it ends with this one."""
+        if self._second is None:
+            self._second = Nursery(self.sandbox, given)
+        return self._second
+
     def close(self) -> None:
         """End the nursery and everything in it."""
+        if self._second is not None:
+            self._second.close()
+            self._second = None
         if self._process is not None:
             self._control.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -199,7 +215,8 @@ class Session:
     """One submission's process, from its first cell to its last check."""
 
     def __init__(self, nursery: Nursery, memory: int):
-        self._nursery = nursery
+        self._nursery, self._memory = nursery, memory
+        self._outside: Session | None = None
         self._channel = Channel(nursery.begin(memory))
         self.codec = Codec(self._hold, self._fetch, owner=True)
         self.started = time.monotonic()
@@ -210,8 +227,41 @@ class Session:
 
     def close(self) -> None:
         """End the process."""
+        self._close_outside()
         self._channel.close()
         self._nursery.end()
+
+    def _close_outside(self) -> None:
+        if self._outside is not None:
+            self._outside.close()
+            self._outside = None
+
+    def outside(self, module: str, function: str, *args: Any) -> Any:
+        """Call a function of a library in a process that has run none of the student's Python.
+
+        What came of the same arguments before is remembered: such a function gives the same again.
+        Raises StudentError when the process has to be stopped or ends.
+        """
+        known = self._nursery.outside_known
+        key = hashlib.sha256(pickle.dumps((module, function, args))).digest()
+        if key not in known:
+            if len(known) >= OUTSIDE_KNOWN:
+                known.clear()
+            known[key] = self._ask_outside(module, function, args)
+        return copy.deepcopy(known[key])
+
+    def _ask_outside(self, module: str, function: str, args: tuple) -> Any:
+        if self._outside is None:
+            nursery = self._nursery.second((f"import {module}",))
+            self._outside = Session(nursery, self._memory)
+        other = self._outside
+        try:
+            other.begin_check(0, self.deadline - time.monotonic())
+            found = getattr(other.ask("import", name=module), function)(*args)
+            return copy.deepcopy(found)  # its containers are the codec's, until the next call
+        except Stopped as stopped:
+            self._close_outside()
+            raise StudentError(f"your kernel was stopped: {stopped}") from None
 
     def begin_check(self, seed: int, seconds: int | float) -> None:
         """Forget the last check's arguments and seed all random numbers."""
@@ -334,6 +384,9 @@ class Student:
 
     def __dlnotes_import__(self, name: str) -> Any:
         return self.__session.ask("import", name=name)
+
+    def __dlnotes_outside__(self, module: str, function: str, *args: Any) -> Any:
+        return self.__session.outside(module, function, *args)
 
 
 class Remote:

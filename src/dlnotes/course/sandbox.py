@@ -76,6 +76,8 @@ def environment(work: str) -> dict[str, str]:
         "PYTHONPATH": str(_package().parent),
         "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",  # macOS: the nursery forks
         **{f"{name}_NUM_THREADS": "1" for name in threads},
+        # Which compiler builds the kernels of an exercise, where somebody has chosen one.
+        **{name: os.environ[name] for name in ("DLNOTES_CXX",) if name in os.environ},
     }
 
 

@@ -66,12 +66,13 @@ import importlib
 from pathlib import Path
 
 from dlnotes.cuda import _nvrtc, _source, roofline
+from dlnotes.cuda._cubin import Resources
 from dlnotes.cuda._errors import CompileError, CudaError, KernelError, ToolError
 from dlnotes.cuda._gpu import available
 from dlnotes.cuda._kernel import Kernel, Module, load
 from dlnotes.cuda._nvrtc import Cubin, architectures
 from dlnotes.cuda._tensor import TensorMap, from_bfloat16, to_bfloat16
-from dlnotes.cuda._trace import Access, LineReport, Step, Steps, Trace
+from dlnotes.cuda._trace import Access, LineReport, Step, Steps, Totals, Trace
 from dlnotes.cuda.ladders import LADDERS, Ladder, Rung
 
 _ON_TORCH = ("functional", "nn", "optim")  # import torch, so each is imported when it is used
@@ -86,11 +87,13 @@ __all__ = [
     "Ladder",
     "LineReport",
     "Module",
+    "Resources",
     "Rung",
     "Step",
     "Steps",
     "TensorMap",
     "ToolError",
+    "Totals",
     "Trace",
     "architectures",
     "available",

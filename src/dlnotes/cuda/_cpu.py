@@ -377,6 +377,7 @@ class Program:
         data = (
             ctypes.string_at(self.library.engine_events(), count * EVENT.itemsize) if count else b""
         )
+        self.library.engine_forget_events()
         return np.frombuffer(data, EVENT)
 
     def _lines(self) -> dict[int, tuple[str, int]]:

@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dlnotes import _validate
 from dlnotes.cuda import _cache
+from dlnotes.cuda._cubin import Resources, resources
 from dlnotes.cuda._errors import CompileError, ToolError
 from dlnotes.cuda._source import Source
 
@@ -48,6 +50,14 @@ class Cubin:
     arch: str
     data: bytes
     names: dict[str, str]
+
+    def resources(self, kernel: str) -> Resources:
+        """Return the registers, shared memory and stack of a kernel, named as it was compiled.
+
+        Raises ValueError where it was not compiled into this cubin.
+        """
+        _validate.one_of("kernel", kernel, list(self.names))
+        return resources(self.data, self.names[kernel])
 
 
 @functools.cache

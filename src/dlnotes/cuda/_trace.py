@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -53,7 +54,8 @@ class LineReport:
     A *request* is one load or store instruction of a warp. From global memory it fetches sectors of
     32 bytes: `sectors` are those of a mean request, `used` the part of their bytes that was asked
     for. Shared memory has 32 banks of 4-byte words: `ways` says how many times longer than without
-    conflicts a mean request takes (1.0: none). For the other kind of memory the two are None.
+    conflicts a mean request takes (1.0: none), `passes` how many turns all requests take together.
+    For the other kind of memory these are None.
     """
 
     file: str
@@ -67,6 +69,7 @@ class LineReport:
     sectors: float | None
     used: float | None
     ways: float | None
+    passes: int | None = None
 
     def __str__(self) -> str:
         if self.space == "global":
@@ -75,6 +78,26 @@ class LineReport:
             cost = f"{self.ways:5.1f}-way bank conflict" if self.ways > 1 else "no bank conflict"
         what = f"{self.kind} {self.name}"
         return f"line {self.line:3d}  {what:<14} {self.requests:6d} requests  {cost}"
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a whole launch asks of memory, added up over its lines.
+
+    requests, sectors: load and store instructions of warps to global memory, atomics included, and
+    the 32-byte sectors that they touch. shared_requests, passes: the same instructions to shared
+    memory, and the turns that they take: one each without bank conflicts and with 4-byte words.
+    """
+
+    requests: int
+    sectors: int
+    shared_requests: int
+    passes: int
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all sectors, as if nothing stayed in a cache."""
+        return SECTOR * self.sectors
 
 
 class _Recording:
@@ -122,15 +145,17 @@ class Trace(_Recording):
 
     def report(self) -> list[LineReport]:
         """Return one row for each line, array and kind of access, in the order of the lines."""
+        return list(self._report)
+
+    @functools.cached_property
+    def _report(self) -> list[LineReport]:
         accesses = np.flatnonzero(self.events["kind"] < len(KINDS))
         if not accesses.size:
             return []
         events, places = self.events[accesses], self._places[accesses]
         request = self._requests(events, places)
         spot = np.array([hash_of for hash_of in self._spots()], np.int64)[places]
-        keys = np.stack([spot, events["buffer"], events["kind"]], axis=1)
-        unique, group = np.unique(keys, axis=0, return_inverse=True)
-        group = group.ravel()
+        unique, group = _groups(spot, events["buffer"], events["kind"])
         rows = []
         for number, (where, buffer, kind) in enumerate(unique.tolist()):
             chosen = group == number
@@ -140,6 +165,21 @@ class Trace(_Recording):
         return sorted(
             rows, key=lambda r: (r.file != os.path.basename(self.source.name), r.file, r.line)
         )
+
+    def totals(self, name: str | None = None) -> Totals:
+        """Return the whole launch's requests, sectors and passes, or one array's.
+
+        Raises ValueError where there is no array `name`.
+        """
+        if name is not None:
+            self._named(name)
+        sums = {"global": [0, 0.0], "shared": [0, 0.0]}
+        for row in self._report:
+            if name in (None, row.name):
+                sums[row.space][0] += row.requests
+                sums[row.space][1] += row.passes or row.requests * row.sectors
+        (requests, sectors), (shared, passes) = sums["global"], sums["shared"]
+        return Totals(requests, round(sectors), shared, round(passes))
 
     def _spots(self) -> list[int]:
         """Number the (file, line) pairs: several instructions may stand in one line."""
@@ -157,22 +197,21 @@ class Trace(_Recording):
         nth -= np.maximum.accumulate(np.where(starts, nth, 0))
         turn = np.empty_like(nth)
         turn[order] = nth
-        keys = np.stack([thread // WARP, places, turn], axis=1)
-        return np.unique(keys, axis=0, return_inverse=True)[1].ravel()
+        return _groups(thread // WARP, places, turn)[1]
 
     def _row(self, place, number, kind, events, request) -> LineReport:
         file, line = place
         buffer = self._buffer(number)
         requests = len(np.unique(request))
-        sectors = used = ways = None
+        sectors = used = ways = passes = None
         if buffer.space == "global":
             sectors, used = _sectors(events, request, requests)
         else:
-            ways = _ways(events, request)
+            ways, passes = _ways(events, request)
         return LineReport(
             os.path.basename(file), line, self.source.line(file, line).strip(), buffer.name,
             buffer.space, KINDS[kind], requests, float(events["bytes"].sum() / requests),
-            sectors, used, ways,
+            sectors, used, ways, passes,
         )  # fmt: skip
 
     def count(self, name: str, kind: str = "read") -> np.ndarray:
@@ -216,19 +255,46 @@ class Trace(_Recording):
         return "\n".join(map(str, self.report())) or "no accesses"
 
 
+def _groups(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different rows of a table of whole numbers, sorted, and which each row is.
+
+    As np.unique(axis=0) does, but packed into one number a row, which is several times faster.
+    """
+    table = [np.asarray(column, np.int64) for column in columns]
+    lows = [int(column.min()) for column in table]
+    sizes = [int(column.max()) - low + 1 for column, low in zip(table, lows, strict=True)]
+    if math.prod(sizes) >= 2**62:
+        unique, group = np.unique(np.stack(table, axis=1), axis=0, return_inverse=True)
+        return unique, group.ravel()
+    packed = np.zeros(len(table[0]), np.int64)
+    for column, low, size in zip(table, lows, sizes, strict=True):
+        packed = packed * size + (column - low)
+    unique, group = np.unique(packed, return_inverse=True)
+    rows = np.stack(np.unravel_index(unique, sizes), axis=1) + lows
+    return rows, group.ravel()
+
+
+def _changes(rows: np.ndarray) -> np.ndarray:
+    """Say of each row of a sorted table whether it differs from the one before."""
+    return np.r_[True, (np.diff(rows, axis=0) != 0).any(1)]
+
+
 def _sectors(events, request, requests) -> tuple[float, float]:
     """Return sectors of a mean request, and the part of their bytes that any lane asked for."""
+    # Most accesses are of whole words, which are counted in place of their bytes.
+    grain = int(np.gcd.reduce(np.gcd(events["offset"], events["bytes"]), initial=SECTOR))
+    first, length = events["offset"] // grain, events["bytes"] // grain
     pieces = []
-    for byte in range(int(events["bytes"].max())):
-        inside = byte < events["bytes"]
-        pieces.append(np.stack([request[inside], events["offset"][inside] + byte], axis=1))
-    touched = np.unique(np.concatenate(pieces), axis=0)
-    touched_sectors = np.unique(touched // [1, SECTOR], axis=0)
-    return len(touched_sectors) / requests, len(touched) / (SECTOR * len(touched_sectors))
+    for step in range(int(length.max())):
+        inside = step < length
+        pieces.append((request[inside], first[inside] + step))
+    touched, _ = _groups(*map(np.concatenate, zip(*pieces, strict=True)))
+    touched_sectors, _ = _groups(touched[:, 0], touched[:, 1] * grain // SECTOR)
+    return len(touched_sectors) / requests, len(touched) * grain / (SECTOR * len(touched_sectors))
 
 
-def _ways(events, request) -> float:
-    """Return the time of a mean request in units of one without conflicts.
+def _ways(events, request) -> tuple[float, int]:
+    """Return the time of a mean request in units of one without conflicts, and all turns.
 
     Lanes that read the same word are served together, atomics on one word one after another.
     8-byte accesses are served half a warp at a time and 16-byte ones a quarter, as NVIDIA's
@@ -241,13 +307,15 @@ def _ways(events, request) -> float:
     for step in range(int(words.max())):
         inside = step < words
         word = events["offset"][inside].astype(np.int64) // WORD + step
-        pieces.append(
-            np.stack([request[inside], phase[inside], word % BANKS, word, atomic[inside]], 1)
-        )
-    each = np.unique(np.concatenate(pieces), axis=0)
-    banks, depth = np.unique(each[:, :3], axis=0, return_counts=True)
-    phases, start = np.unique(banks[:, :2], axis=0, return_index=True)
-    return float(np.maximum.reduceat(depth, start).sum() / len(phases))
+        pieces.append((request[inside], phase[inside], word % BANKS, word // BANKS, atomic[inside]))
+    each, _ = _groups(*map(np.concatenate, zip(*pieces, strict=True)))
+    # The rows are sorted, so those of one bank, and of one phase, stand side by side.
+    start = np.flatnonzero(_changes(each[:, :3]))
+    banks, depth = each[start], np.diff(np.append(start, len(each)))
+    start = np.flatnonzero(_changes(banks[:, :2]))
+    phases = banks[start]
+    passes = int(np.maximum.reduceat(depth, start).sum())
+    return passes / len(phases), passes
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,24 @@ from dlnotes.cuda.ladders import (
     pool_sizes,
 )
 
+# What works entry by entry, moves or draws entries is torch's own.
+FROM_TORCH = (
+    "celu", "dropout", "dropout2d", "elu", "gelu", "hardtanh", "leaky_relu", "mse_loss", "one_hot",
+    "pad", "relu", "relu6", "sigmoid", "silu", "softplus", "tanh",
+)  # fmt: skip
 _FLOATS = (torch.float32, torch.float64)
 _MOST_ENTRIES = 2**31 - 1  # kernels count entries in 32 bits
 _MOST_BLOCKS_IN_Z = 65535
 _SHARED = 48 * 1024  # bytes of shared memory that a block gets on any card without asking
+
+
+def __getattr__(name: str):
+    if name in FROM_TORCH:
+        return getattr(torch.nn.functional, name)
+    raise AttributeError(
+        f"dlnotes.cuda.functional has no {name}: the book has no kernel for it "
+        "(torch.nn.functional may have one)"
+    )
 
 
 # ---- which rung, and how it is run ---------------------------------------------------------------
@@ -292,6 +306,31 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) 
     return y if input.ndim == 4 else y[0]
 
 
+def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
+    """Return the convolution of sequences: that of images of one row, by `conv2d`.
+
+    input: (n, c, length) or (c, length), weight: (out, c / groups, kernel) → (n, out, length out).
+    The settings are numbers, and padding may be "valid" or "same", as in torch.
+
+    Raises TypeError for dtypes, ValueError for devices, shapes and settings that do not fit.
+    """
+    _floats(input=input, weight=weight, bias=bias)
+    _axes("input", input, (2, 3), "sequences (n, c, length) or one of them, (c, length)")
+    _axes("weight", weight, (3,), "kernels (out, c, kernel)")
+    stride, dilation = _along("stride", stride, 1), _along("dilation", dilation, 1)
+    padding = padding if isinstance(padding, str) else _along("padding", padding, 0)
+    settings = (stride, padding, dilation, groups)
+    return conv2d(input[..., None, :], weight[..., None, :], bias, *settings)[..., 0, :]
+
+
+def _along(name: str, value, default: int) -> tuple[int, int]:
+    """Return the setting of a sequence as that of an image of one row."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    if len(values) != 1:
+        raise ValueError(f"{name} must be one number, got {value!r}")
+    return default, *values
+
+
 def _padded(x: Tensor, padding: str, kernel, stride, dilation) -> tuple[Tensor, tuple[int, int]]:
     """Return (x, padding) for padding by name; where the sides differ, x is padded behind."""
     if _validate.one_of("padding", padding, ("valid", "same")) == "valid":
@@ -472,54 +511,63 @@ def avg_pool2d(
     return y if input.ndim == 4 else y[0]
 
 
+def max_pool1d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False,
+               return_indices=False):  # fmt: skip
+    """Return `max_pool2d` of sequences (n, c, length) or (c, length), with errors as there."""
+    _floats(input=input)
+    _axes("input", input, (2, 3), "sequences (n, c, length) or one of them, (c, length)")
+    kernel, stride, padding = _windows_of_one_axis(kernel_size, stride, padding)
+    settings = _along("dilation", dilation, 1), ceil_mode, True
+    y, indices = max_pool2d(input.unsqueeze(-2), kernel, stride, padding, *settings)
+    return (y.squeeze(-2), indices.squeeze(-2)) if return_indices else y.squeeze(-2)
+
+
+def avg_pool1d(
+    input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True
+) -> Tensor:
+    """Return `avg_pool2d` of sequences (n, c, length) or (c, length), with errors as there."""
+    _floats(input=input)
+    _axes("input", input, (2, 3), "sequences (n, c, length) or one of them, (c, length)")
+    windows = _windows_of_one_axis(kernel_size, stride, padding)
+    return avg_pool2d(input.unsqueeze(-2), *windows, ceil_mode, count_include_pad).squeeze(-2)
+
+
+def _windows_of_one_axis(kernel_size, stride, padding) -> tuple:
+    """Return kernel, stride and padding of windows one pixel high."""
+    stride = kernel_size if stride is None else stride
+    kernel, stride = _along("kernel_size", kernel_size, 1), _along("stride", stride, 1)
+    return kernel, stride, _along("padding", padding, 0)
+
+
+class _AdaptiveAvgPool2d(Function):
+    @staticmethod
+    def forward(ctx, x, out):
+        ctx.shape = tuple(x.shape)
+        return run("adaptive_avg_pool2d", x.contiguous(), out)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        return run("adaptive_avg_pool2d_backward", dy.contiguous(), ctx.shape), None
+
+
 def adaptive_avg_pool2d(input, output_size) -> Tensor:
-    """Return means of windows that are chosen so that the output has output_size.
+    """Return means over a grid of output_size rectangles that cover each image.
 
-    input: (n, c, h, w) or (c, h, w). output_size: one number or two; None keeps that axis as it
-    is. Where the sizes divide, all windows are alike and the ladder is "avg_pool2d". Elsewhere it
-    is two matrix products with the windows' weights, ladder "linear".
+    input: (n, c, h, w) or (c, h, w). output_size: one number, or two, None for an axis that stays
+    as it is. Ladders "adaptive_avg_pool2d" and "adaptive_avg_pool2d_backward".
 
-    Raises TypeError for dtypes and ValueError for shapes and sizes below 1.
+    Raises TypeError for dtypes and ValueError for shapes and devices that do not fit.
     """
     _floats(input=input)
     x = _images(input)
     if 0 in x.shape[2:]:
         raise ValueError(f"input must have no empty axis of its images, got {tuple(input.shape)}")
-    given = output_size if isinstance(output_size, tuple | list) else (output_size,) * 2
-    wanted = [size if out is None else out for out, size in zip(given, x.shape[2:], strict=True)]
-    (h, w), (out_h, out_w) = x.shape[2:], _pair("output_size", wanted, 1)
-    if h % out_h or w % out_w:
-        across = linear(x, _window_weights(w, out_w, x)).transpose(2, 3)
-        y = linear(across, _window_weights(h, out_h, x)).transpose(2, 3)
-    else:
-        y = avg_pool2d(x, (h // out_h, w // out_w))
+    sizes = output_size if isinstance(output_size, tuple | list) else (output_size,) * 2
+    if len(sizes) == 2:
+        sizes = [old if n is None else n for n, old in zip(sizes, x.shape[2:], strict=True)]
+    y = _AdaptiveAvgPool2d.apply(x, _pair("output_size", sizes, 1))
     return y if input.ndim == 4 else y[0]
-
-
-def _window_weights(size: int, out: int, like: Tensor) -> Tensor:
-    """Return (out, size): row o has 1 / length from ⌊o · size / out⌋ to ⌈(o + 1) · size / out⌉."""
-    row, column = (torch.arange(n, device=like.device) for n in (out, size))
-    row = row[:, None]
-    start, end = row * size // out, -(-(row + 1) * size // out)
-    inside = ((column >= start) & (column < end)).to(like.dtype)
-    return inside / (end - start)
-
-
-def local_response_norm(
-    input, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
-) -> Tensor:
-    """Return input / (k + alpha · mean of the squares of `size` neighbouring channels)^beta.
-
-    input: (n, c, h, w); channels beyond the edge count as 0. The means are the ladder "avg_pool2d".
-    (Krizhevsky, Sutskever and Hinton, 2012.) Raises ValueError for shapes, TypeError for dtypes.
-    """
-    _floats(input=input)
-    _axes("input", input, (4,), "images (n, c, h, w)")
-    size = _validate.integer("size", size, low=1)
-    squares = input.square().flatten(2)[:, None]  # (n, 1, c, pixels)
-    squares = torch.nn.functional.pad(squares, (0, 0, size // 2, (size - 1) // 2))
-    means = avg_pool2d(squares, (size, 1), stride=1).reshape(input.shape)
-    return input / (k + alpha * means) ** beta
 
 
 # ---- rows: softmax, layer norm, cross-entropy ----------------------------------------------------
@@ -982,6 +1030,44 @@ def rms_norm(input, normalized_shape, weight=None, eps: float | None = None) -> 
     weight = None if weight is None else weight.reshape(-1)
     eps = torch.finfo(input.dtype).eps if eps is None else float(eps)
     return _RMSNorm.apply(rows, weight, eps).reshape(input.shape)
+
+
+class _LocalResponseNorm(Function):
+    @staticmethod
+    def forward(ctx, x, size, *settings):
+        x = x.contiguous()
+        # A block's tile has eight channels and their neighbours at 32 places.
+        tiled = 32 * (8 + size - 1) * x.element_size() <= _SHARED
+        ctx.rung = "local_response_backward_" + ("tiled" if tiled else "naive")
+        ctx.settings = size, *settings
+        rung = ctx.rung.replace("_backward", "")
+        y, d = run("local_response_norm", x, *ctx.settings, rung=rung)
+        ctx.save_for_backward(x, d)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy):
+        inputs = (dy.contiguous(), *ctx.saved_tensors, *ctx.settings)
+        dx = run("local_response_norm_backward", *inputs, rung=ctx.rung)
+        return dx, *[None] * len(ctx.settings)
+
+
+def local_response_norm(
+    input, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """Return x / (k + alpha · mean of x²)^beta, the mean over `size` channels around each.
+
+    input: (n, c, …). Channels that do not exist count as 0. Ladders "local_response_norm" and
+    "local_response_norm_backward".
+
+    Raises TypeError for dtypes and ValueError for shapes and devices that do not fit.
+    """
+    _floats(input=input)
+    if input.ndim < 3:
+        raise ValueError(f"input must have shape (n, c, …), got {tuple(input.shape)}")
+    size = _validate.integer("size", size, low=1)
+    return _LocalResponseNorm.apply(input, size, float(alpha), float(beta), float(k))
 
 
 # ---- recurrent cells -----------------------------------------------------------------------------

@@ -44,17 +44,27 @@ class Linear(torch_nn.Linear):
         return functional.linear(input, self.weight, self.bias)
 
 
+class Conv1d(torch_nn.Conv1d):
+    """torch.nn.Conv1d on the ladder "conv2d": a sequence is an image one pixel high."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _convolve(self, functional.conv1d, input, weight, bias)
+
+
 class Conv2d(torch_nn.Conv2d):
     """torch.nn.Conv2d on the ladder "conv2d"."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding = self.padding
-        if self.padding_mode != "zeros":
-            sides = self._reversed_padding_repeated_twice
-            input = torch_nn.functional.pad(input, sides, mode=self.padding_mode)
-            padding = 0
-        settings = self.stride, padding, self.dilation, self.groups
-        return functional.conv2d(input, weight, bias, *settings)
+        return _convolve(self, functional.conv2d, input, weight, bias)
+
+
+def _convolve(layer, convolution, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    padding = layer.padding
+    if layer.padding_mode != "zeros":
+        sides = layer._reversed_padding_repeated_twice
+        input = torch_nn.functional.pad(input, sides, mode=layer.padding_mode)
+        padding = 0
+    return convolution(input, weight, bias, layer.stride, padding, layer.dilation, layer.groups)
 
 
 class ConvTranspose2d(torch_nn.ConvTranspose2d):
@@ -78,6 +88,24 @@ class MaxPool2d(torch_nn.MaxPool2d):
         return functional.max_pool2d(input, self.kernel_size, self.stride, self.padding, *settings)
 
 
+class MaxPool1d(torch_nn.MaxPool1d):
+    """torch.nn.MaxPool1d on the ladder "max_pool2d"."""
+
+    def forward(self, input: Tensor):
+        """Return the largest entries, with return_indices also their places."""
+        settings = self.dilation, self.ceil_mode, self.return_indices
+        return functional.max_pool1d(input, self.kernel_size, self.stride, self.padding, *settings)
+
+
+class AvgPool1d(torch_nn.AvgPool1d):
+    """torch.nn.AvgPool1d on the ladder "avg_pool2d"."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the means of the windows."""
+        settings = self.ceil_mode, self.count_include_pad
+        return functional.avg_pool1d(input, self.kernel_size, self.stride, self.padding, *settings)
+
+
 class AvgPool2d(torch_nn.AvgPool2d):
     """torch.nn.AvgPool2d on the ladder "avg_pool2d"."""
 
@@ -88,20 +116,11 @@ class AvgPool2d(torch_nn.AvgPool2d):
 
 
 class AdaptiveAvgPool2d(torch_nn.AdaptiveAvgPool2d):
-    """torch.nn.AdaptiveAvgPool2d on the ladder "avg_pool2d", or "linear" where windows differ."""
+    """torch.nn.AdaptiveAvgPool2d on the ladder "adaptive_avg_pool2d"."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the means of the windows."""
+        """Return the means of the rectangles."""
         return functional.adaptive_avg_pool2d(input, self.output_size)
-
-
-class LocalResponseNorm(torch_nn.LocalResponseNorm):
-    """torch.nn.LocalResponseNorm: its means are the ladder "avg_pool2d"."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the normalised images."""
-        settings = self.size, self.alpha, self.beta, self.k
-        return functional.local_response_norm(input, *settings)
 
 
 class LayerNorm(torch_nn.LayerNorm):
@@ -217,6 +236,15 @@ class InstanceNorm2d(torch_nn.InstanceNorm2d):
                 f"{tuple(input.shape)}"
             )
         return functional.group_norm(input, input.shape[1], self.weight, self.bias, self.eps)
+
+
+class LocalResponseNorm(torch_nn.LocalResponseNorm):
+    """torch.nn.LocalResponseNorm on the ladder "local_response_norm"."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised input."""
+        settings = self.size, self.alpha, self.beta, self.k
+        return functional.local_response_norm(input, *settings)
 
 
 class RMSNorm(torch_nn.RMSNorm):

@@ -28,6 +28,7 @@ class Adam(torch.optim.Adam):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            _only(**{name: (group[name], False) for name in ("amsgrad", "maximize")})
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self._update(parameter, group)

@@ -193,6 +193,16 @@ def _group_norm_backward(dy, x, num_groups, weight, mean, scale) -> Cost:
     return _count(*moved, operations=13 * prod(x.shape))
 
 
+def _local_response(x, size, *settings) -> Cost:
+    # each square: 1, the sum: size, the denominator: 2, the power and the product: 2
+    return _count(x, x, x, operations=(5 + size) * prod(x.shape))
+
+
+def _local_response_backward(dy, x, d, size, *settings) -> Cost:
+    # each term: 4, the sum: size, dx: 4
+    return _count(dy, x, d, x, operations=(8 + size) * prod(x.shape))
+
+
 def _present(*arrays) -> list:
     return [array for array in arrays if array is not None]
 
@@ -212,6 +222,16 @@ def _avg_pool_backward(dy, shape, kernel_size, stride, padding) -> Cost:
     p = pool_sizes(shape, kernel_size, stride, padding)
     windows = p.kernel_h * p.kernel_w
     return _count(dy, (tuple(shape), _bytes(dy)), operations=prod(dy.shape) * windows)
+
+
+def _adaptive(x, output_size) -> Cost:
+    out = (output_size,) * 2 if isinstance(output_size, int) else tuple(output_size)
+    shape = (*x.shape[:2], *out), _bytes(x)
+    return _count(x, shape, operations=prod(x.shape))  # rectangles share few entries
+
+
+def _adaptive_backward(dy, shape) -> Cost:
+    return _count(dy, (tuple(shape), _bytes(dy)), operations=prod(shape))
 
 
 def _conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Cost:
@@ -388,10 +408,14 @@ COSTS: dict[str, Callable[..., Cost]] = {
     "rms_norm_backward": _rms_norm_backward,
     "group_norm": _group_norm,
     "group_norm_backward": _group_norm_backward,
+    "local_response_norm": _local_response,
+    "local_response_norm_backward": _local_response_backward,
     "max_pool2d": lambda *inputs: _pool(True, *inputs),
     "avg_pool2d": lambda *inputs: _pool(False, *inputs),
     "max_pool2d_backward": _max_pool_backward,
     "avg_pool2d_backward": _avg_pool_backward,
+    "adaptive_avg_pool2d": _adaptive,
+    "adaptive_avg_pool2d_backward": _adaptive_backward,
     "conv2d": _conv2d,
     "conv2d_backward": _conv2d_backward,
     "conv_transpose2d": _conv_transpose2d,

@@ -25,6 +25,11 @@
 //   rms_norm_naive, rms_norm_warp, rms_norm_backward_naive, rms_norm_backward_warp   as for layer norm
 //   group_norm_naive, group_norm_backward_naive   one thread a group, and for weights' gradients a channel
 //   group_norm_block, group_norm_backward_block   one block
+//
+// Local response normalisation divides by a power of k + alpha · (mean of x² over the channels around).
+//   local_response_naive, local_response_backward_naive   one thread an entry reads its neighbours
+//   local_response_tiled, local_response_backward_tiled   neighbours overlap: a block works out once what
+//                                                         several of its entries add up
 #include "common.cuh"
 
 __global__ void layer_norm_naive(int rows, int columns, float eps, const float* __restrict__ x, const float* __restrict__ weight,
@@ -487,4 +492,79 @@ __global__ void group_norm_backward_channels_block(Groups p, const float* __rest
   sum = block_reduce<Add>(sum);
   product = block_reduce<Add>(product);
   if (threadIdx.x == 0) dweight[channel] = product, dbias[channel] = sum;
+}
+
+// ---- local response normalisation --------------------------------------------------------------------
+// y = x / d^beta with d = k + alpha / size · Σ x², the sum over channels c - size / 2 … c - size / 2 + size - 1.
+struct Response {
+  int images, channels, length, size;
+  float alpha, beta, k;
+};
+
+__global__ void local_response_naive(Response p, const float* __restrict__ x, float* __restrict__ y, float* __restrict__ d_of) {
+  const int at = blockIdx.x * blockDim.x + threadIdx.x;
+  if (at >= p.images * p.channels * p.length) return;
+  const int channel = at / p.length % p.channels, first = channel - p.size / 2;
+  float squares = 0.f;
+  for (int c = max(first, 0); c < min(first + p.size, p.channels); c++) {
+    const float v = x[at + (c - channel) * p.length];
+    squares += v * v;
+  }
+  const float d = p.k + p.alpha / p.size * squares;
+  y[at] = x[at] * powf(d, -p.beta);
+  d_of[at] = d;
+}
+
+// dx = dy / d^beta - x · (2 alpha beta / size) · Σ dy x / d^(beta + 1) over the channels that look at this
+// one, c - (size - 1) / 2 … c + size / 2.
+__device__ __forceinline__ float response_term(const Response& p, float dy, float x, float d) { return dy * x * powf(d, -p.beta) / d; }
+
+__global__ void local_response_backward_naive(Response p, const float* __restrict__ dy, const float* __restrict__ x,
+                                              const float* __restrict__ d_of, float* __restrict__ dx) {
+  const int at = blockIdx.x * blockDim.x + threadIdx.x;
+  if (at >= p.images * p.channels * p.length) return;
+  const int channel = at / p.length % p.channels, first = channel - (p.size - 1) / 2;
+  float sum = 0.f;
+  for (int c = max(first, 0); c < min(first + p.size, p.channels); c++) {
+    const int other = at + (c - channel) * p.length;
+    sum += response_term(p, dy[other], x[other], d_of[other]);
+  }
+  dx[at] = dy[at] * powf(d_of[at], -p.beta) - x[at] * (2.f * p.alpha * p.beta / p.size * sum);
+}
+
+// A block has blockDim.x places of blockDim.y channels of one image: `at` is this thread's entry. The sums need
+// blockDim.y + size - 1 channels, from `before` channels in front on; term(i) is what entry i of the array
+// gives, 0 beyond the channels that exist. Each is worked out once and waits in shared memory.
+template <class Term>
+__device__ __forceinline__ float neighbour_sum(const Response& p, int image, int place, int channel0, int before, Term term) {
+  extern __shared__ float tile[];  // (blockDim.y + size - 1) × blockDim.x
+  for (int row = threadIdx.y; row < blockDim.y + p.size - 1; row += blockDim.y) {
+    const int channel = channel0 - before + row;
+    const bool exists = channel >= 0 && channel < p.channels && place < p.length;
+    tile[row * blockDim.x + threadIdx.x] = exists ? term((image * p.channels + channel) * p.length + place) : 0.f;
+  }
+  __syncthreads();
+  float sum = 0.f;
+  for (int i = 0; i < p.size; i++) sum += tile[(threadIdx.y + i) * blockDim.x + threadIdx.x];
+  return sum;
+}
+__global__ void local_response_tiled(Response p, const float* __restrict__ x, float* __restrict__ y, float* __restrict__ d_of) {
+  const int tiles = (p.length + blockDim.x - 1) / blockDim.x, image = blockIdx.x / tiles;
+  const int place = blockIdx.x % tiles * blockDim.x + threadIdx.x, channel = blockIdx.y * blockDim.y + threadIdx.y;
+  const float squares = neighbour_sum(p, image, place, blockIdx.y * blockDim.y, p.size / 2, [&](int i) { return x[i] * x[i]; });
+  if (channel >= p.channels || place >= p.length) return;
+  const int at = (image * p.channels + channel) * p.length + place;
+  const float d = p.k + p.alpha / p.size * squares;
+  y[at] = x[at] * powf(d, -p.beta);
+  d_of[at] = d;
+}
+__global__ void local_response_backward_tiled(Response p, const float* __restrict__ dy, const float* __restrict__ x,
+                                              const float* __restrict__ d_of, float* __restrict__ dx) {
+  const int tiles = (p.length + blockDim.x - 1) / blockDim.x, image = blockIdx.x / tiles;
+  const int place = blockIdx.x % tiles * blockDim.x + threadIdx.x, channel = blockIdx.y * blockDim.y + threadIdx.y;
+  const float sum = neighbour_sum(p, image, place, blockIdx.y * blockDim.y, (p.size - 1) / 2,
+                                  [&](int i) { return response_term(p, dy[i], x[i], d_of[i]); });
+  if (channel >= p.channels || place >= p.length) return;
+  const int at = (image * p.channels + channel) * p.length + place;
+  dx[at] = dy[at] * powf(d_of[at], -p.beta) - x[at] * (2.f * p.alpha * p.beta / p.size * sum);
 }

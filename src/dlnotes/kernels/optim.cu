@@ -32,7 +32,10 @@ __device__ __forceinline__ void adam_one(float& p, float g, float& m, float& v, 
 __global__ void adam_fused(int n, float rate, float eps, float beta1, float beta2, float decay, float* __restrict__ p,
                            const float* __restrict__ g, float* __restrict__ m, float* __restrict__ v) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < n) adam_one(p[i], g[i], m[i], v[i], rate, eps, beta1, beta2, decay);
+  if (i >= n) return;
+  float p1 = p[i], m1 = m[i], v1 = v[i];  // in registers, so that each is read and written once
+  adam_one(p1, g[i], m1, v1, rate, eps, beta1, beta2, decay);
+  p[i] = p1, m[i] = m1, v[i] = v1;
 }
 
 // A thread has four neighbours; what n leaves over after the last four is done one by one.

@@ -6,6 +6,7 @@
 //   *_backward_scatter   one thread for each output adds its dy to the inputs, by atomics
 //   *_backward_gather    one thread for each input collects from the windows it lies in: no atomics,
 //                        and the same sum in the same order each time
+#include "common.cuh"
 
 // Sizes of image, output and window, the stride, and the padding in front.
 struct Pool {
@@ -136,4 +137,66 @@ __global__ void avg_pool_backward_gather(Pool p, int images, const float* __rest
     for (int j = first_window(column, p.stride_w, p.padding_w, p.kernel_w); j < end_window(column, p.stride_w, p.padding_w, p.out_w); j++)
       sum += dy[((size_t)image * p.out_h + i) * p.out_w + j];
   dx[at] = sum / (p.kernel_h * p.kernel_w);
+}
+
+// ---- adaptive pooling --------------------------------------------------------------------------------
+// The mean over each rectangle of a grid of out_h × out_w that covers the image; row r of the grid has the
+// image's rows ⌊r · h / out_h⌋ … ⌈(r + 1) · h / out_h⌉ - 1, so neighbours may share some.
+//   adaptive_avg_pool_naive   one thread for each output
+//   adaptive_avg_pool_warp    one warp for each output: rectangles are large, most often the whole image
+__device__ __forceinline__ int first_in(int out, int size, int outs) { return out * size / outs; }
+__device__ __forceinline__ int end_in(int out, int size, int outs) { return ((out + 1) * size + outs - 1) / outs; }
+
+__global__ void adaptive_avg_pool_naive(int images, int h, int w, int out_h, int out_w, const float* __restrict__ x, float* __restrict__ y) {
+  const int o = blockIdx.x * blockDim.x + threadIdx.x;
+  if (o >= images * out_h * out_w) return;
+  const int column = o % out_w, row = o / out_w % out_h;
+  const float* plane = x + (size_t)(o / out_w / out_h) * h * w;
+  const int top = first_in(row, h, out_h), bottom = end_in(row, h, out_h);
+  const int left = first_in(column, w, out_w), right = end_in(column, w, out_w);
+  float sum = 0.f;
+  for (int i = top; i < bottom; i++)
+    for (int j = left; j < right; j++) sum += plane[i * w + j];
+  y[o] = sum / ((bottom - top) * (right - left));
+}
+__global__ void adaptive_avg_pool_warp(int images, int h, int w, int out_h, int out_w, const float* __restrict__ x, float* __restrict__ y) {
+  const int o = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  if (o >= images * out_h * out_w) return;
+  const int column = o % out_w, row = o / out_w % out_h;
+  const float* plane = x + (size_t)(o / out_w / out_h) * h * w;
+  const int top = first_in(row, h, out_h), rows = end_in(row, h, out_h) - top;
+  const int left = first_in(column, w, out_w), columns = end_in(column, w, out_w) - left;
+  float sum = 0.f;
+  for (int i = lane; i < rows * columns; i += WARP) sum += plane[(top + i / columns) * w + left + i % columns];
+  sum = warp_reduce<Add>(sum);
+  if (lane == 0) y[o] = sum / (rows * columns);
+}
+
+// dx must hold zeros.
+__global__ void adaptive_avg_pool_backward_scatter(int images, int h, int w, int out_h, int out_w, const float* __restrict__ dy,
+                                                   float* __restrict__ dx) {
+  const int o = blockIdx.x * blockDim.x + threadIdx.x;
+  if (o >= images * out_h * out_w) return;
+  const int column = o % out_w, row = o / out_w % out_h;
+  float* plane = dx + (size_t)(o / out_w / out_h) * h * w;
+  const int top = first_in(row, h, out_h), bottom = end_in(row, h, out_h);
+  const int left = first_in(column, w, out_w), right = end_in(column, w, out_w);
+  const float share = dy[o] / ((bottom - top) * (right - left));
+  for (int i = top; i < bottom; i++)
+    for (int j = left; j < right; j++) atomicAdd(&plane[i * w + j], share);
+}
+// Entry i of the image lies in the rectangles ⌊i · out / size⌋ … ⌈(i + 1) · out / size⌉ - 1: the same formula.
+__global__ void adaptive_avg_pool_backward_gather(int images, int h, int w, int out_h, int out_w, const float* __restrict__ dy,
+                                                  float* __restrict__ dx) {
+  const int at = blockIdx.x * blockDim.x + threadIdx.x;
+  if (at >= images * h * w) return;
+  const int column = at % w, row = at / w % h;
+  const float* plane = dy + (size_t)(at / w / h) * out_h * out_w;
+  float sum = 0.f;
+  for (int i = first_in(row, out_h, h); i < end_in(row, out_h, h); i++) {
+    const int rows = end_in(i, h, out_h) - first_in(i, h, out_h);
+    for (int j = first_in(column, out_w, w); j < end_in(column, out_w, w); j++)
+      sum += plane[i * out_w + j] / (rows * (end_in(j, w, out_w) - first_in(j, w, out_w)));
+  }
+  dx[at] = sum;
 }

@@ -534,6 +534,11 @@ ENGINE_EXPORT int engine_watch(int count, const Watched* watched, int record, in
 }
 ENGINE_EXPORT size_t engine_event_count() { return engine::event_count; }
 ENGINE_EXPORT const Event* engine_events() { return engine::events; }
+// Gives the record's memory back: each loaded kernel has its own, often tens of megabytes.
+ENGINE_EXPORT void engine_forget_events() {
+  free(engine::events);
+  engine::events = 0, engine::event_count = engine::event_room = 0;
+}
 ENGINE_EXPORT size_t engine_line_count() { return (size_t)(engine_lines_end - engine_lines); }
 ENGINE_EXPORT const Line* engine_line_table() { return engine_lines; }
 ENGINE_EXPORT const char* engine_shared_name(int id) { return id < engine::variable_count ? engine::variables[id].name : 0; }

@@ -200,6 +200,53 @@ def _group_norm_backward(name: str, reason: str, block: int, rows_a_block: int) 
     return Rung(name, reason, run, (name, of_channels))
 
 
+class Response(Record):
+    """The struct Response of norm.cu."""
+
+    _fields_ = (
+        *ints("images channels length size"),
+        ("alpha", ctypes.c_float),
+        ("beta", ctypes.c_float),
+        ("k", ctypes.c_float),
+    )
+
+
+_RESPONSES = (32, 8)  # places and channels of a block
+
+
+def _respond(s, name: str, tiled: bool, p: Response, entries: int, *arrays) -> None:
+    """Launch a thread for each entry."""
+    if not tiled:
+        s.launch(name, blocks(entries, 128), 128, p, *arrays)
+        return
+    across, down = _RESPONSES
+    grid = p.images * blocks(p.length, across), blocks(p.channels, down)
+    shared_bytes = 4 * across * (down + p.size - 1)
+    s.launch(name, grid, _RESPONSES, p, *arrays, shared_bytes=shared_bytes)
+
+
+def _local_response(name: str, reason: str, tiled: bool) -> Rung:
+    """→ (y, d), the denominators before the power, which the backward rungs take."""
+
+    def run(s, x, size, alpha=1e-4, beta=0.75, k=1.0):
+        p = Response(*x.shape[:2], math.prod(x.shape[2:]), size, alpha, beta, k)
+        y, d = s.empty(x.shape, x), s.empty(x.shape, x)
+        _respond(s, name, tiled, p, math.prod(x.shape), x, y, d)
+        return y, d
+
+    return Rung(name, reason, run, (name,))
+
+
+def _local_response_backward(name: str, reason: str, tiled: bool) -> Rung:
+    def run(s, dy, x, d, size, alpha=1e-4, beta=0.75, k=1.0):
+        p = Response(*x.shape[:2], math.prod(x.shape[2:]), size, alpha, beta, k)
+        dx = s.empty(x.shape, x)
+        _respond(s, name, tiled, p, math.prod(x.shape), dy, x, d, dx)
+        return dx
+
+    return Rung(name, reason, run, (name,))
+
+
 FAMILY = (
     Ladder(
         "layer_norm",
@@ -346,6 +393,34 @@ FAMILY = (
                 "A block a group, and one a channel: neighbours read neighbours.",
                 256,
                 1,
+            ),
+        ),
+    ),
+    Ladder(
+        "local_response_norm",
+        "norm.cu",
+        "local_response_norm",
+        (
+            _local_response("local_response_naive", "One thread an entry.", tiled=False),
+            _local_response(
+                "local_response_tiled",
+                "Neighbourhoods overlap: a block squares each entry once.",
+                tiled=True,
+            ),
+        ),
+    ),
+    Ladder(
+        "local_response_norm_backward",
+        "norm.cu",
+        "local_response_norm_backward",
+        (
+            _local_response_backward(
+                "local_response_backward_naive", "One thread an entry.", tiled=False
+            ),
+            _local_response_backward(
+                "local_response_backward_tiled",
+                "Neighbourhoods overlap: a block takes each power once.",
+                tiled=True,
             ),
         ),
     ),

@@ -2,7 +2,7 @@
 
 import ctypes
 
-from dlnotes.cuda.ladders._base import Ladder, Rung, blocks, ints, out_sizes, pair
+from dlnotes.cuda.ladders._base import WARPS, Ladder, Rung, blocks, ints, out_sizes, pair
 
 
 class Pool(ctypes.Structure):
@@ -80,6 +80,29 @@ def _pool_backward(name: str, reason: str, gather: bool) -> Rung:
     return Rung(name, reason, run, (name,))
 
 
+def _adaptive(name: str, reason: str, block: int, outputs_a_block: int) -> Rung:
+    def run(s, x, output_size):
+        (n, channels, *size), out = x.shape, pair(output_size)
+        y, images = s.empty((n, channels, *out), x), n * channels
+        grid = blocks(images * out[0] * out[1], outputs_a_block)
+        s.launch(name, grid, block, images, *size, *out, x, y)
+        return y
+
+    return Rung(name, reason, run, (name,))
+
+
+def _adaptive_backward(name: str, reason: str, gather: bool) -> Rung:
+    def run(s, dy, shape):
+        dx = s.empty(shape, dy) if gather else s.zeros(shape, dy)
+        size, out, images = shape[2:], dy.shape[2:], shape[0] * shape[1]
+        height, width = size if gather else out
+        grid = blocks(images * height * width, 128)
+        s.launch(name, grid, 128, images, *size, *out, dy, dx)
+        return dx
+
+    return Rung(name, reason, run, (name,))
+
+
 FAMILY = (
     Ladder(
         "max_pool2d",
@@ -134,6 +157,37 @@ FAMILY = (
             ),
             _pool_backward(
                 "avg_pool_backward_gather", "Each input collects: no atomics.", gather=True
+            ),
+        ),
+    ),
+    Ladder(
+        "adaptive_avg_pool2d",
+        "pool.cu",
+        "adaptive_avg_pool2d",
+        (
+            _adaptive("adaptive_avg_pool_naive", "One thread for each output.", 128, 128),
+            _adaptive(
+                "adaptive_avg_pool_warp",
+                "A warp for each output: rectangles are large, and lanes read neighbours.",
+                32 * WARPS,
+                WARPS,
+            ),
+        ),
+    ),
+    Ladder(
+        "adaptive_avg_pool2d_backward",
+        "pool.cu",
+        "adaptive_avg_pool2d_backward",
+        (
+            _adaptive_backward(
+                "adaptive_avg_pool_backward_scatter",
+                "Each output adds to its rectangle, by atomics.",
+                gather=False,
+            ),
+            _adaptive_backward(
+                "adaptive_avg_pool_backward_gather",
+                "Each input collects: no atomics.",
+                gather=True,
             ),
         ),
     ),
