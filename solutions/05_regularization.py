@@ -11,13 +11,13 @@
 #
 # Eleven questions on [chapter 5](../notebooks/05_regularization.ipynb), from a warm-up to an open
 # challenge. Most are short; whoever has time for half of them takes 1, 2, 3, 6, 8 and 10. Write
-# your code where a cell says `raise NotImplementedError`, run the cell, then run the check below it: it
-# says at once what holds, what does not, and gives a hint. A teacher's grading adds hidden checks on
-# other inputs (odd sizes, a single sample, large values), so read the task closely and make your
-# functions right for every input that it allows.
+# your code where a cell says `raise NotImplementedError`, run the cell, then run the check below
+# it: it says at once what holds, what does not, and gives a hint. A teacher's grading adds hidden
+# checks on other inputs (odd sizes, a single sample, large values), so read the task closely and
+# make your functions right for every input that it allows.
 #
-# Use NumPy and the standard library only. No function may change the arrays that it is given. Arrays are
-# float64 unless a question says otherwise.
+# Use NumPy and the standard library only. No function may change the arrays that it is given.
+# Arrays are float64 unless a question says otherwise.
 
 # %%
 # Set-up: import dlnotes, and install it first where it is missing (Colab).
@@ -73,16 +73,17 @@ def same_shape(value, like, name):
 # %% [markdown] tags=["q1", "outcome-1"]
 # ## Question 1 · Bias, variance, optimism (warm-up)
 #
-# Row $m$ of `predictions`, shape `(m, n)`, holds what a model predicts at $n$ points after having been
-# fitted to the $m$-th of many data sets; `truth`, shape `(n,)`, holds the noise-free values there. Write
+# Row $m$ of `predictions`, shape `(m, n)`, holds what a model predicts at $n$ points after having
+# been fitted to the $m$-th of many data sets; `truth`, shape `(n,)`, holds the noise-free values
+# there. Write
 #
-# - `bias_and_variance(predictions, truth)`: `(bias2, variance)`, two numbers: the squared bias and the
-#   variance (divided by $m$), each a mean over the points;
-# - `optimism(p, n, variance)`: by how much the training error of least squares with `p` parameters and `n`
-#   examples is too small on average, for noise of this variance (equation 5.3);
+# - `bias_and_variance(predictions, truth)`: `(bias2, variance)`, two numbers: the squared bias and
+#   the variance (divided by $m$), each a mean over the points;
+# - `optimism(p, n, variance)`: by how much the training error of least squares with `p` parameters
+#   and `n` examples is too small on average, for noise of this variance (equation 5.3);
 # - `parameters_worth(gains, n, variance)`: `gains[k]` is how much squared bias parameter `k` would
-#   remove. Return how many of them are worth having: those that lower the expected error on *new* values at the
-#   same places, where a parameter adds $\sigma^2/n$ of variance.
+#   remove. Return how many of them are worth having: those that lower the expected error on *new*
+#   values at the same places, where a parameter adds $\sigma^2/n$ of variance.
 
 
 # %% tags=["answer", "q1"]
@@ -109,9 +110,9 @@ def parameters_worth(gains, n, variance):
 
 
 # %% [markdown] tags=["reasoning", "q1"]
-# **Why.** The mean over data sets comes first, then the square: squaring first gives the whole error, bias and
-# variance together. A parameter costs its share of the variance, $\sigma^2/n$, on new data; the training error
-# *falls* by the same amount, so the two are apart by twice that.
+# **Why.** The mean over data sets comes first, then the square: squaring first gives the whole
+# error, bias and variance together. A parameter costs its share of the variance, $\sigma^2/n$, on
+# new data; the training error *falls* by the same amount, so the two are apart by twice that.
 
 
 # %% tags=["test"]
@@ -215,13 +216,13 @@ def parameters_worth(gains, n, variance):
 #
 # Several pictures come from each writer; new pictures will come from *new* writers. Write
 #
-# - `writer_folds(writers, k)`: `writers`, shape `(n,)`, whole numbers, says who wrote each picture. Number
-#   the writers 0, 1, 2, … in the order in which they *first appear*; writer number $i$ goes to fold $i \bmod k$. Return the
-#   fold of each picture, an integer array `(n,)`;
-# - `standard_error(accuracy, m)`: the standard error of an accuracy measured on `m` independent examples
-#   (equation 5.4);
-# - `examples_needed(accuracy, error)`: the smallest whole number of examples whose standard error is at most
-#   `error`, for an accuracy about `accuracy`.
+# - `writer_folds(writers, k)`: `writers`, shape `(n,)`, whole numbers, says who wrote each picture.
+#   Number the writers 0, 1, 2, … in the order in which they *first appear*; writer number $i$ goes
+#   to fold $i \bmod k$. Return the fold of each picture, an integer array `(n,)`;
+# - `standard_error(accuracy, m)`: the standard error of an accuracy measured on `m` independent
+#   examples (equation 5.4);
+# - `examples_needed(accuracy, error)`: the smallest whole number of examples whose standard error
+#   is at most `error`, for an accuracy about `accuracy`.
 
 
 # %% tags=["answer", "q2"]
@@ -250,11 +251,11 @@ def examples_needed(accuracy, error):
 
 
 # %% [markdown] tags=["reasoning", "q2"]
-# **Why.** A picture of a writer in the training set tells about another picture of the same writer, so a split by
-# pictures measures how well *known* writers are read. The unit that will be new must be new in validation. Right or
-# wrong is a number 1 or 0 with variance $a(1-a)$; the mean of $m$ of them has the $m$-th part. Solved for $m$ and rounded
-# *up*. (The small number keeps a quotient such as 2500.0000000001, which rounding of floats makes, from counting
-# as 2501.)
+# **Why.** A picture of a writer in the training set tells about another picture of the same writer,
+# so a split by pictures measures how well *known* writers are read. The unit that will be new must
+# be new in validation. Right or wrong is a number 1 or 0 with variance $a(1-a)$; the mean of $m$ of
+# them has the $m$-th part. Solved for $m$ and rounded *up*. (The small number keeps a quotient such
+# as 2500.0000000001, which rounding of floats makes, from counting as 2501.)
 
 # %% tags=["test"]
 some_writers = np.array([7, 7, 3, 12, 3, 7, 5, 12, 1, 0, 5])
@@ -367,12 +368,13 @@ def examples_needed(accuracy, error):
 # %% [markdown] tags=["q3", "outcome-3"]
 # ## Question 3 · Ridge with an offset that is left alone
 #
-# With the loss $\frac{1}{2n}\sum_i (y_i - x_i^\top w - b)^2 + \frac{\lambda}{2}\lVert w\rVert^2$, the offset $b$ is *not* penalised.
-# `X` has the shape `(n, d)`, `y` the shape `(n,)`, $\lambda > 0$; nothing is centred. Write
+# With the loss $\frac{1}{2n}\sum_i (y_i - x_i^\top w - b)^2 + \frac{\lambda}{2}\lVert w\rVert^2$,
+# the offset $b$ is *not* penalised. `X` has the shape `(n, d)`, `y` the shape `(n,)`,
+# $\lambda > 0$; nothing is centred. Write
 #
 # - `ridge(X, y, lam)`: `(w, b)` at the minimum, by a formula, no loop;
-# - `degrees_of_freedom(X, lam)`: the effective degrees of freedom of the weights (equation 5.6, on centred
-#   features), without the one that the offset uses.
+# - `degrees_of_freedom(X, lam)`: the effective degrees of freedom of the weights (equation 5.6, on
+#   centred features), without the one that the offset uses.
 
 
 # %% tags=["answer", "q3"]
@@ -397,10 +399,11 @@ def degrees_of_freedom(X, lam):
 
 
 # %% [markdown] tags=["reasoning", "q3"]
-# **Why.** Setting the derivative with respect to $b$ to zero gives $b = \bar y - \bar x^\top w$. Put back, the loss is that of
-# centred features and targets without an offset, and (5.5) solves it. A constant column in $X$ would do for $\lambda = 0$ only; with a
-# penalty it pulls the level of the predictions towards 0. The factors of (5.6) need the eigenvalues of $Z^\top Z/n$, the *squared* singular
-# values divided by $n$; the singular values are safer to compute.
+# **Why.** Setting the derivative with respect to $b$ to zero gives $b = \bar y - \bar x^\top w$.
+# Put back, the loss is that of centred features and targets without an offset, and (5.5) solves it.
+# A constant column in $X$ would do for $\lambda = 0$ only; with a penalty it pulls the level of the
+# predictions towards 0. The factors of (5.6) need the eigenvalues of $Z^\top Z/n$, the *squared*
+# singular values divided by $n$; the singular values are safer to compute.
 
 
 # %% tags=["test"]
@@ -524,12 +527,13 @@ def degrees_of_freedom(X, lam):
 # %% [markdown] tags=["q4", "outcome-3"]
 # ## Question 4 · The lasso by coordinate descent
 #
-# The loss is $\frac{1}{2n}\lVert Xw - y\rVert^2 + \lambda\sum_j|w_j|$, $\lambda \ge 0$, no offset. Columns of `X` are *not* standardised, but none is
-# zero. Write
+# The loss is $\frac{1}{2n}\lVert Xw - y\rVert^2 + \lambda\sum_j|w_j|$, $\lambda \ge 0$, no offset.
+# Columns of `X` are *not* standardised, but none is zero. Write
 #
 # - `soft_threshold(z, lam)`, entry by entry (equation 5.8);
-# - `sweep(X, y, w, lam)`: new weights after one pass over $j = 0, 1, \dots, d-1$, each $w_j$ set to the exact minimum while all others stay at
-#   their *newest* values. Derive the update for columns of any length;
+# - `sweep(X, y, w, lam)`: new weights after one pass over $j = 0, 1, \dots, d-1$, each $w_j$ set to
+#   the exact minimum while all others stay at their *newest* values. Derive the update for columns
+#   of any length;
 # - `largest_useful(X, y)`: the smallest $\lambda$ at which all weights are zero.
 
 
@@ -566,9 +570,11 @@ def largest_useful(X, y):
 
 # %% [markdown] tags=["reasoning", "q4"]
 # **Why.** With all but $w_j$ fixed, and $r$ the residual without feature $j$, the loss is
-# $\tfrac12 c\,w_j^2 - z\,w_j + \lambda|w_j|$ plus a constant, where $c = X_j^\top X_j/n$ and $z = X_j^\top r/n$. Divided by $c$ it is (5.8) with $z/c$ and
-# $\lambda/c$, so $w_j = S_\lambda(z)/c$. The residual is kept up to date, which costs $n$ operations a weight instead of $nd$. At $w = 0$ every $z$ is
-# $X_j^\top y/n$; all stay zero when none exceeds $\lambda$.
+# $\tfrac12 c\,w_j^2 - z\,w_j + \lambda|w_j|$ plus a constant, where $c = X_j^\top X_j/n$ and
+# $z = X_j^\top r/n$. Divided by $c$ it is (5.8) with $z/c$ and $\lambda/c$, so
+# $w_j = S_\lambda(z)/c$. The residual is kept up to date, which costs $n$ operations a weight
+# instead of $nd$. At $w = 0$ every $z$ is $X_j^\top y/n$; all stay zero when none exceeds
+# $\lambda$.
 
 
 # %% tags=["test"]
@@ -757,12 +763,15 @@ def largest_useful(X, y):
 # %% [markdown] tags=["q5", "outcome-3"]
 # ## Question 5 · Decay, and when to stop
 #
-# - `decay_step(w, g, lr, lam)`: the weights after one step of gradient descent with weight decay, where `g` is the gradient of the data's loss
-#   (equation 4.17);
-# - `stop_early(losses, patience)`: `losses` is a list of validation losses, one for each epoch that *would* be run. Training stops after the first epoch at which
-#   `patience` epochs have passed without a *strictly* smaller loss than the best so far, or at the end of the list. Return `(run, best)`: how many epochs were run,
-#   and the number of the epoch (from 1) whose weights are restored, the first one with the lowest loss that was seen;
-# - `matching_penalty(lr, steps)`: the ridge penalty that gradient descent from zero resembles (equation 5.15).
+# - `decay_step(w, g, lr, lam)`: the weights after one step of gradient descent with weight decay,
+#   where `g` is the gradient of the data's loss (equation 4.17);
+# - `stop_early(losses, patience)`: `losses` is a list of validation losses, one for each epoch that
+#   *would* be run. Training stops after the first epoch at which `patience` epochs have passed
+#   without a *strictly* smaller loss than the best so far, or at the end of the list. Return
+#   `(run, best)`: how many epochs were run, and the number of the epoch (from 1) whose weights are
+#   restored, the first one with the lowest loss that was seen;
+# - `matching_penalty(lr, steps)`: the ridge penalty that gradient descent from zero resembles
+#   (equation 5.15).
 
 
 # %% tags=["answer", "q5"]
@@ -794,9 +803,10 @@ def matching_penalty(lr, steps):
 
 
 # %% [markdown] tags=["reasoning", "q5"]
-# **Why.** The penalty's gradient is $\lambda w$, and the rate multiplies it like any other: without it, halving the rate would double the decay relative to the
-# data. Early stopping restores the best epoch, not the last; an equal loss is no improvement, so that a plateau ends. In a flat direction descent reaches
-# $\alpha t\mu$ of the solution and ridge $\mu/\lambda$.
+# **Why.** The penalty's gradient is $\lambda w$, and the rate multiplies it like any other: without
+# it, halving the rate would double the decay relative to the data. Early stopping restores the best
+# epoch, not the last; an equal loss is no improvement, so that a plateau ends. In a flat direction
+# descent reaches $\alpha t\mu$ of the solution and ridge $\mu/\lambda$.
 
 
 # %% tags=["test"]
@@ -949,12 +959,14 @@ def matching_penalty(lr, steps):
 # %% [markdown] tags=["q6", "outcome-4"]
 # ## Question 6 · Dropout, forward and backward, and its penalty
 #
-# `u`, of the shape of `h`, holds random numbers from $[0, 1)$; an entry is **dropped where** $u < p$. $0 \le p < 1$. Write
+# `u`, of the shape of `h`, holds random numbers from $[0, 1)$; an entry is **dropped where**
+# $u < p$. $0 \le p < 1$. Write
 #
 # - `dropout(h, p, u, training)`: inverted dropout (equation 5.10); in evaluation mode the input;
-# - `dropout_backward(dy, p, u)`: the gradient of the loss with respect to `h`, in training mode, given `dy`, that of the output;
-# - `dropout_penalty(X, w, p)`: for a linear model with dropout on the inputs and the *sum* of squared errors over all examples, what dropout adds to the
-#   expected loss (equation 5.11).
+# - `dropout_backward(dy, p, u)`: the gradient of the loss with respect to `h`, in training mode,
+#   given `dy`, that of the output;
+# - `dropout_penalty(X, w, p)`: for a linear model with dropout on the inputs and the *sum* of
+#   squared errors over all examples, what dropout adds to the expected loss (equation 5.11).
 
 
 # %% tags=["answer", "q6"]
@@ -982,8 +994,10 @@ def dropout_penalty(X, w, p):
 
 
 # %% [markdown] tags=["reasoning", "q6"]
-# **Why.** For a given mask dropout multiplies by a number, so backward multiplies by the same number, with the *same* mask and scale. The penalty is the variance of
-# $\sum_j m_j x_j w_j/(1-p)$: the $m_j$ are independent with variance $p(1-p)$, so each term contributes $\frac{p}{1-p}x_j^2w_j^2$.
+# **Why.** For a given mask dropout multiplies by a number, so backward multiplies by the same
+# number, with the *same* mask and scale. The penalty is the variance of $\sum_j m_j x_j w_j/(1-p)$:
+# the $m_j$ are independent with variance $p(1-p)$, so each term contributes
+# $\frac{p}{1-p}x_j^2w_j^2$.
 
 
 # %% tags=["test"]
@@ -1144,11 +1158,13 @@ def dropout_penalty(X, w, p):
 # %% [markdown] tags=["q7", "outcome-5"]
 # ## Question 7 · Shift, mixup, CutMix
 #
-# - `shift(images, down, right)`: `images`, shape `(n, h, w)`, moved down and right by whole pixels (negative: up, left); what comes in is 0. Shifts larger than the picture are
-#   allowed;
-# - `mixup(x, q, partner, lam)`: `x` has the shape `(n, …)`, `q` `(n, k)` holds target probabilities, `partner` `(n,)` the index of each image's partner. Return `(x, q)` mixed with the share
-#   `lam` of the image itself (equation 5.19);
-# - `cutmix(x, q, partner, top, left, height, width)`: `x` of shape `(n, h, w)`. Paste the rectangle of each partner, which lies within the picture, at the same place; mix the targets by area.
+# - `shift(images, down, right)`: `images`, shape `(n, h, w)`, moved down and right by whole pixels
+#   (negative: up, left); what comes in is 0. Shifts larger than the picture are allowed;
+# - `mixup(x, q, partner, lam)`: `x` has the shape `(n, …)`, `q` `(n, k)` holds target
+#   probabilities, `partner` `(n,)` the index of each image's partner. Return `(x, q)` mixed with
+#   the share `lam` of the image itself (equation 5.19);
+# - `cutmix(x, q, partner, top, left, height, width)`: `x` of shape `(n, h, w)`. Paste the rectangle
+#   of each partner, which lies within the picture, at the same place; mix the targets by area.
 
 
 # %% tags=["answer", "q7"]
@@ -1188,8 +1204,10 @@ def cutmix(x, q, partner, top, left, height, width):
 
 
 # %% [markdown] tags=["reasoning", "q7"]
-# **Why.** `np.roll` would let what leaves on one side come in on the other: a picture that no camera takes. The share of a label is the share of its *pixels*: what is pasted counts
-# for the partner. All partners must come from the original `x`, not from images that have been pasted into already.
+# **Why.** `np.roll` would let what leaves on one side come in on the other: a picture that no
+# camera takes. The share of a label is the share of its *pixels*: what is pasted counts for the
+# partner. All partners must come from the original `x`, not from images that have been pasted into
+# already.
 
 
 # %% tags=["test"]
@@ -1384,11 +1402,14 @@ def cutmix(x, q, partner, top, left, height, width):
 # %% [markdown] tags=["q8", "outcome-5"]
 # ## Question 8 · Label smoothing and calibration
 #
-# - `smoothed_loss(z, y, eps)`: the mean over the examples of cross-entropy between softmax of the logits `z`, shape `(n, k)`, and the smoothed targets of
-#   equation (5.16) for the classes `y`, shape `(n,)`; logits may be thousands;
+# - `smoothed_loss(z, y, eps)`: the mean over the examples of cross-entropy between softmax of the
+#   logits `z`, shape `(n, k)`, and the smoothed targets of equation (5.16) for the classes `y`,
+#   shape `(n,)`; logits may be thousands;
 # - `smoothed_gradient(z, y, eps)`: its gradient with respect to `z`;
-# - `calibration_error(confidence, right, bins)`: `confidence`, shape `(n,)` in $(0, 1]$, `right`, shape `(n,)` of booleans. Bin $b$ of the `bins` equal ones holds confidences in
-#   $(b/\text{bins}, (b+1)/\text{bins}]$. Return the mean over the *examples* of |accuracy − mean confidence| of their bin.
+# - `calibration_error(confidence, right, bins)`: `confidence`, shape `(n,)` in $(0, 1]$, `right`,
+#   shape `(n,)` of booleans. Bin $b$ of the `bins` equal ones holds confidences in
+#   $(b/\text{bins}, (b+1)/\text{bins}]$. Return the mean over the *examples* of |accuracy − mean
+#   confidence| of their bin.
 
 
 # %% tags=["answer", "q8"]
@@ -1426,9 +1447,10 @@ def calibration_error(confidence, right, bins):
 
 
 # %% [markdown] tags=["reasoning", "q8"]
-# **Why.** The right class keeps $1-\varepsilon$ and *also* gets its share $\varepsilon/k$ of what is spread over all $k$. Cross-entropy with any targets $q$ that sum to 1
-# has the gradient softmax$(z) - q$, divided by $n$ for the mean. In the calibration error a bin counts by its number of examples: otherwise three examples in a bin would weigh as much
-# as three hundred.
+# **Why.** The right class keeps $1-\varepsilon$ and *also* gets its share $\varepsilon/k$ of what
+# is spread over all $k$. Cross-entropy with any targets $q$ that sum to 1 has the gradient
+# softmax$(z) - q$, divided by $n$ for the mean. In the calibration error a bin counts by its number
+# of examples: otherwise three examples in a bin would weigh as much as three hundred.
 
 
 # %% tags=["test"]
@@ -1637,10 +1659,13 @@ def calibration_error(confidence, right, bins):
 # %% [markdown] tags=["q9", "outcome-6"]
 # ## Question 9 · One round of AdaBoost, and what averaging leaves
 #
-# - `boost_round(u, y, h)`: `u`, shape `(n,)`, the weights of the examples, which sum to 1; `y` and `h`, shape `(n,)`, the truth and the stump's answers, each $-1$ or $1$, some right and some
+# - `boost_round(u, y, h)`: `u`, shape `(n,)`, the weights of the examples, which sum to 1; `y` and
+#   `h`, shape `(n,)`, the truth and the stump's answers, each $-1$ or $1$, some right and some
 #   wrong. Return `(vote, new_u)` of equation (5.25);
 # - `variance_of_mean(v, rho, m)`: the variance of the mean of `m` predictions (equation 5.23);
-# - `members_needed(rho, share)`: the smallest whole number of members whose mean has at most `share` of a single one's variance; `math.inf` when no number does. $0 \le \rho < 1$, $0 <$ `share` $\le 1$.
+# - `members_needed(rho, share)`: the smallest whole number of members whose mean has at most
+#   `share` of a single one's variance; `math.inf` when no number does. $0 \le \rho < 1$, $0 <$
+#   `share` $\le 1$.
 
 
 # %% tags=["answer", "q9"]
@@ -1673,8 +1698,10 @@ def members_needed(rho, share):
 
 
 # %% [markdown] tags=["reasoning", "q9"]
-# **Why.** After the round the wrong examples have half of all weight: the next stump must find something new. A stump that is wrong more often than right gets a negative vote, which turns it
-# over. The part $\rho v$ is common to all members, and no number of them removes it; solving $\rho + (1-\rho)/m \le s$ gives $m \ge (1-\rho)/(s-\rho)$.
+# **Why.** After the round the wrong examples have half of all weight: the next stump must find
+# something new. A stump that is wrong more often than right gets a negative vote, which turns it
+# over. The part $\rho v$ is common to all members, and no number of them removes it; solving
+# $\rho + (1-\rho)/m \le s$ gives $m \ge (1-\rho)/(s-\rho)$.
 
 
 # %% tags=["test"]
@@ -1851,22 +1878,27 @@ def members_needed(rho, share):
 # %% [markdown] tags=["q10", "outcome-1", "outcome-2"]
 # ## Question 10 · Too good to be true (leakage clinic)
 #
-# The next cell trains a network on 200 handwritten digits, six times (in run E on 60 examples of something else). Everybody reports the
-# *lowest validation loss* of the run. Later, 500 fresh examples are collected. The panels show, by epoch:
+# The next cell trains a network on 200 handwritten digits, six times (in run E on 60 examples of
+# something else). Everybody reports the *lowest validation loss* of the run. Later, 500 fresh
+# examples are collected. The panels show, by epoch:
 #
 # 1. the cross-entropy of the training data ($\ln 10 \approx 2.3$ is the loss of guessing);
-# 2. that of the validation data (solid), of the *same* validation data measured once more (dashed; where one line is seen, they agree), and of the fresh examples
-#    (dotted).
+# 2. that of the validation data (solid), of the *same* validation data measured once more (dashed;
+#    where one line is seen, they agree), and of the fresh examples (dotted).
 #
-# The title gives the median distance from a validation example to its nearest training example, as a share of the same distance for a fresh example. Write
+# The title gives the median distance from a validation example to its nearest training example, as
+# a share of the same distance for a fresh example. Write
 #
-# - `diagnosis()`: a dictionary from the runs `"A"` … `"F"` to **one** word each; two of the words are not needed:
-#   `"healthy"`; `"duplicates"` (copies of training examples in the validation set: augmented before the split); `"selection"` (the inputs were chosen with the help of the validation answers);
-#   `"noisy_labels"` (many training labels are wrong, the validation labels right, and the network learns them by heart); `"too_strong"` (far too much weight decay);
-#   `"dropout_on"` (measured without `eval()`); `"other_source"` (the *validation* data come from another source than training and fresh data);
-#   `"rate_too_high"`;
-# - `too_good(curves)`: by how much a report is too good. `curves` is one run's array `(epochs, 5)` with the columns training, validation, fresh, validation again, distance. Return the fresh loss minus the
-#   validation loss at the first epoch with the lowest validation loss (column 1).
+# - `diagnosis()`: a dictionary from the runs `"A"` … `"F"` to **one** word each; two of the words
+#   are not needed: `"healthy"`; `"duplicates"` (copies of training examples in the validation set:
+#   augmented before the split); `"selection"` (the inputs were chosen with the help of the
+#   validation answers); `"noisy_labels"` (many training labels are wrong, the validation labels
+#   right, and the network learns them by heart); `"too_strong"` (far too much weight decay);
+#   `"dropout_on"` (measured without `eval()`); `"other_source"` (the *validation* data come from
+#   another source than training and fresh data); `"rate_too_high"`;
+# - `too_good(curves)`: by how much a report is too good. `curves` is one run's array `(epochs, 5)`
+#   with the columns training, validation, fresh, validation again, distance. Return the fresh loss
+#   minus the validation loss at the first epoch with the lowest validation loss (column 1).
 
 # %% tags=["look"]
 import matplotlib.pyplot as plt
@@ -1920,11 +1952,18 @@ def too_good(curves):
 
 
 # %% [markdown] tags=["reasoning", "q10"]
-# **Why.** B: the validation loss follows the training loss to almost nothing, and a validation example is eight times as near to a training example as a fresh one is: its
-# neighbour *is* it, with a little noise. E: the training loss falls, the validation loss falls a little, and fresh examples only get worse from the start, to more than the loss of guessing: there is nothing to learn,
-# and what the validation loss gained is what the choice of the inputs took from its answers. The distance is as it should be, so they are no copies. D: the same data give two different losses; something is random
-# that should not be. A: validation and fresh loss agree, so nothing leaks; both stop falling after ten epochs, at a high level, while the training loss, above them until then, goes on falling: wrong labels are hard to learn, and learning them by heart helps nobody. Stop early.
-# C: all losses stay near that of guessing and agree. F: small, steady gaps. Another source in the validation set would show as a validation loss that is *above* the fresh one, by a lot and from the start.
+# **Why.** B: the validation loss follows the training loss to almost nothing, and a validation
+# example is eight times as near to a training example as a fresh one is: its neighbour *is* it,
+# with a little noise. E: the training loss falls, the validation loss falls a little, and fresh
+# examples only get worse from the start, to more than the loss of guessing: there is nothing to
+# learn, and what the validation loss gained is what the choice of the inputs took from its answers.
+# The distance is as it should be, so they are no copies. D: the same data give two different
+# losses; something is random that should not be. A: validation and fresh loss agree, so nothing
+# leaks; both stop falling after ten epochs, at a high level, while the training loss, above them
+# until then, goes on falling: wrong labels are hard to learn, and learning them by heart helps
+# nobody. Stop early. C: all losses stay near that of guessing and agree. F: small, steady gaps.
+# Another source in the validation set would show as a validation loss that is *above* the fresh
+# one, by a lot and from the start.
 
 # %% tags=["test"]
 WORDS = {
@@ -2103,8 +2142,11 @@ def too_good(curves):
 # %% [markdown] tags=["q11", "outcome-3", "outcome-6"]
 # ## Question 11 · A regression that regularizes itself (open challenge)
 #
-# Write `fit(X, y)`: `X` has the shape `(n, d)`, often with $d > n$ or $d = n$; `y` has the shape `(n,)`; $n \ge 30$. Return weights `(d,)`, no offset is needed. Nothing is known: how many weights count, how strong the
-# noise is, how the columns are scaled (they have mean zero, up to chance). The checks draw data from a known truth and measure the expected error of your weights on new data, as a share of the error of answering 0:
+# Write `fit(X, y)`: `X` has the shape `(n, d)`, often with $d > n$ or $d = n$; `y` has the shape
+# `(n,)`; $n \ge 30$. Return weights `(d,)`, no offset is needed. Nothing is known: how many weights
+# count, how strong the noise is, how the columns are scaled (they have mean zero, up to chance).
+# The checks draw data from a known truth and measure the expected error of your weights on new
+# data, as a share of the error of answering 0:
 #
 # | problem | target |
 # |---|---|
@@ -2113,7 +2155,8 @@ def too_good(curves):
 # | nothing: $y$ is pure noise | at most 1.3 |
 # | easy: $n = 200$, $d = 5$ | 0.02 |
 #
-# Each is the mean over three draws. No one penalty is right for all; questions 2 to 4 have all that is needed. Ten seconds in all are allowed.
+# Each is the mean over three draws. No one penalty is right for all; questions 2 to 4 have all that
+# is needed. Ten seconds in all are allowed.
 
 
 # %% tags=["answer", "q11"]
@@ -2166,8 +2209,12 @@ def fit(X, y):
 
 
 # %% [markdown] tags=["reasoning", "q11"]
-# **Why.** Cross-validation chooses between two kinds of penalty, and among their strengths; answering 0 competes too, and wins where there is nothing to learn. Columns are brought to one scale first, because both penalties
-# would otherwise punish a feature for its units. The lasso's path runs from strong to weak penalties, each solution the start of the next; one singular value decomposition gives all of ridge's. Choosing by the *training* error would choose no penalty at all.
+# **Why.** Cross-validation chooses between two kinds of penalty, and among their strengths;
+# answering 0 competes too, and wins where there is nothing to learn. Columns are brought to one
+# scale first, because both penalties would otherwise punish a feature for its units. The lasso's
+# path runs from strong to weak penalties, each solution the start of the next; one singular value
+# decomposition gives all of ridge's. Choosing by the *training* error would choose no penalty at
+# all.
 
 
 # %% tags=["test"]
