@@ -46,11 +46,11 @@ def commands(step: str) -> list[list[str]]:
     if step == "browser":
         return [[*pytest, "tests/e2e"]]
     if step == "unit":
-        # Kernels are native code: they get a process of their own, apart from all other tests.
+        # Kernels are native code: they get processes of their own, apart from all other tests.
         cuda = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/test_cuda_*.py"))]
         apart = [f"--ignore={path}" for path in ["tests/e2e", *cuda]]
         # On the CPU; `make gpu` runs them on a card.
-        return [[*pytest, *PARALLEL, *apart, "tests"], [*pytest, "-m", "not gpu", *cuda]]
+        return [[*pytest, *PARALLEL, *apart, "tests"], [*pytest, *PARALLEL, "-m", "not gpu", *cuda]]
     raise SystemExit(f"no step {step!r}; there are: {', '.join(STEPS)}")
 
 
