@@ -64,3 +64,94 @@ def test_too_high_a_rate_throws_the_weights_out_and_kills_the_units(runs):
     assert loss.max() > 5
     assert loss[-10:].min() > 2
     assert gradient[-10:].max() < 1e-6
+
+
+@pytest.fixture(scope="module")
+def convolutions():
+    return clinic.convolution_runs()
+
+
+def test_convolutions_have_one_row_an_epoch_and_are_the_same_each_time(convolutions):
+    again = clinic.convolution_runs()
+    assert list(convolutions) == list("ABCDEF")
+    for name, run in convolutions.items():
+        assert run.shape == (13, 4)
+        assert np.isfinite(run).all()
+        np.testing.assert_array_equal(run, again[name])
+
+
+def test_swapped_axes_spoil_the_validation_alone(convolutions):
+    healthy, swapped = convolutions["D"], convolutions["A"]
+    np.testing.assert_array_equal(swapped[:, [0, 2, 3]], healthy[:, [0, 2, 3]])
+    assert healthy[-1, 1] < 0.5 < 2.5 < swapped[-1, 1]
+
+
+def test_frozen_kernels_have_a_gradient_and_do_not_move(convolutions):
+    assert (convolutions["B"][:, 3] == 0).all()
+    assert (convolutions["B"][:, 2] > 0.05).all()
+    assert convolutions["B"][-1, 0] < 1
+
+
+def test_a_large_rate_throws_the_kernels_far_away(convolutions):
+    others = [run[-1, 3] for name, run in convolutions.items() if name != "C"]
+    assert convolutions["C"][1, 3] > 5 * max(others)
+
+
+def test_few_images_and_mixed_labels(convolutions):
+    few, mixed = convolutions["E"], convolutions["F"]
+    assert few[-1, 0] < 1 < 2.5 < few[1:, 1].min()
+    assert abs(few[1:, 0] - convolutions["D"][1:, 0]).max() > 0.3
+    assert mixed[:, 0].min() > 2
+
+
+@pytest.fixture(scope="module")
+def leaks():
+    return clinic.regularization_runs()
+
+
+def test_leaks_have_one_row_an_epoch_and_are_the_same_each_time(leaks):
+    assert list(leaks) == list("ABCDEF")
+    again = clinic.regularization_runs()
+    for name, run in leaks.items():
+        assert run.shape == (30, 5)
+        assert np.isfinite(run).all()
+        np.testing.assert_array_equal(run, again[name])
+
+
+def test_noisy_labels_harm_validation_and_fresh_alike(leaks):
+    training, validation, fresh, _, _ = leaks["A"].T
+    assert (training[:10] > validation[:10]).sum() >= 5
+    assert validation[-1] > validation.min() + 0.02
+    np.testing.assert_allclose(validation, fresh, atol=0.15)
+
+
+def test_duplicates_are_near_and_too_good(leaks):
+    training, validation, fresh, _, distance = leaks["B"].T
+    np.testing.assert_allclose(distance, 0.12, atol=0.01)
+    np.testing.assert_allclose(validation, training, atol=0.05)
+    assert fresh[-1] > 5 * validation[-1]
+
+
+def test_too_strong_a_decay_keeps_all_losses_near_guessing(leaks):
+    assert leaks["C"][-10:, :3].min() > 2.1
+
+
+def test_dropout_left_on_gives_two_losses_for_the_same_data(leaks):
+    for name, run in leaks.items():
+        same = np.array_equal(run[:, 1], run[:, 3])
+        assert same == (name != "D")
+    assert np.abs(leaks["D"][:, 1] - leaks["D"][:, 3]).max() > 0.1
+
+
+def test_chosen_inputs_fool_the_validation_data_only(leaks):
+    _, validation, fresh, _, distance = leaks["E"].T
+    assert validation.min() < np.log(10) < fresh[-1]
+    assert fresh[validation.argmin()] - validation.min() > 0.5
+    np.testing.assert_allclose(distance, 1.02, atol=0.03)
+
+
+def test_the_healthy_run_has_small_gaps(leaks):
+    training, validation, fresh, _, distance = leaks["F"].T
+    assert training[-1] < validation[-1] < 0.4
+    np.testing.assert_allclose(validation, fresh, atol=0.1)
+    np.testing.assert_allclose(distance, 0.97, atol=0.03)
