@@ -102,3 +102,56 @@ def test_few_images_and_mixed_labels(convolutions):
     assert few[-1, 0] < 1 < 2.5 < few[1:, 1].min()
     assert abs(few[1:, 0] - convolutions["D"][1:, 0]).max() > 0.3
     assert mixed[:, 0].min() > 2
+
+
+@pytest.fixture(scope="module")
+def leaks():
+    return clinic.regularization_runs()
+
+
+def test_leaks_have_one_row_an_epoch_and_are_the_same_each_time(leaks):
+    assert list(leaks) == list("ABCDEF")
+    again = clinic.regularization_runs()
+    for name, run in leaks.items():
+        assert run.shape == (30, 5)
+        assert np.isfinite(run).all()
+        np.testing.assert_array_equal(run, again[name])
+
+
+def test_noisy_labels_harm_validation_and_fresh_alike(leaks):
+    training, validation, fresh, _, _ = leaks["A"].T
+    assert (training[:10] > validation[:10]).sum() >= 5
+    assert validation[-1] > validation.min() + 0.02
+    np.testing.assert_allclose(validation, fresh, atol=0.15)
+
+
+def test_duplicates_are_near_and_too_good(leaks):
+    training, validation, fresh, _, distance = leaks["B"].T
+    np.testing.assert_allclose(distance, 0.12, atol=0.01)
+    np.testing.assert_allclose(validation, training, atol=0.05)
+    assert fresh[-1] > 5 * validation[-1]
+
+
+def test_too_strong_a_decay_keeps_all_losses_near_guessing(leaks):
+    assert leaks["C"][-10:, :3].min() > 2.1
+
+
+def test_dropout_left_on_gives_two_losses_for_the_same_data(leaks):
+    for name, run in leaks.items():
+        same = np.array_equal(run[:, 1], run[:, 3])
+        assert same == (name != "D")
+    assert np.abs(leaks["D"][:, 1] - leaks["D"][:, 3]).max() > 0.1
+
+
+def test_chosen_inputs_fool_the_validation_data_only(leaks):
+    _, validation, fresh, _, distance = leaks["E"].T
+    assert validation.min() < np.log(10) < fresh[-1]
+    assert fresh[validation.argmin()] - validation.min() > 0.5
+    np.testing.assert_allclose(distance, 1.02, atol=0.03)
+
+
+def test_the_healthy_run_has_small_gaps(leaks):
+    training, validation, fresh, _, distance = leaks["F"].T
+    assert training[-1] < validation[-1] < 0.4
+    np.testing.assert_allclose(validation, fresh, atol=0.1)
+    np.testing.assert_allclose(distance, 0.97, atol=0.03)

@@ -41,6 +41,14 @@ pytestmark = [
     ),
     pytest.mark.timeout(500),
 ]
+CHAPTERS = (
+    "01_basics",
+    "02_mlp",
+    "03_cnn",
+    "04_optimisation",
+    "05_regularization",
+    "14_cuda",
+)
 RUN_SECONDS = 300  # for a whole notebook, whose budget is 90 s on an idle machine
 COPIED = ("exercises", "notebooks", "text", "jupytext.toml")
 
@@ -321,7 +329,7 @@ def move_first_slider(page, cells: list[dict]) -> int:
     raise AssertionError("no demo with a slider")
 
 
-@pytest.mark.parametrize("chapter", ["01_basics", "02_mlp", "03_cnn", "04_optimisation", "14_cuda"])
+@pytest.mark.parametrize("chapter", CHAPTERS)
 def test_a_chapter_runs_and_its_slider_answers_the_keyboard(page, lab, chapter):
     open_notebook(page, lab, f"notebooks/{chapter}.ipynb")
     cells = restart_and_run_all(page)
@@ -331,7 +339,7 @@ def test_a_chapter_runs_and_its_slider_answers_the_keyboard(page, lab, chapter):
     assert move_first_slider(page, cells) > 0, "the slider moved, the picture did not change"
 
 
-@pytest.mark.parametrize("chapter", ["01_basics", "02_mlp", "03_cnn", "04_optimisation", "14_cuda"])
+@pytest.mark.parametrize("chapter", CHAPTERS)
 def test_an_empty_exercise_gets_feedback_and_no_points(page, lab, chapter):
     open_notebook(page, lab, f"exercises/{chapter}.ipynb")
     cells = restart_and_run_all(page)
