@@ -67,6 +67,44 @@ def test_too_high_a_rate_throws_the_weights_out_and_kills_the_units(runs):
 
 
 @pytest.fixture(scope="module")
+def convolutions():
+    return clinic.convolution_runs()
+
+
+def test_convolutions_have_one_row_an_epoch_and_are_the_same_each_time(convolutions):
+    again = clinic.convolution_runs()
+    assert list(convolutions) == list("ABCDEF")
+    for name, run in convolutions.items():
+        assert run.shape == (13, 4)
+        assert np.isfinite(run).all()
+        np.testing.assert_array_equal(run, again[name])
+
+
+def test_swapped_axes_spoil_the_validation_alone(convolutions):
+    healthy, swapped = convolutions["D"], convolutions["A"]
+    np.testing.assert_array_equal(swapped[:, [0, 2, 3]], healthy[:, [0, 2, 3]])
+    assert healthy[-1, 1] < 0.5 < 2.5 < swapped[-1, 1]
+
+
+def test_frozen_kernels_have_a_gradient_and_do_not_move(convolutions):
+    assert (convolutions["B"][:, 3] == 0).all()
+    assert (convolutions["B"][:, 2] > 0.05).all()
+    assert convolutions["B"][-1, 0] < 1
+
+
+def test_a_large_rate_throws_the_kernels_far_away(convolutions):
+    others = [run[-1, 3] for name, run in convolutions.items() if name != "C"]
+    assert convolutions["C"][1, 3] > 5 * max(others)
+
+
+def test_few_images_and_mixed_labels(convolutions):
+    few, mixed = convolutions["E"], convolutions["F"]
+    assert few[-1, 0] < 1 < 2.5 < few[1:, 1].min()
+    assert abs(few[1:, 0] - convolutions["D"][1:, 0]).max() > 0.3
+    assert mixed[:, 0].min() > 2
+
+
+@pytest.fixture(scope="module")
 def leaks():
     return clinic.regularization_runs()
 
@@ -117,41 +155,3 @@ def test_the_healthy_run_has_small_gaps(leaks):
     assert training[-1] < validation[-1] < 0.4
     np.testing.assert_allclose(validation, fresh, atol=0.1)
     np.testing.assert_allclose(distance, 0.97, atol=0.03)
-
-
-@pytest.fixture(scope="module")
-def convolutions():
-    return clinic.convolution_runs()
-
-
-def test_convolutions_have_one_row_an_epoch_and_are_the_same_each_time(convolutions):
-    again = clinic.convolution_runs()
-    assert list(convolutions) == list("ABCDEF")
-    for name, run in convolutions.items():
-        assert run.shape == (13, 4)
-        assert np.isfinite(run).all()
-        np.testing.assert_array_equal(run, again[name])
-
-
-def test_swapped_axes_spoil_the_validation_alone(convolutions):
-    healthy, swapped = convolutions["D"], convolutions["A"]
-    np.testing.assert_array_equal(swapped[:, [0, 2, 3]], healthy[:, [0, 2, 3]])
-    assert healthy[-1, 1] < 0.5 < 2.5 < swapped[-1, 1]
-
-
-def test_frozen_kernels_have_a_gradient_and_do_not_move(convolutions):
-    assert (convolutions["B"][:, 3] == 0).all()
-    assert (convolutions["B"][:, 2] > 0.05).all()
-    assert convolutions["B"][-1, 0] < 1
-
-
-def test_a_large_rate_throws_the_kernels_far_away(convolutions):
-    others = [run[-1, 3] for name, run in convolutions.items() if name != "C"]
-    assert convolutions["C"][1, 3] > 5 * max(others)
-
-
-def test_few_images_and_mixed_labels(convolutions):
-    few, mixed = convolutions["E"], convolutions["F"]
-    assert few[-1, 0] < 1 < 2.5 < few[1:, 1].min()
-    assert abs(few[1:, 0] - convolutions["D"][1:, 0]).max() > 0.3
-    assert mixed[:, 0].min() > 2

@@ -446,6 +446,21 @@ def test_attention_to_no_key_at_all_is_zero(ladder, rung):
     check(run(ladder, rung, query, key[:0], value[:0]), expected)
 
 
+@pytest.mark.parametrize("transposed_b", ["false", "true"])
+@pytest.mark.parametrize("transposed_a", ["false", "true"])
+@pytest.mark.parametrize("tile", [8, 16, 32])
+def test_tiles_of_the_matrix_product_meet_no_bank_conflict(tile, transposed_a, transposed_b):
+    m = n = k = 2 * tile
+    operand, c = np.ones((m, k), np.float32), np.empty((m, n), np.float32)
+    kernel = cuda.load("linear.cu", mode="trace").kernel(
+        f"matmul_tiled<{transposed_a}, {transposed_b}, {tile}>"
+    )
+    trace = kernel[(2, 2), (tile, tile)](m, n, k, operand, operand, None, c)
+    ways = [line.ways for line in trace.report() if line.space == "shared"]
+    assert len(ways) == 4  # two tiles, each written and read
+    assert max(ways) == 1
+
+
 @pytest.mark.parametrize(("width", "length"), [(32, 32), (128, 16)])
 def test_tiles_of_attention_meet_no_bank_conflict(width, length):
     query, key, value, dy = (normal(i, 1, length, width) for i in range(4))

@@ -81,7 +81,7 @@ MUTANTS = [
     ("linear", "matmul_tiled", LINEAR, RACE, "    __syncthreads();  // everyone has used them\n", ""),
     ("linear", "matmul_tiled", LINEAR, OUT, "k0 + ak < k ?", "k0 + ak <= k ?"),
     ("linear", "matmul_tiled", LINEAR, OUT, "column0 + bc < n ?", "true ?"),
-    ("linear", "matmul_tiled", LINEAR, OUT, "float As[TILE][TILE + 1]", "float As[TILE][TILE - 1]"),
+    ("linear", "matmul_tiled", LINEAR, OUT, "float As[TILE][TILE + (TRANSPOSE_A ? 32 / TILE : 0)]", "float As[TILE][TILE - 1]"),
     ("linear", "matmul_tiled", LINEAR, UNINIT, "As[ar][ak] = row0 + ar < m && k0 + ak < k ? A[at<TRANSPOSE_A>(row0 + ar, k0 + ak, m, k)] : 0.f;", "if (row0 + ar < m && k0 + ak < k) As[ar][ak] = A[at<TRANSPOSE_A>(row0 + ar, k0 + ak, m, k)];"),
     ("linear", "matmul_tiled", LINEAR, RACE, TILED, "    if (row0 + y < m) __syncthreads();\n"),
     ("linear", "matmul_tiled", LINEAR, DIVERGENT, "  float sum = 0.f;\n  for (int k0 = 0; k0 < k; k0 += TILE) {\n    // N", "  float sum = 0.f;\n  if (column0 + x >= n) return;\n  for (int k0 = 0; k0 < k; k0 += TILE) {\n    // N"),

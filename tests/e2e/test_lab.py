@@ -41,7 +41,14 @@ pytestmark = [
     ),
     pytest.mark.timeout(500),
 ]
-CHAPTERS = ("01_basics", "02_mlp", "03_cnn", "04_optimisation", "05_regularization", "14_cuda")
+CHAPTERS = (
+    "01_basics",
+    "02_mlp",
+    "03_cnn",
+    "04_optimisation",
+    "05_regularization",
+    "14_cuda",
+)
 RUN_SECONDS = 300  # for a whole notebook, whose budget is 90 s on an idle machine
 COPIED = ("exercises", "notebooks", "text", "jupytext.toml")
 

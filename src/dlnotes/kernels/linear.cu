@@ -41,9 +41,10 @@ __global__ void matmul_naive(int m, int n, int k, const float* __restrict__ A, c
 template <bool TRANSPOSE_A, bool TRANSPOSE_B, int TILE>
 __global__ void matmul_tiled(int m, int n, int k, const float* __restrict__ A, const float* __restrict__ B,
                              const float* __restrict__ bias, float* __restrict__ C) {
-  // One column more than needed: without it a column of a tile would lie in a single bank.
-  __shared__ float As[TILE][TILE + 1];
-  __shared__ float Bs[TILE][TILE + 1];
+  // A warp writes 32 / TILE rows of a tile at once, which lie side by side in 32 banks. Where the array holds
+  // the transpose it writes as many columns: that many columns more than needed move each row on to other banks.
+  __shared__ float As[TILE][TILE + (TRANSPOSE_A ? 32 / TILE : 0)];
+  __shared__ float Bs[TILE][TILE + (TRANSPOSE_B ? 32 / TILE : 0)];
   const int x = threadIdx.x, y = threadIdx.y;
   const int row0 = blockIdx.y * TILE, column0 = blockIdx.x * TILE;
   float sum = 0.f;

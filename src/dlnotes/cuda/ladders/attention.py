@@ -168,7 +168,7 @@ FAMILY = (
             ),
             Rung(
                 "attention_online",
-                "No matrix of scores: a running maximum and sum, a warp a query.",
+                "No matrix of scores: a running maximum and sum, one warp per query.",
                 _attention_online,
                 tuple(f"attention_online<{width}>" for width in _FORWARD),
             ),

@@ -73,7 +73,7 @@ FAMILY = (
         "sum",
         (
             _sum("sum_atomic", "Every thread adds to one address.", 2**31 - 1),
-            _sum("sum_block", "A block adds up first: one atomic a block.", 2**31 - 1),
+            _sum("sum_block", "A block adds up first: one atomic per block.", 2**31 - 1),
             _sum("sum_grid", "Few blocks: each thread adds many numbers before any exchange.", 64),
         ),
     ),
