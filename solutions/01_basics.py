@@ -35,19 +35,10 @@ grader = Grader("01_basics")
 
 
 # %% tags=["test"]
-def rng(seed):
-    return np.random.default_rng(seed)
-
-
 def near(actual, expected, rtol=1e-6, atol=1e-9):
     return np.shape(actual) == np.shape(expected) and np.allclose(
         actual, expected, rtol=rtol, atol=atol
     )
-
-
-def given(value, name):
-    assert value is not None, f"{name} returned None: is there a return statement?"
-    return value
 
 
 def finite(value, name):

@@ -43,32 +43,9 @@ grader = Grader("04_optimisation")
 import math
 
 
-def rng(seed):
-    return np.random.default_rng(seed)
-
-
 def near(actual, expected, rtol=1e-6, atol=1e-12):
     return np.shape(actual) == np.shape(expected) and np.allclose(
         actual, expected, rtol=rtol, atol=atol
-    )
-
-
-def given(value, name):
-    assert value is not None, f"{name} returned None: is there a return statement?"
-    return value
-
-
-def several(value, name, count):
-    given(value, name)
-    assert isinstance(value, (tuple, list)) and len(value) == count, (
-        f"{name} must return {count} values"
-    )
-    return value
-
-
-def same_shape(value, like, name):
-    assert np.shape(value) == np.shape(like), (
-        f"{name} has the shape {np.shape(value)}, not {np.shape(like)}"
     )
 
 

@@ -54,10 +54,6 @@ def watch(source, name, grid, block, *arguments, shared_bytes=0):
 import math
 
 
-def rng(seed):
-    return np.random.default_rng(seed)
-
-
 def normal(seed, *shape):
     return rng(seed).standard_normal(shape).astype(np.float32)
 

@@ -342,6 +342,13 @@ def test_export_to_otter(exercise, monkeypatch):
     assert points == 8
 
 
+def test_exports_offer_every_helper_of_checks():
+    names = {}
+    exec(export._PREPARE, names)
+    assert {name: names[name] for name in cases.HELPERS} == cases.HELPERS
+    assert "kernel" in cases.HELPERS
+
+
 def test_export_to_nbgrader(exercise):
     ((path, text),) = export.nbgrader(exercise).items()
     assert path == "source/90_tiny/90_tiny.ipynb"

@@ -159,6 +159,32 @@ def kernel(
     return KernelRun(found["arrays"], found["rows"], **found["totals"])
 
 
+def rng(seed: int) -> np.random.Generator:
+    """Return a generator of random numbers, the same for the same seed."""
+    return np.random.default_rng(seed)
+
+
+def given(value: Any, name: str) -> Any:
+    """Return what the student's function `name` returned; fail where it is None."""
+    assert value is not None, f"{name} returned None: is there a return statement?"
+    return value
+
+
+def several(value: Any, name: str, count: int) -> Any:
+    """Return what the student's function `name` returned; fail where it is not `count` values."""
+    given(value, name)
+    right = isinstance(value, tuple | list) and len(value) == count
+    assert right, f"{name} must return {count} values"
+    return value
+
+
+def same_shape(value: Any, like: Any, name: str) -> None:
+    """Fail where `value`, called `name`, has another shape than `like`."""
+    assert np.shape(value) == np.shape(like), (
+        f"{name} has the shape {np.shape(value)}, not {np.shape(like)}"
+    )
+
+
 @contextlib.contextmanager
 def unchanged(**arrays: np.ndarray) -> Iterator[None]:
     """Fail when one of the named arrays is not what it was before the block."""
@@ -180,6 +206,13 @@ def raises(error: type[Exception], what: str = "") -> Iterator[None]:
         return
     about = f" for {what}" if what else ""
     raise AssertionError(f"expected {error.__name__}{about}, but nothing was raised")
+
+
+# What a check may call by its name, in a notebook, in the grader and in other schools' formats.
+HELPERS = {
+    function.__name__: function
+    for function in (array, given, kernel, module, raises, rng, same_shape, several, unchanged)
+}
 
 
 def load(text: str, filename: str) -> list[Case]:
@@ -204,11 +237,7 @@ def load(text: str, filename: str) -> list[Case]:
         "__file__": filename,
         "np": np,
         "test": test,
-        "array": array,
-        "kernel": kernel,
-        "module": module,
-        "raises": raises,
-        "unchanged": unchanged,
+        **HELPERS,
     }
     exec(compile(text, filename, "exec"), names)
     seen = set()

@@ -10,13 +10,14 @@ import textwrap
 
 from dlnotes.course import build, notebook_format
 from dlnotes.course.build import Exercise, Question
+from dlnotes.course.cases import HELPERS
 from dlnotes.course.layout import Layout
 
 FORMATS = ("otter", "nbgrader")
 
 # The helpers that checks use, for a process in which the student's names are there themselves.
-_PREPARE = '''import numpy as np
-from dlnotes.course.cases import array, module, raises, unchanged
+_PREPARE = f'''import numpy as np
+from dlnotes.course.cases import {", ".join(HELPERS)}
 
 
 class _Names:
@@ -27,7 +28,7 @@ class _Names:
 
     def __getattr__(self, name):
         if name not in self._names:
-            raise AssertionError(f"{name} is not defined")
+            raise AssertionError(f"{{name}} is not defined")
         return self._names[name]
 '''
 

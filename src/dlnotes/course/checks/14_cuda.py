@@ -24,10 +24,6 @@ QUESTIONS = {
 import math
 
 
-def rng(seed):
-    return np.random.default_rng(seed)
-
-
 def normal(seed, *shape):
     return rng(seed).standard_normal(shape).astype(np.float32)
 
