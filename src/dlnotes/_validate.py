@@ -108,6 +108,15 @@ def dimension(name: str, value, ndim: int) -> int:
     return value % ndim
 
 
+def dimensions(name: str, value, ndim: int) -> tuple[int, ...]:
+    """Return one axis or several (None: all) as a tuple of indices in 0 … ndim - 1, each once."""
+    values = range(ndim) if value is None else value if isinstance(value, tuple | list) else [value]
+    axes = tuple(dimension(name, one, ndim) for one in values)
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"{name} must name each axis at most once, got {value}")
+    return axes
+
+
 def integer(name: str, value, *, low: int | None = None, high: int | None = None) -> int:
     """Return `value` as an int; `low` and `high` are the smallest and largest allowed."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):

@@ -187,7 +187,8 @@ class Tensor:
     def __rtruediv__(self, other): return apply("div", *_operands(other, self))
     def __matmul__(self, other): return apply("matmul", *_operands(self, other))
     def __rmatmul__(self, other): return apply("matmul", *_operands(other, self))
-    def __pow__(self, exponent): return apply("pow", self, exponent=_exponent(exponent))
+    def __pow__(self, exponent): return _power(self, exponent)
+    def __rpow__(self, base): return apply("power", *_operands(base, self))
     def __neg__(self): return apply("neg", self)
     def __abs__(self): return apply("abs", self)
     def __getitem__(self, index): return apply("getitem", self, index=_index(index))
@@ -213,9 +214,41 @@ class Tensor:
         """Return the square root."""
         return apply("sqrt", self)
 
+    def sin(self) -> "Tensor":
+        """Return the sine."""
+        return apply("sin", self)
+
+    def cos(self) -> "Tensor":
+        """Return the cosine."""
+        return apply("cos", self)
+
     def tanh(self) -> "Tensor":
         """Return tanh x."""
         return apply("tanh", self)
+
+    def sigmoid(self) -> "Tensor":
+        """Return 1 / (1 + e⁻ˣ)."""
+        return apply("sigmoid", self)
+
+    def relu(self) -> "Tensor":
+        """Return max(x, 0); the derivative at 0 is 0."""
+        return apply("relu", self)
+
+    def softmax(self, dim: int) -> "Tensor":
+        """Return eˣ / Σ eˣ along `dim`."""
+        return apply("softmax", self, dim=dim)
+
+    def log_softmax(self, dim: int) -> "Tensor":
+        """Return x - log Σ eˣ along `dim`."""
+        return apply("log_softmax", self, dim=dim)
+
+    def minimum(self, other) -> "Tensor":
+        """Return the smaller of both, entry by entry; equal entries share the gradient."""
+        return apply("minimum", *_operands(self, other))
+
+    def maximum(self, other) -> "Tensor":
+        """Return the larger of both, entry by entry; equal entries share the gradient."""
+        return apply("maximum", *_operands(self, other))
 
     def sum(self, axis=None, keepdims=False, *, dim=None, keepdim=None) -> "Tensor":
         """Return the sum over `axis` (torch: `dim`), a number, a tuple, or None for all axes."""
@@ -228,6 +261,82 @@ class Tensor:
     def max(self, axis=None, keepdims=False, *, dim=None, keepdim=None) -> "Tensor":
         """Return the maximum; ties share the gradient equally. Values only, as torch.amax."""
         return apply("max", self, **_axes(self, axis, keepdims, dim, keepdim))
+
+    def min(self, axis=None, keepdims=False, *, dim=None, keepdim=None) -> "Tensor":
+        """Return the minimum; ties share the gradient equally. Values only, as torch.amin."""
+        return apply("min", self, **_axes(self, axis, keepdims, dim, keepdim))
+
+    def var(
+        self, axis=None, *, correction: float = 1, keepdims=False, dim=None, keepdim=None
+    ) -> "Tensor":
+        """Return the variance, Σ (x - mean)² over the number of entries less `correction`.
+
+        As in torch, correction=1 by default, which makes it unbiased; NumPy divides by the number.
+        Infinite or NaN where there are no more entries than `correction`.
+        """
+        settings = _axes(self, axis, keepdims, dim, keepdim)
+        return apply("var", self, correction=_validate.number("correction", correction), **settings)
+
+    def std(
+        self, axis=None, *, correction: float = 1, keepdims=False, dim=None, keepdim=None
+    ) -> "Tensor":
+        """Return the root of `var`; its derivative is taken as 0 where all entries are equal."""
+        settings = _axes(self, axis, keepdims, dim, keepdim)
+        return apply("std", self, correction=_validate.number("correction", correction), **settings)
+
+    def norm(self, p=2, dim=None, keepdim: bool = False) -> "Tensor":
+        """Return (Σ |x|^p)^(1/p) along `dim`, an axis, a tuple, or None for all (p ≥ 0 or ∞)."""
+        return apply("vector_norm", self, ord=p, dim=dim, keepdim=keepdim)
+
+    def logsumexp(self, dim, keepdim: bool = False) -> "Tensor":
+        """Return log Σ eˣ along `dim`, an axis or a tuple, without overflow."""
+        return apply("logsumexp", self, dim=dim, keepdim=keepdim)
+
+    def cumsum(self, dim: int) -> "Tensor":
+        """Return the sums of the entries so far along `dim`."""
+        return apply("cumsum", self, dim=_validate.dimension("dim", dim, self.ndim))
+
+    def argmax(self, dim: int | None = None, keepdim: bool = False) -> "Tensor":
+        """Return, as int64, where the largest entry lies along `dim`, on ties the first.
+
+        Without `dim`, its place in the flattened tensor. ValueError where there are no entries.
+        """
+        return self._place(np.argmax, dim, keepdim)
+
+    def argmin(self, dim: int | None = None, keepdim: bool = False) -> "Tensor":
+        """Return, as int64, where the smallest entry lies, as `argmax`."""
+        return self._place(np.argmin, dim, keepdim)
+
+    def _place(self, function: Callable, dim, keepdim) -> "Tensor":
+        axis = None if dim is None else _validate.dimension("dim", dim, self.ndim)
+        if not (self.data.size if axis is None else self.shape[axis]):
+            raise ValueError(f"there must be entries to choose from, got shape {self.shape}")
+        return Tensor(np.asarray(function(self.data, axis=axis, keepdims=keepdim), np.int64))
+
+    def topk(
+        self, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
+    ) -> tuple["Tensor", "Tensor"]:
+        """Return (values, indices) of the k largest (or smallest) entries along `dim`.
+
+        They always stand in order, the best first, equal ones as they stood; NaN counts as the
+        largest. indices are int64. Cost O(n log n) for n entries along the axis.
+        """
+        dim = _validate.dimension("dim", dim, self.ndim)
+        k = _validate.integer("k", k, low=0, high=self.shape[dim])
+        # Reversed twice, so that descending order keeps equal entries in theirs.
+        x = np.flip(self.data, dim) if largest else self.data
+        order = np.argsort(x, axis=dim, kind="stable")
+        order = self.shape[dim] - 1 - np.flip(order, dim) if largest else order
+        indices = order.take(np.arange(k), axis=dim).astype(np.int64)
+        return self.gather(dim, indices), Tensor(indices)
+
+    def gather(self, dim: int, index) -> "Tensor":
+        """Return y with y[i, j, …] = x[index[i, j, …], j, …] for dim=0, and so on.
+
+        `index`, integers from 0 on, has as many axes as x and is no longer than x along the others.
+        """
+        dim = _validate.dimension("dim", dim, self.ndim)
+        return apply("gather", self, dim=dim, index=_gathered(self, dim, index))
 
     def reshape(self, *shape) -> "Tensor":
         """Return the same elements with another shape; one length may be -1."""
@@ -259,6 +368,23 @@ class Tensor:
         dims = range(self.ndim) if dim is None else dim if isinstance(dim, tuple | list) else (dim,)
         dims = [_validate.dimension("dim", one, self.ndim) for one in dims]
         return self.reshape([n for i, n in enumerate(self.shape) if n != 1 or i not in dims])
+
+    def expand(self, *sizes) -> "Tensor":
+        """Return a view, not to be written to, whose axes of length 1 are stretched to `sizes`.
+
+        -1 leaves an axis as it is; axes may be added in front.
+        """
+        sizes = _sizes(sizes, self.ndim)
+        old = (*[1] * (len(sizes) - self.ndim), *self.shape)
+        new = tuple(n if size == -1 else size for n, size in zip(old, sizes, strict=True))
+        if any(n not in (1, size) for n, size in zip(old, new, strict=True)):
+            raise ValueError(f"sizes must agree with shape {self.shape} or stretch 1s, got {sizes}")
+        return apply("expand", self, sizes=new)
+
+    def repeat(self, *repeats) -> "Tensor":
+        """Return copies side by side, repeats[i] of them along axis i; axes may be added."""
+        repeats = _sizes(repeats, self.ndim)
+        return apply("repeat", self, repeats=repeats)
 
     def size(self, dim: int | None = None) -> tuple[int, ...] | int:
         """Return the shape, or the length of one axis."""
@@ -563,6 +689,73 @@ def _where_backward(dy, y, a, b, condition):
     return np.where(condition, dy, zero), np.where(condition, zero, dy)
 
 
+def _power_backward(dy, y, a, b, output_mask):
+    with np.errstate(divide="ignore", invalid="ignore"):  # NaN where there is no derivative
+        return _wanted(
+            output_mask,
+            lambda: dy * np.where(b == 0, 0, b * a ** np.where(b == 0, 1, b - 1)),
+            lambda: dy * np.where((a == 0) & (b >= 0), 0, y * np.log(a)),
+        )
+
+
+def _extremum_backward(dy, y, a, b):
+    share = (a == y).astype(dy.dtype), (b == y).astype(dy.dtype)
+    both = np.maximum(share[0] + share[1], 1)
+    return dy * share[0] / both, dy * share[1] / both
+
+
+def _var(x, axis, keepdims, correction):
+    with np.errstate(divide="ignore", invalid="ignore"):  # as in torch, of too few entries
+        difference = x - _mean(x, axis, keepdims=True)
+        squares = (difference * difference).sum(axis=axis, keepdims=keepdims)
+        return squares / _freedom(x, axis, correction)
+
+
+def _freedom(x, axis, correction):
+    """Return the number of entries less the correction, at least 0."""
+    return x.dtype.type(max(0, _count(x, axis) - correction))
+
+
+def _var_backward(dy, y, x, axis, keepdims, correction):
+    dy, mean = _with_axes(dy, x, axis, keepdims), _mean(x, axis, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (dy * 2 * (x - mean) / _freedom(x, axis, correction),)
+
+
+def _std_backward(dy, y, x, axis, keepdims, correction):
+    double = np.where(y == 0, 1, 2 * y).astype(
+        y.dtype
+    )  # where all are equal, x - mean is 0, and so is dx
+    return _var_backward(dy / double, y, x, axis, keepdims, correction)
+
+
+def _cumsum_backward(dy, y, x, dim):
+    return (np.flip(np.cumsum(np.flip(dy, dim), axis=dim), dim),)
+
+
+def _gather(x, dim, index):
+    return np.take_along_axis(x[_corner(index, dim)], index, axis=dim)
+
+
+def _gather_backward(dy, y, x, dim, index):
+    dx = np.zeros_like(x)
+    places = list(np.indices(index.shape, sparse=True))
+    places[dim] = index
+    np.add.at(dx, tuple(places), dy)
+    return (dx,)
+
+
+def _corner(index, dim):
+    """Return slices of the entries of x that an index can reach."""
+    return tuple(slice(None if i == dim else n) for i, n in enumerate(index.shape))
+
+
+def _repeat_backward(dy, y, x, repeats):
+    shape = (*[1] * (len(repeats) - x.ndim), *x.shape)
+    apart = [n for pair in zip(repeats, shape, strict=True) for n in pair]
+    return (dy.reshape(apart).sum(axis=tuple(range(0, len(apart), 2))).reshape(x.shape),)
+
+
 def _clamp_backward(dy, y, x, min, max):
     inside = (x >= (-math.inf if min is None else min)) & (x <= (math.inf if max is None else max))
     return (np.where(inside, dy, dy.dtype.type(0)),)
@@ -612,6 +805,18 @@ for _op, _forward, _backward in [
     ("sum", lambda x, axis, keepdims: x.sum(axis=axis, keepdims=keepdims), _sum_backward),
     ("mean", _mean, _mean_backward),
     ("max", lambda x, axis, keepdims: x.max(axis=axis, keepdims=keepdims), _max_backward),
+    ("min", lambda x, axis, keepdims: x.min(axis=axis, keepdims=keepdims), _max_backward),
+    ("var", _var, _var_backward),
+    ("std", lambda *x, **settings: np.sqrt(_var(*x, **settings)), _std_backward),
+    ("cumsum", lambda x, dim: np.cumsum(x, axis=dim, dtype=x.dtype), _cumsum_backward),
+    ("sin", np.sin, lambda dy, y, x: (dy * np.cos(x),)),
+    ("cos", np.cos, lambda dy, y, x: (-dy * np.sin(x),)),
+    ("minimum", np.minimum, _extremum_backward),
+    ("maximum", np.maximum, _extremum_backward),
+    ("gather", _gather, _gather_backward),
+    # The stretched axes are summed by the tape, as wherever something is broadcast.
+    ("expand", lambda x, sizes: np.broadcast_to(x, sizes), lambda dy, y, x, sizes: (dy,)),
+    ("repeat", lambda x, repeats: np.tile(x, repeats), _repeat_backward),
     ("reshape", lambda x, shape: x.reshape(shape), lambda dy, y, x, shape: (dy.reshape(x.shape),)),
     (
         "permute",
@@ -640,6 +845,11 @@ for _op, _forward, _backward in [
     ("softplus", kernels.softplus, _from_inputs(kernels.softplus_backward)),
     ("silu", kernels.silu, _from_inputs(kernels.silu_backward)),
     ("maxout", kernels.maxout, _from_inputs(kernels.maxout_backward)),
+    ("glu", kernels.glu, _from_inputs(kernels.glu_backward)),
+    ("logsumexp", kernels.logsumexp, _from_inputs(kernels.logsumexp_backward)),
+    ("vector_norm", kernels.vector_norm, _from_inputs(kernels.vector_norm_backward)),
+    ("normalize", kernels.normalize, _from_inputs(kernels.normalize_backward)),
+    ("interpolate", kernels.interpolate, _from_inputs(kernels.interpolate_backward)),
     # Losses: the target is a setting, so it gets no gradient.
     ("mse_loss", kernels.mse_loss, _from_inputs(kernels.mse_loss_backward)),
     ("l1_loss", kernels.l1_loss, _from_inputs(kernels.l1_loss_backward)),
@@ -698,6 +908,7 @@ for _op, _forward, _backward in [
 # Products: a constant factor, such as the input of the first layer, needs no gradient.
 register("mul", np.multiply, _mul_backward, selective=True)
 register("div", np.divide, _div_backward, selective=True)
+register("power", np.power, _power_backward, selective=True)
 register("matmul", np.matmul, _matmul_backward, selective=True)
 register("bilinear", kernels.bilinear, _bilinear_backward, selective=True)
 
@@ -742,6 +953,11 @@ for _op in [
 ]:
     register(_op, getattr(kernels, _op), _from_inputs(getattr(kernels, f"{_op}_backward")))
 
+# Two sets of vectors.
+for _op in ["cosine_similarity", "pairwise_distance", "cdist"]:
+    _backward = getattr(kernels, f"{_op}_backward")
+    register(_op, getattr(kernels, _op), _from_all_inputs(_backward))
+
 # Words: hidden vectors and output table; the pairs' two vectors and two biases.
 for _op in ["negative_sampling_loss", "hierarchical_softmax_loss", "glove_loss"]:
     _backward = getattr(kernels, f"{_op}_backward")
@@ -752,6 +968,8 @@ for _op in [
     "cross_entropy",
     "max_pool1d",
     "max_pool2d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
     "scaled_dot_product_attention",
 ]:
     _forward = functools.partial(getattr(kernels, _op), return_residuals=True)
@@ -841,6 +1059,34 @@ def _exponent(value) -> int | float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"the exponent must be a number, got {type(value).__name__}")
     return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def _power(base: Tensor, exponent) -> Tensor:
+    if isinstance(exponent, Tensor):
+        return apply("power", *_operands(base, exponent))
+    return apply("pow", base, exponent=_exponent(exponent))
+
+
+def _sizes(sizes, ndim: int) -> tuple[int, ...]:
+    """Return the ints of expand(2, 3) or expand((2, 3)), at least one for each axis."""
+    sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else sizes
+    sizes = tuple(_validate.integer("sizes", size, low=-1) for size in sizes)
+    if len(sizes) < ndim:
+        raise ValueError(f"there must be a size for each of the {ndim} axes, got {sizes}")
+    return sizes
+
+
+def _gathered(x: Tensor, dim: int, index) -> np.ndarray:
+    """Return the index of `gather` as an array, once it is seen to fit."""
+    index = np.asarray(index.data if isinstance(index, Tensor) else index)
+    if index.dtype.kind not in "iu":
+        raise TypeError(f"index must hold integers, got {index.dtype}")
+    others = [i for i in range(x.ndim) if i != dim]
+    if index.ndim != x.ndim or any(index.shape[i] > x.shape[i] for i in others):
+        raise ValueError(
+            f"index must fit into shape {x.shape} but along dim={dim}, got {index.shape}"
+        )
+    return _validate.labels("index", index, classes=x.shape[dim], shape=index.shape)
 
 
 def _index(index):

@@ -216,6 +216,28 @@ def maxout_backward(
     return dx.reshape(x.shape)
 
 
+def glu(x: Float[np.ndarray, "*shape"], dim: int = -1) -> Float[np.ndarray, "*half"]:
+    """Return a · σ(b), a and b being the first and the second half of x along the axis `dim`.
+
+    The second half says how much of the first may pass (Dauphin et al., 2017, gated linear units).
+    ValueError if the axis has an odd length.
+    """
+    a, b = _halves(x, dim)
+    return a * _in_blocks(_sigmoid, b)
+
+
+def glu_backward(
+    dy: Float[np.ndarray, "*half"], x: Float[np.ndarray, "*shape"], dim: int = -1
+) -> Float[np.ndarray, "*shape"]:
+    """Return dx: dy · σ(b) in the first half and dy · a σ(b) (1 - σ(b)) in the second."""
+    a, b = _halves(x, dim)
+    dy = _validate.floats("dy", dy)
+    _validate.same_dtype(dy=dy, x=x)
+    _validate.has_shape("dy", dy, a.shape, "the shape of the output")
+    gate = _in_blocks(_sigmoid, b)
+    return np.concatenate([dy * gate, dy * a * gate * (1 - gate)], axis=dim)
+
+
 # ---- over an axis ----------------------------------------------------------------------------
 
 
@@ -259,6 +281,48 @@ def log_softmax_backward(
     dy, y = _pair(dy, "y", y)
     y, dim = _with_axis("y", y, dim)
     return dy - np.exp(y) * _sum(dy, dim)
+
+
+def logsumexp(
+    x: Float[np.ndarray, "*shape"],
+    dim: int | tuple[int, ...] | list[int] | None,
+    keepdim: bool = False,
+) -> Float[Array, "*reduced"]:
+    """Return log Σ eˣ along one axis or several (None: all), a smooth maximum.
+
+    The largest entry m is taken out first, m + log Σ e^(x - m), so that nothing overflows. No
+    entries, or entries that are all -∞, give -∞. Cost O(size of x).
+    """
+    x = _validate.floats("x", x)
+    axes = _validate.dimensions("dim", dim, x.ndim)
+    y = _log_sum_exp(x, axes)
+    return y if keepdim else y.squeeze(axes)[()]
+
+
+def logsumexp_backward(
+    dy: Float[Array, "*reduced"],
+    x: Float[np.ndarray, "*shape"],
+    dim: int | tuple[int, ...] | list[int] | None,
+    keepdim: bool = False,
+) -> Float[np.ndarray, "*shape"]:
+    """Return dx = dy · e^(x - y), dy times softmax; as in torch NaN where y is infinite."""
+    x = _validate.floats("x", x)
+    axes = _validate.dimensions("dim", dim, x.ndim)
+    y = _log_sum_exp(x, axes)
+    dy = _validate.floats("dy", dy)
+    _validate.same_dtype(dy=dy, x=x)
+    shape = y.shape if keepdim else y.squeeze(axes).shape
+    _validate.has_shape("dy", dy, shape, "the shape of the output")
+    with np.errstate(invalid="ignore"):  # ∞ - ∞
+        return dy.reshape(y.shape) * np.exp(x - y)
+
+
+def _log_sum_exp(x, axes):
+    """Return the logarithm of the sum, keeping the axes."""
+    largest = x.max(axis=axes, keepdims=True, initial=-np.inf)
+    largest = np.where(np.isfinite(largest), largest, x.dtype.type(0))
+    with np.errstate(over="ignore", divide="ignore"):  # beside ∞ or NaN; of nothing but -∞
+        return np.log(np.exp(x - largest).sum(axis=axes, keepdims=True)) + largest
 
 
 # ---- shared pieces ---------------------------------------------------------------------------
@@ -374,6 +438,14 @@ def _groups(x, pool_size):
             f"pool_size must divide the last axis of x, got {pool_size} for {features} features"
         )
     return x.reshape(*x.shape[:-1], features // pool_size, pool_size)
+
+
+def _halves(x, dim):
+    x, dim = _with_axis("x", x, dim)
+    if x.shape[dim] % 2:
+        raise ValueError(f"x must have an even length along dim={dim}, got shape {x.shape}")
+    a, b = np.split(x, 2, axis=dim)
+    return a, b
 
 
 def _pair(dy, name, value):

@@ -101,6 +101,62 @@ def max_pool2d_backward(
     return _max_backward(_check_upstream(dy, x, g), x, g, residuals)
 
 
+def adaptive_max_pool1d(
+    x: Float[np.ndarray, "n c length"],
+    output_size: Size,
+    return_indices: bool = False,
+    *,
+    return_residuals: bool = False,
+) -> Float[np.ndarray, "n c out"] | tuple:
+    """Return the largest entry of each of `output_size` stretches; see `adaptive_max_pool2d`."""
+    x, out = _check_adaptive(x, output_size, axes=1)
+    y, indices = _adaptive_winners(x, out)
+    return (y, indices) if return_indices or return_residuals else y
+
+
+def adaptive_max_pool1d_backward(
+    dy: Float[np.ndarray, "n c out"],
+    x: Float[np.ndarray, "n c length"],
+    output_size: Size,
+    *,
+    residuals: np.ndarray | None = None,
+) -> Float[np.ndarray, "n c length"]:
+    """Return dx: dy goes to the largest entry of its stretch."""
+    x, out = _check_adaptive(x, output_size, axes=1)
+    return _adaptive_max_backward(dy, x, out, residuals)
+
+
+def adaptive_max_pool2d(
+    x: Float[np.ndarray, "n c h w"],
+    output_size: Size | tuple[int | None, int | None],
+    return_indices: bool = False,
+    *,
+    return_residuals: bool = False,
+) -> Float[np.ndarray, "n c h_out w_out"] | tuple:
+    """Return the largest entry of each rectangle of a grid of `output_size` over each image.
+
+    The rectangles are those of `adaptive_avg_pool2d`; they may overlap by a row or a column.
+    return_indices=True returns (y, indices) with the position row · w + column of each, the first
+    on ties, of NaNs the last; return_residuals=True the same for `adaptive_max_pool2d_backward`.
+    Cost O(size of x), one step of NumPy for each rectangle.
+    """
+    x, out = _check_adaptive(x, output_size, axes=2)
+    y, indices = _adaptive_winners(x, out)
+    return (y, indices) if return_indices or return_residuals else y
+
+
+def adaptive_max_pool2d_backward(
+    dy: Float[np.ndarray, "n c h_out w_out"],
+    x: Float[np.ndarray, "n c h w"],
+    output_size: Size | tuple[int | None, int | None],
+    *,
+    residuals: np.ndarray | None = None,
+) -> Float[np.ndarray, "n c h w"]:
+    """Return dx: dy goes to the largest entry of its rectangle; `residuals` from the forward."""
+    x, out = _check_adaptive(x, output_size, axes=2)
+    return _adaptive_max_backward(dy, x, out, residuals)
+
+
 def max_unpool2d(
     x: Float[np.ndarray, "n c h w"],
     indices: Integer[np.ndarray, "n c h w"],
@@ -203,16 +259,22 @@ def _winners_by_window(x, g: Windows, y, winners):
         part = x[..., *(slice(c + f * d, c + k * d, d) for c, f, k, d in axes)]
         if not math.prod(part.shape[2:]):
             continue
-        entries = _flat(part)
-        place = entries.argmax(axis=2)
-        largest = np.take_along_axis(entries, place[..., None], axis=2)[..., 0]
-        nan = np.isnan(largest)
-        if nan.any():
-            place[nan] = entries.shape[2] - 1 - np.isnan(entries[nan])[:, ::-1].argmax(axis=1)
+        largest, place = _largest(part)
         offset = np.unravel_index(place, part.shape[2:])
         offset = tuple(o + f for o, f in zip(offset, first, strict=True))
         y[:, :, *window] = largest
         winners[:, :, *window] = np.ravel_multi_index(offset, g.kernel)
+
+
+def _largest(part):
+    """Return the largest entry of each image, and its place: the first one, of NaNs the last."""
+    entries = _flat(part)
+    place = entries.argmax(axis=2)
+    largest = np.take_along_axis(entries, place[..., None], axis=2)[..., 0]
+    nan = np.isnan(largest)
+    if nan.any():
+        place[nan] = entries.shape[2] - 1 - np.isnan(entries[nan])[:, ::-1].argmax(axis=1)
+    return largest, place
 
 
 def _max_backward(dy, x, g: Windows, winners=None):
@@ -453,6 +515,32 @@ def _adaptive_backward(dy, x, out):
     return dy
 
 
+def _adaptive_winners(x, out):
+    """Return the largest entry of each cell of the grid, and its position in the image."""
+    y = np.empty((*x.shape[:2], *out), x.dtype)
+    positions = np.empty(y.shape, np.int64)
+    bins = [_bins(size, count) for size, count in zip(x.shape[2:], out, strict=True)]
+    numbers = np.arange(math.prod(x.shape[2:])).reshape(x.shape[2:])
+    for cell in np.ndindex(out):
+        inside = tuple(slice(*axis[i]) for axis, i in zip(bins, cell, strict=True))
+        y[:, :, *cell], place = _largest(x[:, :, *inside])
+        positions[:, :, *cell] = numbers[inside].reshape(-1)[place]
+    return y, positions
+
+
+def _adaptive_max_backward(dy, x, out, positions):
+    dy = _validate.floats("dy", dy)
+    _validate.same_dtype(dy=dy, x=x)
+    _validate.has_shape("dy", dy, (*x.shape[:2], *out), "the shape of the output")
+    if positions is None:
+        _, positions = _adaptive_winners(x, out)
+    dx = np.zeros((*x.shape[:2], math.prod(x.shape[2:])), x.dtype)
+    image, channel = np.ogrid[: x.shape[0], : x.shape[1]]
+    for cell in np.ndindex(out):  # cells may overlap, so that an entry is the largest of several
+        dx[image, channel, positions[:, :, *cell]] += dy[:, :, *cell]
+    return dx.reshape(x.shape)
+
+
 def _bins(size, count):
     return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
 
@@ -616,7 +704,7 @@ def _check_adaptive(x, output_size, axes):
         output_size = tuple(size if count is None else count for count, size in pairs)
     out = _windows.sizes("output_size", output_size, axes, low=1)
     if min(x.shape[2:]) < 1:
-        raise ValueError(f"x must have entries to average, got shape {x.shape}")
+        raise ValueError(f"x must have entries to pool, got shape {x.shape}")
     return x, out
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Shaped
 
 from dlnotes import _validate
 from dlnotes._validate import Number
+from dlnotes.kernels.distance import _norm, _norm_backward
 from dlnotes.kernels.losses import Array, Loss, Upstream, _reduce, _spread
 
 TINY = float(np.float32(1e-12))  # torch's, a float32 number: vectors of zeros have cosine 0
@@ -200,24 +201,6 @@ def triplet_margin_loss_backward(
 
 
 # ---- shared pieces ---------------------------------------------------------------------------
-
-
-def _norm(x, p):
-    """Return the p-norm along the last axis."""
-    if p == 2:
-        return np.sqrt((x * x).sum(axis=-1))
-    if p == 1:
-        return np.abs(x).sum(axis=-1)
-    return (np.abs(x) ** p).sum(axis=-1) ** (1 / p)
-
-
-def _norm_backward(dnorm, x, norm, p):
-    """Return dx = dnorm · sign(x) · (|x| / norm)^(p - 1), 0 where the norm is 0."""
-    if p == 1:
-        return dnorm[..., None] * np.sign(x)
-    norm = np.where(norm > 0, norm, norm.dtype.type(1))[..., None]
-    ratio = x / norm if p == 2 else np.sign(x) * (np.abs(x) / norm) ** (p - 1)
-    return dnorm[..., None] * ratio
 
 
 def _cosine(x, y):

@@ -147,6 +147,22 @@ class Maxout(Module):
         return f"pool_size={self.pool_size}"
 
 
+class GLU(Module):
+    """The first half along `dim` times σ of the second: (…, 2d) → (…, d)."""
+
+    def __init__(self, dim: int = -1):
+        super().__init__()
+        self.dim = _validate.integer("dim", dim)
+
+    def forward(self, input) -> Tensor:
+        """Return the activation."""
+        return F.glu(input, self.dim)
+
+    def extra_repr(self) -> str:
+        """Return the axis."""
+        return f"dim={self.dim}"
+
+
 class Softmax(Module):
     """eˣ / Σ eˣ along `dim`."""
 

@@ -14,6 +14,7 @@ from dlnotes._validate import Number
 from dlnotes.autograd import Tensor, apply
 
 Int = int | np.integer
+Dim = int | tuple[int, ...] | list[int] | None
 Size = Int | tuple[int, ...] | list[int]  # one number for every axis, or one for each
 
 
@@ -199,6 +200,11 @@ def silu(input) -> Tensor:
 def maxout(input, pool_size: int) -> Tensor:
     """Return the largest of each `pool_size` consecutive features."""
     return apply("maxout", input, pool_size=pool_size)
+
+
+def glu(input, dim: int = -1) -> Tensor:
+    """Return the first half along `dim` times σ of the second."""
+    return apply("glu", input, dim=dim)
 
 
 def softmax(input, dim: int = -1) -> Tensor:
@@ -515,6 +521,22 @@ def adaptive_avg_pool2d(input, output_size: Size | tuple[int | None, int | None]
 
 
 @_one_sample_too(3)
+def adaptive_max_pool1d(
+    input, output_size: Size, return_indices: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Return the largest entry of each of output_size stretches; return_indices adds where."""
+    return _adaptive_max_pool("adaptive_max_pool1d", input, output_size, return_indices)
+
+
+@_one_sample_too(4)
+def adaptive_max_pool2d(
+    input, output_size: Size | tuple[int | None, int | None], return_indices: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Return the largest entry of each of output_size rectangles; return_indices adds where."""
+    return _adaptive_max_pool("adaptive_max_pool2d", input, output_size, return_indices)
+
+
+@_one_sample_too(3)
 def lp_pool1d(
     input,
     norm_type: Number,
@@ -538,6 +560,28 @@ def lp_pool2d(
     """Return the p-norm of each window of images, p = norm_type."""
     settings = {"kernel_size": kernel_size, "stride": stride, "ceil_mode": ceil_mode}
     return apply("lp_pool2d", input, norm_type=norm_type, **settings)
+
+
+def interpolate(
+    input,
+    size: Size | None = None,
+    scale_factor: Number | tuple[Number, ...] | list[Number] | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+) -> Tensor:
+    """Return sequences (n, c, length) or images (n, c, h, w) resized to `size` or by a factor.
+
+    mode: "nearest", "nearest-exact", "linear" or "bilinear".
+    """
+    return apply(
+        *("interpolate", input),
+        size=size,
+        scale_factor=scale_factor,
+        mode=mode,
+        align_corners=align_corners,
+        recompute_scale_factor=recompute_scale_factor,
+    )
 
 
 # ---- normalisation ---------------------------------------------------------------------------
@@ -610,6 +654,37 @@ def local_response_norm(
 ) -> Tensor:
     """Return the input over a power of the mean square of its neighbouring channels."""
     return apply("local_response_norm", input, size=size, alpha=alpha, beta=beta, k=k)
+
+
+# ---- vectors and their distances -------------------------------------------------------------
+
+
+def normalize(input, p: Number = 2.0, dim: Dim = 1, eps: Number = 1e-12) -> Tensor:
+    """Return the input over the p-norm of its vectors along `dim`, or over eps if that is larger.
+
+    `dim` is one axis or several.
+    """
+    return apply("normalize", input, p=p, dim=dim, eps=eps)
+
+
+def cosine_similarity(x1, x2, dim: int = 1, eps: Number = 1e-8) -> Tensor:
+    """Return the cosine of the angle between the vectors along `dim`; the rest broadcasts."""
+    return apply("cosine_similarity", x1, x2, dim=dim, eps=eps)
+
+
+def pairwise_distance(x1, x2, p: Number = 2.0, eps: Number = 1e-6, keepdim: bool = False) -> Tensor:
+    """Return |x1 - x2 + eps| of each vector (…, d) and its partner."""
+    return apply("pairwise_distance", x1, x2, p=p, eps=eps, keepdim=keepdim)
+
+
+def cdist(
+    x1, x2, p: Number = 2.0, compute_mode: str = "use_mm_for_euclid_dist_if_necessary"
+) -> Tensor:
+    """Return the distances (…, n, m) of all pairs of points (…, n, d) and (…, m, d).
+
+    In torch it is `torch.cdist`.
+    """
+    return apply("cdist", x1, x2, p=p, compute_mode=compute_mode)
 
 
 # ---- losses ----------------------------------------------------------------------------------
@@ -847,6 +922,14 @@ def style_loss(input, target) -> Tensor:
 def reparameterize(mean, log_var, noise) -> Tensor:
     """Return mean + e^(log_var / 2) noise."""
     return apply("reparameterize", mean, log_var, noise)
+
+
+def _adaptive_max_pool(op: str, input, output_size, return_indices: bool):
+    y = apply(op, input, output_size=output_size)
+    if not return_indices:
+        return y
+    kernel = getattr(kernels, op)
+    return y, Tensor(kernel(_array(input), output_size, return_indices=True)[1])
 
 
 def _attention(op: str, query, key, value, attn_mask, **settings) -> Tensor:

@@ -1,4 +1,4 @@
-"""Linear, Bilinear, Flatten, Identity, Sequential and ModuleList."""
+"""Linear, Bilinear, distances, Flatten and Unflatten, Identity, and containers of modules."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from dlnotes import _validate
+from dlnotes._validate import Number
 from dlnotes.autograd import Tensor
 from dlnotes.nn import functional as F
 from dlnotes.nn import init
@@ -90,6 +91,31 @@ class Bilinear(Module):
         return f"{sizes}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
+class CosineSimilarity(Module):
+    """The cosine of the angle between vectors along `dim`; lengths count as eps at least."""
+
+    def __init__(self, dim: int = 1, eps: Number = 1e-8):
+        super().__init__()
+        self.dim = _validate.integer("dim", dim)
+        self.eps = _validate.number("eps", eps, low=0)
+
+    def forward(self, x1, x2) -> Tensor:
+        """Return the cosines."""
+        return F.cosine_similarity(x1, x2, self.dim, self.eps)
+
+
+class PairwiseDistance(Module):
+    """The p-norm of x1 - x2 + eps: (…, d) twice → (…)."""
+
+    def __init__(self, p: Number = 2.0, eps: Number = 1e-6, keepdim: bool = False):
+        super().__init__()
+        self.norm, self.eps, self.keepdim = p, _validate.number("eps", eps), keepdim
+
+    def forward(self, x1, x2) -> Tensor:
+        """Return the distances."""
+        return F.pairwise_distance(x1, x2, self.norm, self.eps, self.keepdim)
+
+
 class Flatten(Module):
     """Join the axes start_dim … end_dim into one: (n, 28, 28) → (n, 784) by default."""
 
@@ -106,6 +132,38 @@ class Flatten(Module):
     def extra_repr(self) -> str:
         """Return the two axes."""
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Unflatten(Module):
+    """Split the axis `dim` into several: Unflatten(1, (3, 4)) makes (n, 12) into (n, 3, 4).
+
+    One of the lengths may be -1.
+    """
+
+    def __init__(self, dim: int, unflattened_size: tuple[int, ...] | list[int]):
+        super().__init__()
+        self.dim = _validate.integer("dim", dim)
+        if not isinstance(unflattened_size, tuple | list) or not unflattened_size:
+            raise TypeError(f"unflattened_size must be a tuple of ints, got {unflattened_size!r}")
+        self.unflattened_size = tuple(
+            _validate.integer("unflattened_size", n, low=-1) for n in unflattened_size
+        )
+
+    def forward(self, input) -> Tensor:
+        """Return the input with more axes; ValueError where they do not hold the same entries."""
+        input = input if isinstance(input, Tensor) else Tensor(input)
+        dim = _validate.dimension("dim", self.dim, input.ndim)
+        length, sizes = input.shape[dim], self.unflattened_size
+        known = math.prod(n for n in sizes if n != -1)
+        holds = sizes.count(-1) == 1 and known and length % known == 0
+        if not holds and math.prod(sizes) != length:
+            raise ValueError(f"unflattened_size must hold axis {dim}'s {length}, got {sizes}")
+        sizes = tuple(length // known if n == -1 else n for n in sizes)
+        return input.reshape(*input.shape[:dim], *sizes, *input.shape[dim + 1 :])
+
+    def extra_repr(self) -> str:
+        """Return the axis and its new lengths."""
+        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
 
 
 class Identity(Module):
@@ -185,3 +243,62 @@ class ModuleList(Module):
     def __getitem__(self, index: int | slice):
         modules = list(self._modules.values())[index]
         return ModuleList(modules) if isinstance(index, slice) else modules
+
+
+class ModuleDict(Module):
+    """Modules by name, each found by `parameters()`, in the order in which they were added."""
+
+    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] | None = None):
+        super().__init__()
+        self.update(() if modules is None else modules)
+
+    def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
+        """Add modules from a mapping or from pairs (name, module)."""
+        for name, module in modules.items() if isinstance(modules, Mapping) else modules:
+            self[name] = module
+
+    def keys(self) -> Iterable[str]:
+        """Return the names."""
+        return self._modules.keys()
+
+    def values(self) -> Iterable[Module]:
+        """Return the modules."""
+        return self._modules.values()
+
+    def items(self) -> Iterable[tuple[str, Module]]:
+        """Return pairs (name, module)."""
+        return self._modules.items()
+
+    def pop(self, key: str) -> Module:
+        """Take a module out and return it; KeyError if there is none of that name."""
+        return self._modules.pop(key)
+
+    def clear(self) -> None:
+        """Take all modules out."""
+        self._modules.clear()
+
+    def __setitem__(self, key: str, module: Module) -> None:
+        if not isinstance(key, str) or not key or "." in key:
+            raise TypeError(f"key must be a name without dots, got {key!r}")
+        if hasattr(self, key) and key not in self._modules:
+            raise KeyError(f"key {key!r} is an attribute of ModuleDict: take another name")
+        module = Sequential._checked(key, module)
+        if key in self._modules:
+            self._modules[key] = module  # which keeps its place
+        else:
+            self.add_module(key, module)
+
+    def __getitem__(self, key: str) -> Module:
+        return self._modules[key]
+
+    def __delitem__(self, key: str) -> None:
+        del self._modules[key]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._modules
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)

@@ -27,7 +27,7 @@ class LoadResult(NamedTuple):
 
 
 class RemovableHandle:
-    """What `register_forward_hook` returns: `remove()` takes the hook away again."""
+    """What registering a hook returns: `remove()` takes the hook away again."""
 
     def __init__(self, hooks: list[Callable], hook: Callable):
         self._hooks, self._hook = hooks, hook
@@ -55,6 +55,7 @@ class Module:
         self._parameters: dict[str, Parameter | None] = {}
         self._buffers: dict[str, Tensor | None] = {}
         self._modules: dict[str, Module | None] = {}
+        self._forward_pre_hooks: list[Callable] = []
         self._forward_hooks: list[Callable] = []
         self.training = True
 
@@ -63,12 +64,24 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
     def __call__(self, *inputs, **settings):
-        """Run `forward`, then the hooks."""
+        """Run the hooks in front, `forward`, then the hooks behind."""
+        for hook in tuple(self._forward_pre_hooks):
+            replaced = hook(self, inputs)
+            if replaced is not None:
+                inputs = replaced if isinstance(replaced, tuple) else (replaced,)
         output = self.forward(*inputs, **settings)
         for hook in tuple(self._forward_hooks):
             replaced = hook(self, inputs, output)
             output = output if replaced is None else replaced
         return output
+
+    def register_forward_pre_hook(self, hook: Callable) -> RemovableHandle:
+        """Call hook(module, inputs) before each `forward`; what it returns replaces the inputs.
+
+        `inputs` is the tuple of positional arguments; None leaves them. The handle is as that of
+        `register_forward_hook`. TypeError for a hook that cannot be called.
+        """
+        return self._hooked(self._forward_pre_hooks, hook)
 
     def register_forward_hook(self, hook: Callable) -> RemovableHandle:
         """Call hook(module, inputs, output) after each `forward`, to look at what flows.
@@ -77,10 +90,14 @@ class Module:
         place of the output. `handle.remove()`, or leaving a `with handle:`, takes the hook away.
         TypeError for a hook that cannot be called.
         """
+        return self._hooked(self._forward_hooks, hook)
+
+    @staticmethod
+    def _hooked(hooks: list[Callable], hook: Callable) -> RemovableHandle:
         if not callable(hook):
             raise TypeError(f"hook must be a function, got {type(hook).__name__}")
-        self._forward_hooks.append(hook)
-        return RemovableHandle(self._forward_hooks, hook)
+        hooks.append(hook)
+        return RemovableHandle(hooks, hook)
 
     # ---- finding parameters and modules -----------------------------------------------------
 

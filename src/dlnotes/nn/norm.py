@@ -133,11 +133,7 @@ class BatchNorm2d(_BatchNorm):
     axes = (4,)
 
 
-class InstanceNorm2d(_RunningNorm):
-    """Normalise each channel of each sample of (n, c, h, w), or of one sample (c, h, w)."""
-
-    axes = (3, 4)
-
+class _InstanceNorm(_RunningNorm):
     def __init__(
         self,
         num_features: Int,
@@ -154,7 +150,7 @@ class InstanceNorm2d(_RunningNorm):
     def forward(self, input) -> Tensor:
         """Return the normalised input."""
         input = self._check_input(input)
-        if input.ndim == 3:
+        if input.ndim == self.axes[0]:
             return self.forward(input.reshape(1, *input.shape))[0]
         return F.instance_norm(
             input,
@@ -166,6 +162,18 @@ class InstanceNorm2d(_RunningNorm):
             self.momentum,
             self.eps,
         )
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """Normalise each channel of each sample of (n, c, length), or of one sample (c, length)."""
+
+    axes = (2, 3)
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """Normalise each channel of each sample of (n, c, h, w), or of one sample (c, h, w)."""
+
+    axes = (3, 4)
 
 
 class GroupNorm(_Norm):

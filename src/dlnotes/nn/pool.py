@@ -163,6 +163,39 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
     axes = 2
 
 
+class _AdaptiveMaxPool(Module):
+    axes = 2
+
+    def __init__(
+        self,
+        output_size: int | np.integer | tuple[int | None, ...] | list[int | None],
+        return_indices: bool = False,
+    ):
+        super().__init__()
+        self.output_size, self.return_indices = output_size, return_indices
+
+    def forward(self, input) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the largest entries (and with return_indices their positions)."""
+        function = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d}[self.axes]
+        return function(input, self.output_size, self.return_indices)
+
+    def extra_repr(self) -> str:
+        """Return the size of the output."""
+        return f"output_size={self.output_size}"
+
+
+class AdaptiveMaxPool1d(_AdaptiveMaxPool):
+    """The largest entry of each of `output_size` stretches; with 1, of the whole sequence."""
+
+    axes = 1
+
+
+class AdaptiveMaxPool2d(_AdaptiveMaxPool):
+    """The largest entry of each of `output_size` rectangles of images; with 1, of the image."""
+
+    axes = 2
+
+
 class _LPPool(Module):
     axes = 2
 

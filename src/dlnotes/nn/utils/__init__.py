@@ -1,4 +1,4 @@
-"""Gradient clipping, as in torch.nn.utils; sequences of different lengths are in `utils.rnn`."""
+"""Gradient clipping and spectral normalisation, as in torch.nn.utils; for sequences `utils.rnn`."""
 
 import math
 from collections.abc import Iterable
@@ -9,8 +9,16 @@ from dlnotes import _validate
 from dlnotes._validate import Number
 from dlnotes.autograd import Tensor
 from dlnotes.nn.utils import rnn
+from dlnotes.nn.utils._spectral import remove_spectral_norm, spectral_norm
 
-__all__ = ["clip_grad_norm_", "clip_grad_value_", "get_total_norm", "rnn"]
+__all__ = [
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "get_total_norm",
+    "remove_spectral_norm",
+    "rnn",
+    "spectral_norm",
+]
 
 
 def get_total_norm(
