@@ -284,6 +284,17 @@ UNARY = {
     "power -1": lambda x: (x * x + 1) ** -1,
     "power 1.5": lambda x: (x * x + 1) ** 1.5,
     "right-hand": lambda x: 2 - x + 3 / (x * x + 1) + 2 * x + 1,
+    "sin and cos": lambda x: x.sin() * x.cos(),
+    "sigmoid": lambda x: x.sigmoid(),
+    "relu": lambda x: x.relu(),
+    "softmax": lambda x: x.softmax(0) + x.log_softmax(-1),
+    "power of tensors": lambda x: (x * x + 1) ** x,
+    "number to the power": lambda x: 2**x,
+    "cumsum": lambda x: x.cumsum(0) + x.cumsum(-1),
+    "repeat": lambda x: x.repeat(2, 3, *[1] * (x.ndim - 1)),
+    "expand": lambda x: x.unsqueeze(0).expand(3, *[-1] * x.ndim) * x,
+    "norm": lambda x: x.norm() + x.norm(1, 0, keepdim=True),
+    "logsumexp": lambda x: x.logsumexp(0) if x.shape[0] else x,
     "sum": lambda x: x.sum(),
     "mean": lambda x: x.mean(),
     "T": lambda x: x.permute(*reversed(range(x.ndim))),
@@ -301,7 +312,7 @@ def test_functions_of_one_tensor_as_torch(name, shape, dtype, layout, seed):
     check(UNARY[name], h.draw(seed, shape, dtype, 1, layout), scale=100)
 
 
-@pytest.mark.parametrize("name", ["sum", "mean", "amax"])
+@pytest.mark.parametrize("name", ["sum", "mean", "amax", "amin"])
 @settings(deadline=None, max_examples=25)
 @given(
     h.shapes(1, 4, 1, 4),
@@ -314,13 +325,92 @@ def test_reductions_as_torch(name, shape, data, keepdim, dtype, seed):
     axes = data.draw(st.sets(st.integers(-len(shape), -1), min_size=1))
     dim = next(iter(axes)) if len(axes) == 1 else tuple(axes)
     values = np.round(h.draw(seed, shape, dtype, 2))  # rounded: maxima tie
-    if name == "amax":
-        check(lambda x: x.max(dim=dim, keepdim=keepdim) if isinstance(x, Tensor)
-              else x.amax(dim=dim, keepdim=keepdim), values)  # fmt: skip
+    if name in ("amax", "amin"):
+        ours = {"amax": Tensor.max, "amin": Tensor.min}[name]
+        check(lambda x: ours(x, dim=dim, keepdim=keepdim) if isinstance(x, Tensor)
+              else getattr(x, name)(dim=dim, keepdim=keepdim), values)  # fmt: skip
     else:
         check(lambda x: getattr(x, name)(dim=dim, keepdim=keepdim), values)
         ours = getattr(Tensor(values), name)(axis=dim, keepdims=keepdim)
         h.assert_close(ours.data, getattr(values, name)(dim, keepdims=keepdim), dtype, 10)
+
+
+@pytest.mark.parametrize("name", ["var", "std"])
+@pytest.mark.parametrize("correction", [0, 1])
+@settings(deadline=None, max_examples=15)
+@given(h.shapes(1, 3, 2, 4), st.data(), st.booleans(), h.dtypes, h.seeds)
+def test_spread_as_torch(name, correction, shape, data, keepdim, dtype, seed):
+    axes = data.draw(st.sets(st.integers(-len(shape), -1), min_size=1).map(tuple))
+    given_too = {"dim": axes, "correction": correction, "keepdim": keepdim}
+    check(lambda x: getattr(x, name)(**given_too), h.draw(seed, shape, dtype))
+
+
+def test_the_deviation_of_equal_entries_has_gradient_zero():
+    x = tensor([[2.0, 2.0], [1.0, 3.0]], requires_grad=True)
+    x.std(dim=1).sum().backward()
+    np.testing.assert_allclose(x.grad, [[0, 0], [-(0.5**0.5), 0.5**0.5]], rtol=1e-6)
+    with np.errstate(all="raise"):
+        assert np.isnan(tensor([1.0]).var().item())
+
+
+@pytest.mark.parametrize("name", ["minimum", "maximum"])
+@settings(deadline=None, max_examples=20)
+@given(broadcastable(), h.dtypes, h.seeds)
+def test_extrema_of_two_as_torch(name, both, dtype, seed):
+    a, b = (np.round(h.draw(seed + i, shape, dtype, 2)) for i, shape in enumerate(both))
+    check(lambda x, y: getattr(x, name)(y), a, b)
+
+
+@settings(deadline=None, max_examples=40)
+@given(h.shapes(1, 3, 1, 5), st.data(), st.booleans(), h.dtypes, h.seeds)
+def test_choosing_entries_as_torch(shape, data, largest, dtype, seed):
+    dim = data.draw(st.integers(-len(shape), -1))
+    n, rng = shape[dim], np.random.default_rng(seed)
+    values = rng.permutation(np.prod(shape)).reshape(shape).astype(dtype)  # no ties
+    k = data.draw(st.integers(0, n))
+    check(lambda x: x.topk(k, dim, largest)[0], values)
+    ours, theirs = Tensor(values), torch.tensor(values)
+    for a, b in [
+        (ours.topk(k, dim, largest)[1], theirs.topk(k, dim, largest)[1]),
+        *((getattr(ours, f)(dim, keep), getattr(theirs, f)(dim, keep))
+          for f in ("argmax", "argmin") for keep in (False, True)),
+        (ours.argmax(), theirs.argmax()),
+    ]:  # fmt: skip
+        assert a.dtype == np.int64
+        np.testing.assert_array_equal(a.data, b.numpy())
+    reach = [rng.integers(1, m + 1) for m in shape]
+    reach[dim] = rng.integers(0, 6)
+    index = rng.integers(0, n, reach)
+    y, x = tensor(values, requires_grad=True), torch.tensor(values, requires_grad=True)
+    for one, places in ((y, index), (x, torch.tensor(index))):
+        (one.gather(dim, places) ** 2).sum().backward()
+    np.testing.assert_allclose(y.grad, x.grad)
+
+
+def test_equal_entries_come_in_their_order():
+    x = Tensor(np.array([1, 3, 3, 1, 3]))
+    assert x.topk(4)[1].data.tolist() == [1, 2, 4, 0]
+    assert x.topk(3, largest=False)[1].data.tolist() == [0, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: x.topk(4), ValueError, "k must be in 0 … 3, got 4"),
+        (lambda x: x.gather(0, [[2, 0, 0]]), ValueError, "index must hold labels in 0 … 1, got 2"),
+        (lambda x: x.gather(1, [0]), ValueError, "index must fit into shape"),
+        (lambda x: x.gather(1, [[0.5]]), TypeError, "index must hold integers"),
+        (lambda x: x.expand(3), ValueError, "there must be a size for each of the 2 axes"),
+        (lambda x: x.expand(4, 3), ValueError, r"sizes must agree with shape \(2, 3\)"),
+        (lambda x: x.repeat(2), ValueError, "there must be a size for each of the 2 axes"),
+        (lambda x: x[:, :0].argmax(1), ValueError, "there must be entries to choose from"),
+        (lambda x: x.var(correction="1"), TypeError, "correction must be a number"),
+        (lambda x: x.cumsum(2), ValueError, "dim must be in -2 … 1"),
+    ],
+)
+def test_methods_refuse(call, error, message):
+    with h.shapes_unchecked(), pytest.raises(error, match=message):
+        call(tensor(np.ones((2, 3))))
 
 
 MATMUL = [

@@ -267,7 +267,7 @@ class Tensor:
         return apply("min", self, **_axes(self, axis, keepdims, dim, keepdim))
 
     def var(
-        self, axis=None, *, correction: float = 1, keepdims=False, dim=None, keepdim=None
+        self, axis=None, *, correction: _validate.Number = 1, keepdims=False, dim=None, keepdim=None
     ) -> "Tensor":
         """Return the variance, Σ (x - mean)² over the number of entries less `correction`.
 
@@ -278,7 +278,7 @@ class Tensor:
         return apply("var", self, correction=_validate.number("correction", correction), **settings)
 
     def std(
-        self, axis=None, *, correction: float = 1, keepdims=False, dim=None, keepdim=None
+        self, axis=None, *, correction: _validate.Number = 1, keepdims=False, dim=None, keepdim=None
     ) -> "Tensor":
         """Return the root of `var`; its derivative is taken as 0 where all entries are equal."""
         settings = _axes(self, axis, keepdims, dim, keepdim)
