@@ -49,6 +49,7 @@ from dlnotes.data._records import (
     WeightsDataset,
 )
 from dlnotes.data._scale import at_scale, images_to_float
+from dlnotes.data._scenes import Scenes, scenes
 from dlnotes.data._words import (
     AliasSampler,
     cbow_windows,
@@ -78,6 +79,7 @@ __all__ = [
     "Poem",
     "PoemDataset",
     "Rated",
+    "Scenes",
     "Sentence",
     "SentenceDataset",
     "SentimentDataset",
@@ -103,6 +105,7 @@ __all__ = [
     "noise_distribution",
     "path",
     "random_split",
+    "scenes",
     "skip_gram_pairs",
     "train_test_split",
     "transforms",

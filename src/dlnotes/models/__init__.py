@@ -25,6 +25,16 @@ from dlnotes.models.googlenet import GoogLeNet, GoogLeNetOutputs, Inception
 from dlnotes.models.lenet import LeNet5, LeNet5Paper
 from dlnotes.models.mlp import MLP
 from dlnotes.models.mobilenet import InvertedResidual, MobileNetV2
+from dlnotes.models.proposals import (
+    fast_rcnn_detect,
+    fast_rcnn_loss,
+    flatten_rpn,
+    propose,
+    regions,
+    rpn_loss,
+    sample_matches,
+    sample_regions,
+)
 from dlnotes.models.resnet import (
     BasicBlock,
     Bottleneck,
@@ -48,6 +58,14 @@ from dlnotes.models.summary import Layer, Summary, count_parameters, receptive_f
 from dlnotes.models.text import TextCNN
 from dlnotes.models.transformer import BERT, GPT, TransformerSeq2Seq
 from dlnotes.models.vgg import VGG, VGGFeatures, vgg11, vgg13, vgg16, vgg19
+from dlnotes.models.yolo import (
+    YOLOLosses,
+    YOLOTargets,
+    yolo_decode,
+    yolo_detect,
+    yolo_loss,
+    yolo_targets,
+)
 
 __all__ = [
     "BERT",
@@ -93,17 +111,31 @@ __all__ = [
     "TransformerSeq2Seq",
     "VAEOutputs",
     "VGGFeatures",
+    "YOLOLosses",
+    "YOLOTargets",
     "ZFNet",
     "count_parameters",
     "densenet121",
+    "fast_rcnn_detect",
+    "fast_rcnn_loss",
+    "flatten_rpn",
+    "propose",
     "receptive_field",
+    "regions",
     "resnet18",
     "resnet34",
     "resnet50",
     "resnet101",
+    "rpn_loss",
+    "sample_matches",
+    "sample_regions",
     "summary",
     "vgg11",
     "vgg13",
     "vgg16",
     "vgg19",
+    "yolo_decode",
+    "yolo_detect",
+    "yolo_loss",
+    "yolo_targets",
 ]

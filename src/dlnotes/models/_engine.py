@@ -68,6 +68,11 @@ def functions(x) -> ModuleType:
     return autograd if isinstance(x, autograd.Tensor) else sys.modules["torch"]
 
 
+def functional(x) -> ModuleType:
+    """Return nn.functional of x's engine: dlnotes' or torch's."""
+    return nn.functional if isinstance(x, autograd.Tensor) else sys.modules["torch.nn.functional"]
+
+
 def cat(tensors, dim: int = 0):
     """Join tensors along an axis."""
     return functions(tensors[0]).cat(tensors, dim)
