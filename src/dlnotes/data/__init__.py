@@ -48,8 +48,10 @@ from dlnotes.data._records import (
     VectorsDataset,
     WeightsDataset,
 )
+from dlnotes.data._samplers import IdentityBatchSampler, WeightedRandomSampler
 from dlnotes.data._scale import at_scale, images_to_float
 from dlnotes.data._scenes import Scenes, scenes
+from dlnotes.data._vocabulary import Vocabulary, mask_tokens
 from dlnotes.data._words import (
     AliasSampler,
     cbow_windows,
@@ -71,6 +73,7 @@ __all__ = [
     "DownloadError",
     "FacesDataset",
     "GroceryDataset",
+    "IdentityBatchSampler",
     "LabelledDataset",
     "Pair",
     "PairDataset",
@@ -93,6 +96,8 @@ __all__ = [
     "TimingsDataset",
     "Transformed",
     "VectorsDataset",
+    "Vocabulary",
+    "WeightedRandomSampler",
     "WeightsDataset",
     "at_scale",
     "available",
@@ -102,6 +107,7 @@ __all__ = [
     "images_to_float",
     "keep_probability",
     "load",
+    "mask_tokens",
     "noise_distribution",
     "path",
     "random_split",

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -170,11 +170,16 @@ class DataLoader:
     begins; nothing else is ever drawn, so the same state gives the same batches. The last batch
     may be smaller unless `drop_last=True`.
 
+    `sampler`, an iterable of indices with a length, takes the place of the permutation;
+    `batch_sampler`, one of lists of indices, makes the batches themselves. `collate_fn` makes a
+    batch of the list of its samples, where stacking them will not do: sentences of different
+    lengths, say.
+
     For an exact resume, `state_dict()` remembers the pass under way and the batches it has
     yielded; after `load_state_dict` the next pass yields the rest of it.
 
-    Raises TypeError and ValueError for a batch size that is not a positive integer, or a
-    generator that is not a `numpy.random.Generator`.
+    Raises TypeError and ValueError for a batch size that is not a positive integer, a
+    generator that is not a `numpy.random.Generator`, and settings that exclude each other.
     """
 
     def __init__(
@@ -185,6 +190,9 @@ class DataLoader:
         *,
         drop_last: bool = False,
         generator: np.random.Generator | None = None,
+        sampler: Any = None,
+        batch_sampler: Any = None,
+        collate_fn: Callable[[list], Any] | None = None,
     ):
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
             raise TypeError(
@@ -200,26 +208,34 @@ class DataLoader:
                 raise TypeError(f"{name} must be a bool, got {type(flag).__name__}")
         if generator is not None:
             _generator(generator)
+        _check_sampling(batch_size, shuffle, drop_last, sampler, batch_sampler)
+        if collate_fn is not None and not callable(collate_fn):
+            raise TypeError(f"collate_fn must be a function, got {type(collate_fn).__name__}")
         self.dataset = dataset
+        self.sampler, self.batch_sampler, self.collate_fn = sampler, batch_sampler, collate_fn
         self.batch_size = _validate.integer("batch_size", batch_size, low=1)
         self.shuffle = bool(shuffle)
         self.drop_last = bool(drop_last)
         self.generator = generator
         self._start_state: dict | None = None
+        self._chosen: list | None = None  # what a sampler has said for the pass under way
         self._yielded = 0
         self._resume: dict | None = None
 
     def __len__(self) -> int:
         """Return the number of batches of one pass."""
-        whole, rest = divmod(len(self.dataset), self.batch_size)
+        if self.batch_sampler is not None:
+            return len(self.batch_sampler)
+        total = len(self.dataset if self.sampler is None else self.sampler)
+        whole, rest = divmod(total, self.batch_size)
         return whole + (1 if rest and not self.drop_last else 0)
 
     def __iter__(self) -> Iterator[tuple]:
         # The permutation is drawn here, before the first batch is asked for, as torch does.
-        skip = 0
+        skip, chosen = 0, None
         generator = _generator(self.generator)
         if self._resume is not None:
-            skip = self._resume["yielded"]
+            skip, chosen = self._resume["yielded"], self._resume.get("chosen")
             start = self._resume["start"]
             self._resume = None
             if start is not None:
@@ -227,18 +243,25 @@ class DataLoader:
                 generator = _generator_from(start)
         self._start_state = copy.deepcopy(generator.bit_generator.state) if self.shuffle else None
         self._yielded = skip
-        total = len(self.dataset)
-        order = generator.permutation(total) if self.shuffle else np.arange(total)
-        return self._batches(order, skip)
+        source = self.sampler if self.batch_sampler is None else self.batch_sampler
+        if source is not None:  # whose draws cannot be repeated: remember what they were
+            self._chosen = _plain(source) if chosen is None else chosen
+            if self.batch_sampler is not None:
+                return self._batches(self._chosen, skip)
+            order = np.asarray(self._chosen, np.int64)
+        else:
+            total = len(self.dataset)
+            order = generator.permutation(total) if self.shuffle else np.arange(total)
+        size = self.batch_size
+        return self._batches([order[i * size : (i + 1) * size] for i in range(len(self))], skip)
 
-    def _batches(self, order: np.ndarray, skip: int) -> Iterator[tuple]:
-        for batch in range(skip, len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+    def _batches(self, batches: list, skip: int) -> Iterator:
+        for number in range(skip, len(batches)):
             # Counted before it is handed out: a state taken in the loop's body includes it.
-            self._yielded = batch + 1
-            yield _fetch(self.dataset, chosen)
+            self._yielded = number + 1
+            yield _fetch(self.dataset, np.asarray(batches[number], np.int64), self.collate_fn)
         self._yielded = 0
-        self._start_state = None
+        self._start_state = self._chosen = None
 
     def state_dict(self) -> dict:
         """Return, as plain values, which pass is under way and how far it has come.
@@ -248,6 +271,8 @@ class DataLoader:
         """
         own = None if self.generator is None else self.generator.bit_generator.state
         pending = self._resume or {"start": self._start_state, "yielded": self._yielded}
+        if self._resume is None and self._chosen is not None:
+            pending["chosen"] = self._chosen
         return copy.deepcopy({**pending, "generator": own})
 
     def load_state_dict(self, state: dict) -> None:
@@ -268,13 +293,37 @@ class DataLoader:
             )
         if self.generator is not None:
             self.generator.bit_generator.state = copy.deepcopy(state["generator"])
-        under_way = state["yielded"] > 0 or state["start"] is not None
+        under_way = state["yielded"] > 0 or state["start"] is not None or "chosen" in state
         self._resume = (
-            {"start": copy.deepcopy(state["start"]), "yielded": state["yielded"]}
+            {
+                "start": copy.deepcopy(state["start"]),
+                "yielded": state["yielded"],
+                **({"chosen": copy.deepcopy(state["chosen"])} if "chosen" in state else {}),
+            }
             if under_way
             else None
         )
-        self._start_state, self._yielded = None, 0
+        self._start_state, self._chosen, self._yielded = None, None, 0
+
+
+def _plain(indices) -> list:
+    """Return indices, or lists of them, as plain ints, which a state can hold."""
+    return [int(i) if isinstance(i, int | np.integer) else _plain(i) for i in indices]
+
+
+def _check_sampling(batch_size, shuffle, drop_last, sampler, batch_sampler) -> None:
+    """Require that what decides the order of the samples is said once."""
+    for name, given in (("sampler", sampler), ("batch_sampler", batch_sampler)):
+        if given is not None and not (hasattr(given, "__iter__") and hasattr(given, "__len__")):
+            raise TypeError(f"{name} must be an iterable with a length, got {type(given).__name__}")
+    if sampler is not None and shuffle:
+        raise ValueError("sampler decides the order: leave shuffle out")
+    if batch_sampler is not None and (
+        batch_size != 1 or shuffle or drop_last or sampler is not None
+    ):
+        raise ValueError(
+            "batch_sampler makes the batches: leave batch_size, shuffle, sampler and drop_last out"
+        )
 
 
 def _generator(given: np.random.Generator | None) -> np.random.Generator:
@@ -296,8 +345,10 @@ def _generator_from(state: dict) -> np.random.Generator:
     return np.random.Generator(bit_generator)
 
 
-def _fetch(dataset: Any, indices: np.ndarray) -> tuple:
-    """Return the samples `indices` as one batch: a tuple of arrays."""
+def _fetch(dataset: Any, indices: np.ndarray, collate_fn: Callable | None = None) -> Any:
+    """Return the samples `indices` as one batch: a tuple of arrays, or what collate_fn makes."""
+    if collate_fn is not None:
+        return collate_fn([dataset[int(index)] for index in indices])
     if hasattr(dataset, "__getitems__"):
         return dataset.__getitems__(indices)
     samples = [dataset[int(index)] for index in indices]

@@ -45,6 +45,7 @@ from dlnotes.models.resnet import (
     resnet50,
     resnet101,
 )
+from dlnotes.models.search import Hypothesis, beam_search
 from dlnotes.models.sequence import (
     AdditiveAttention,
     DotAttention,
@@ -58,6 +59,7 @@ from dlnotes.models.summary import Layer, Summary, count_parameters, receptive_f
 from dlnotes.models.text import TextCNN
 from dlnotes.models.transformer import BERT, GPT, TransformerSeq2Seq
 from dlnotes.models.vgg import VGG, VGGFeatures, vgg11, vgg13, vgg16, vgg19
+from dlnotes.models.words import BiLM, ELMo, NeuralLanguageModel
 from dlnotes.models.yolo import (
     YOLOLosses,
     YOLOTargets,
@@ -79,6 +81,7 @@ __all__ = [
     "AlexNetPaper",
     "Autoencoder",
     "BasicBlock",
+    "BiLM",
     "Bottleneck",
     "CifarResNet",
     "ConvAutoencoder",
@@ -87,10 +90,12 @@ __all__ = [
     "DCGANGenerator",
     "DenseNet",
     "DotAttention",
+    "ELMo",
     "EmbeddingNet",
     "FastRCNNHead",
     "GoogLeNet",
     "GoogLeNetOutputs",
+    "Hypothesis",
     "Inception",
     "InvertedResidual",
     "Layer",
@@ -98,6 +103,7 @@ __all__ = [
     "LeNet5Paper",
     "MobileNetV2",
     "Network",
+    "NeuralLanguageModel",
     "RNNLanguageModel",
     "RPNHead",
     "ResNet",
@@ -114,6 +120,7 @@ __all__ = [
     "YOLOLosses",
     "YOLOTargets",
     "ZFNet",
+    "beam_search",
     "count_parameters",
     "densenet121",
     "fast_rcnn_detect",

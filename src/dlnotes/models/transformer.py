@@ -118,6 +118,26 @@ class Block(Network):
         x = x + self.dropout(y)
         return x + self.dropout(self.mlp(self.norm2(x)))
 
+    def step(self, x, cache):
+        """Return (sequence, cache) for new positions x (n, t, d) behind those in the cache.
+
+        cache: (keys, values), each (n, heads, s, d / heads), or None at the start. Position i sees
+        the cached ones and the new ones up to itself, as in `forward`.
+        """
+        F, attention = self.nn.functional, self.attention
+        joined = F.linear(self.norm1(x), attention.in_proj_weight, attention.in_proj_bias)
+        n, new, width = x.shape
+        joined = joined.reshape(n, new, 3, attention.num_heads, width // attention.num_heads)
+        query, key, value = (joined[:, :, i].transpose(1, 2) for i in range(3))
+        if cache is not None:
+            key, value = (_engine.cat(pair, 2) for pair in zip(cache, (key, value), strict=True))
+        past = key.shape[2] - new
+        seen = _engine.constant(np.tri(new, past + new, past, bool), x)
+        dropout = attention.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(query, key, value, seen, dropout)
+        x = x + self.dropout(attention.out_proj(y.transpose(1, 2).reshape(n, new, width)))
+        return x + self.dropout(self.mlp(self.norm2(x))), (key, value)
+
 
 class GPT(Network):
     """Predict the next word: (n, length) → logits (n, length, vocabulary), length ≤ max_len.
@@ -166,15 +186,47 @@ class GPT(Network):
             x = block(x, mask)
         return self.fc(self.norm(x))
 
-    def generate(self, tokens, length: int, temperature: Number = 1.0, generator=None):
+    def step(self, tokens, cache=None):
+        """Return (logits, cache) for new words (n, t) behind those that are in the cache.
+
+        What `forward` gives for all words together, at the cost of the new ones only: the keys and
+        values of the earlier ones are kept, since no later word changes them (the key-value cache).
+        cache: as the last step returned it, or None at the start. ValueError where more than
+        max_len words would come together: then every position changes, and the cache with it.
+        """
+        cache = [None] * len(self.blocks) if cache is None else cache
+        past = 0 if cache[0] is None else cache[0][0].shape[2]
+        x = self.embedding(tokens)
+        x = self.dropout(x + self.positions(places(x, self.max_len, past)))
+        pairs = zip(self.blocks, cache, strict=True)
+        cache = []
+        for block, kept in pairs:
+            x, kept = block.step(x, kept)
+            cache.append(kept)
+        return self.fc(self.norm(x)), cache
+
+    def generate(
+        self,
+        tokens,
+        length: int,
+        temperature: Number = 1.0,
+        generator=None,
+        use_cache: bool = True,
+    ):
         """Return `tokens` (n, start) with `length` more, drawn one after another.
 
-        As `RNNLanguageModel.generate`. Each step looks at the last max_len words, all anew.
+        As `RNNLanguageModel.generate`. Each word depends on the last max_len. With use_cache each
+        step computes one position, with the keys and values of the earlier ones kept (`step`), as
+        long as all words fit into max_len; without it, or beyond, all positions anew.
         """
-        tokens = _engine.numbers(tokens, self)
+        tokens, cache = _engine.numbers(tokens, self), None
         with _engine.functions(tokens).no_grad():
+            new = tokens
             for _ in range(_validate.integer("length", length, low=0)):
-                logits = self(tokens[:, -self.max_len :])
+                if use_cache and tokens.shape[1] <= self.max_len:
+                    logits, cache = self.step(new, cache)
+                else:
+                    logits = self(tokens[:, -self.max_len :])
                 new = _engine.draw(logits[:, -1], temperature, generator)
                 tokens = _engine.cat([tokens, new], 1)
         return tokens
@@ -248,11 +300,12 @@ def causal_mask(x):
     return _engine.constant(np.triu(np.ones((x.shape[1],) * 2, bool), 1), x)
 
 
-def places(x, max_len: int):
-    """Return the positions 0 … length - 1 of x (n, length, d)."""
-    if x.shape[1] > max_len:
-        raise ValueError(f"tokens must be at most max_len = {max_len} long, got {x.shape[1]}")
-    return _engine.constant(np.arange(x.shape[1]), x)
+def places(x, max_len: int, start: int = 0):
+    """Return the positions start, start + 1, … of x (n, length, d)."""
+    end = start + x.shape[1]
+    if end > max_len:
+        raise ValueError(f"tokens must be at most max_len = {max_len} long, got {end}")
+    return _engine.constant(np.arange(start, end), x)
 
 
 def xavier_init(network) -> None:
