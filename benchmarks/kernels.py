@@ -588,6 +588,12 @@ _SAME_TWICE = (
     "simple_gru",
     "negative_sampling_loss",
     "hierarchical_softmax_loss",
+    "max_pool2d",
+    "avg_pool2d",
+    "conv_transpose2d",
+    "box_iou",
+    "roi_pool",
+    "roi_align",
 )
 WITHOUT_ROW = {
     "conv2d_unfold": _OTHER_WAY.format("conv2d"),

@@ -46,6 +46,7 @@ def test_overlaps_as_by_loops(first, second):
     a, b = first[0], second[0].astype(first[0].dtype)
     for function, oracle in [
         (kernels.box_iou, lambda p, q: iou_of(p, q)[0]),
+        (kernels.box_iou_loops, lambda p, q: iou_of(p, q)[0]),
         (kernels.generalized_box_iou, gain_of),
     ]:
         expected = np.array([[oracle(p, q) for q in b] for p in a]).reshape(len(a), len(b))
@@ -160,50 +161,6 @@ def test_anchors_and_their_matches():
     assert kernels.match_anchors(anchors[:0], boxes).shape == (0,)
 
 
-def pool_loops(x, boxes, out, scale):
-    y = np.zeros((len(boxes), x.shape[1], *out), x.dtype)
-    for k, c, i, j in np.ndindex(y.shape):
-        x1, y1, x2, y2 = (math.floor(abs(v) * scale + 0.5) * (1 if v > 0 else -1)
-                          for v in boxes[k, 1:].tolist())  # fmt: skip
-        height, width = max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1)
-        cell = [
-            x[int(boxes[k, 0]), c, row, column]
-            for row in range(y1 + i * height // out[0], y1 + -(-(i + 1) * height // out[0]))
-            for column in range(x1 + j * width // out[1], x1 + -(-(j + 1) * width // out[1]))
-            if 0 <= row < x.shape[2] and 0 <= column < x.shape[3]
-        ]
-        y[k, c, i, j] = max(cell, default=0)
-    return y
-
-
-def align_loops(x, boxes, out, scale, ratio, aligned):
-    def value(image, y, x):
-        if not (-1 <= y <= image.shape[0] and -1 <= x <= image.shape[1]):
-            return 0.0
-        y, x = (min(max(v, 0), n - 1) for v, n in zip((y, x), image.shape, strict=True))
-        total = 0.0
-        for (r, c), entry in np.ndenumerate(image):  # a tent over each pixel
-            total += entry * max(0, 1 - abs(y - r)) * max(0, 1 - abs(x - c))
-        return total
-
-    result = np.zeros((len(boxes), x.shape[1], *out), x.dtype)
-    for k, c, i, j in np.ndindex(result.shape):
-        x1, y1, x2, y2 = (v * scale - 0.5 * aligned for v in boxes[k, 1:].tolist())
-        height, width = y2 - y1, x2 - x1
-        if not aligned:
-            height, width = max(height, 1), max(width, 1)
-        ny = ratio if ratio > 0 else math.ceil(height / out[0])
-        nx = ratio if ratio > 0 else math.ceil(width / out[1])
-        image = x[int(boxes[k, 0]), c]
-        points = [
-            value(image, y1 + (i + (a + 0.5) / ny) * height / out[0],
-                  x1 + (j + (b + 0.5) / nx) * width / out[1])
-            for a in range(ny) for b in range(nx)
-        ]  # fmt: skip
-        result[k, c, i, j] = sum(points) / max(1, len(points))
-    return result
-
-
 REGIONS = np.array(
     [[0, 0, 0, 3, 3], [1, -2, -2.3, 2.1, 6], [1, 1, 1, 1, 1], [0, 2.2, 1.1, 9, 8],
      [0, 20, 20, 30, 30]]
@@ -218,9 +175,10 @@ def test_regions_as_by_loops(out, scale, ratio, aligned, dtype, layout, seed):
     boxes = REGIONS.astype(dtype)
     sizes = (out, out) if out == 1 else out
     y = h.assert_pure(lambda a, b: kernels.roi_pool(a, b, out, scale), x, boxes)
-    np.testing.assert_array_equal(y, pool_loops(x, boxes, sizes, scale))
+    np.testing.assert_array_equal(y, kernels.roi_pool_loops(x, boxes, out, scale))
     y = h.assert_pure(lambda a, b: kernels.roi_align(a, b, out, scale, ratio, aligned), x, boxes)
-    h.assert_close(y, align_loops(x, boxes, sizes, scale, ratio, aligned), dtype, factor=5)
+    expected = kernels.roi_align_loops(x, boxes, out, scale, ratio, aligned)
+    h.assert_close(y, expected, dtype, factor=5)
     assert kernels.roi_align(x, boxes[:0], out).shape == (0, 2, *sizes)
 
 

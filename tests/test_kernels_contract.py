@@ -65,13 +65,14 @@ CALLS = {
     "conv3d": {"x": normal(3, 2, 5, 4, 6), "weight": normal(3, 2, 3, 2, 3), "bias": normal(3)},
     "conv_transpose1d": {"x": normal(3, 4, 5), "weight": normal(4, 3, 3), "bias": normal(3),
                          "stride": 2},
-    "conv_transpose2d": {"x": normal(3, 4, 5, 3), "weight": normal(4, 3, 3, 2), "bias": normal(3),
-                         "stride": 2},
+    **{name: {"x": normal(3, 4, 5, 3), "weight": normal(4, 3, 3, 2), "bias": normal(3),
+              "stride": 2}
+       for name in ("conv_transpose2d", "conv_transpose2d_loops")},
     "unfold": {"x": normal(3, 2, 5, 6), "kernel_size": 3, "padding": 1},
     "fold": {"x": normal(3, 8, 20), "output_size": (5, 6), "kernel_size": 2},
     **{name: {"x": normal(3, 4, 9), "kernel_size": 3} for name in ("max_pool1d", "avg_pool1d")},
     **{name: {"x": normal(3, 4, 7, 6), "kernel_size": 3, "stride": 2, "padding": 1}
-       for name in ("max_pool2d", "avg_pool2d")},
+       for name in ("max_pool2d", "avg_pool2d", "max_pool2d_loops", "avg_pool2d_loops")},
     "max_unpool2d": {
         "x": normal(3, 2, 2, 3),
         "indices": np.tile(np.array([[0, 3, 5], [12, 14, 17]]), (3, 2, 1, 1)),
@@ -165,8 +166,8 @@ CALLS = {
        for form in ("", "_loops", "_cell")},
     "box_area": {"boxes": boxes(5)},
     "box_convert": {"boxes": boxes(5), "in_fmt": "xyxy", "out_fmt": "cxcywh"},
-    "box_iou": {"boxes1": boxes(5), "boxes2": boxes(4)},
-    "generalized_box_iou": {"boxes1": boxes(5), "boxes2": boxes(4)},
+    **{name: {"boxes1": boxes(5), "boxes2": boxes(4)}
+       for name in ("box_iou", "box_iou_loops", "generalized_box_iou")},
     "clip_boxes_to_image": {"boxes": boxes(5), "size": (7, 6)},
     "remove_small_boxes": {"boxes": boxes(5), "min_size": 3.0},
     "encode_boxes": {"boxes": boxes(5), "anchors": boxes(5)},
@@ -176,10 +177,9 @@ CALLS = {
     "batched_nms": {"boxes": boxes(9), "scores": positive(9), "idxs": labels(9, 3),
                     "iou_threshold": 0.3},
     "match_anchors": {"anchors": boxes(9), "boxes": boxes(4)},
-    "roi_align": {"x": normal(3, 2, 9, 8), "boxes": regions(4), "output_size": 3,
-                  "spatial_scale": 0.5},
-    "roi_pool": {"x": normal(3, 2, 9, 8), "boxes": regions(4), "output_size": 3,
-                 "spatial_scale": 0.5},
+    **{name: {"x": normal(3, 2, 9, 8), "boxes": regions(4), "output_size": 3,
+              "spatial_scale": 0.5}
+       for name in ("roi_align", "roi_align_loops", "roi_pool", "roi_pool_loops")},
 }  # fmt: skip
 
 # Kernels without a call above, and why.
@@ -221,7 +221,8 @@ PER_SAMPLE = {
         ("sigmoid", "tanh", "relu", "leaky_relu", "hardtanh", "elu", "gelu", "silu", "softplus",
          "softmax", "log_softmax", "maxout", "conv1d", "conv2d", "conv2d_loops", "conv2d_unfold",
          "conv3d",
-         "conv_transpose1d", "conv_transpose2d", "unfold", "fold", "max_pool1d", "avg_pool1d",
+         "conv_transpose1d", "conv_transpose2d", "conv_transpose2d_loops", "max_pool2d_loops",
+         "avg_pool2d_loops", "unfold", "fold", "max_pool1d", "avg_pool1d",
          "adaptive_max_pool1d", "adaptive_max_pool2d", "interpolate", "glu", "logsumexp",
          "vector_norm", "normalize", "max_pool2d", "avg_pool2d", "lp_pool1d", "lp_pool2d",
          "adaptive_avg_pool1d",

@@ -129,6 +129,12 @@ def test_transposed_parity_with_torch(axes, data):
     keywords |= {"groups": groups, "dilation": dilation}
     draws = [data.draw(s) for s in (h.dtypes, h.scales, h.layouts, h.seeds)]
     check_layer(TRANSPOSED[axes], shapes, keywords, *draws, bias)
+    if axes == 2:
+        x, weight = (h.draw(i, shape, np.float64) for i, shape in enumerate(shapes))
+        bias = None if bias is None else h.draw(2, bias, np.float64)
+        expected = kernels.conv_transpose2d_loops(x, weight, bias, **keywords)
+        y = kernels.conv_transpose2d(x, weight, bias, **keywords)
+        h.assert_close(y, expected, np.float64, factor=10)
 
 
 @settings(deadline=None, max_examples=40)

@@ -49,6 +49,19 @@ def check_against_torch(name, shape, keywords, dtype, scale, layout, seed, chang
 draws = st.tuples(h.dtypes, h.scales, h.layouts, h.seeds)
 
 
+@pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d"])
+@settings(deadline=None, max_examples=25)
+@given(st.data(), h.dtypes, h.seeds)
+def test_equal_to_the_loops(name, data, dtype, seed):
+    shape, keywords = data.draw(windows(2, with_dilation=name == "max_pool2d"))
+    if name == "avg_pool2d":
+        keywords["count_include_pad"] = data.draw(st.booleans())
+        keywords["divisor_override"] = data.draw(st.sampled_from([None, 3]))
+    x = h.draw(seed, shape, dtype)
+    expected = getattr(kernels, f"{name}_loops")(x, **keywords)
+    h.assert_close(getattr(kernels, name)(x, **keywords), expected, dtype, factor=3)
+
+
 @pytest.mark.parametrize("axes", [1, 2])
 @settings(deadline=None, max_examples=60)
 @given(st.data(), draws)

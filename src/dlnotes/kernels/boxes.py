@@ -59,6 +59,21 @@ def box_iou(
     return _pairwise_iou(*_check_pair(boxes1=boxes1, boxes2=boxes2))
 
 
+def box_iou_loops(
+    boxes1: Float[np.ndarray, "n 4"], boxes2: Float[np.ndarray, "m 4"]
+) -> Float[np.ndarray, "n m"]:
+    """Return what `box_iou` does, one pair at a time as the definition says."""
+    rows1, rows2 = _check_pair(boxes1=boxes1, boxes2=boxes2)
+    iou = np.zeros((rows1.shape[1], rows2.shape[1]), rows1.dtype)
+    for i, j in np.ndindex(iou.shape):
+        (left, top, right, bottom), (x1, y1, x2, y2) = rows1[:, i], rows2[:, j]
+        width = max(min(right, x2) - max(left, x1), 0)
+        height = max(min(bottom, y2) - max(top, y1), 0)
+        union = (right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - width * height
+        iou[i, j] = width * height / union if union > 0 else 0
+    return iou
+
+
 def generalized_box_iou(
     boxes1: Float[np.ndarray, "n 4"], boxes2: Float[np.ndarray, "m 4"]
 ) -> Float[np.ndarray, "n m"]:
@@ -301,6 +316,30 @@ def roi_pool(
     return y
 
 
+def roi_pool_loops(
+    x: Float[np.ndarray, "n c h w"],
+    boxes: Float[np.ndarray, "k 5"],
+    output_size: Size,
+    spatial_scale: Number = 1.0,
+) -> Float[np.ndarray, "k c h_out w_out"]:
+    """Return what `roi_pool` does, one entry at a time as the definition says."""
+    x, boxes, out, scale = _check_regions(x, boxes, output_size, spatial_scale)
+    y = np.zeros((len(boxes), x.shape[1], *out), x.dtype)
+    for k, c, i, j in np.ndindex(y.shape):
+        corners = (v * scale for v in boxes[k, 1:].tolist())
+        rounded = (math.copysign(math.floor(abs(v) + 0.5), v) for v in corners)
+        x1, y1, x2, y2 = map(int, rounded)
+        height, width = max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1)
+        cell = [
+            x[int(boxes[k, 0]), c, row, column]
+            for row in range(y1 + i * height // out[0], y1 - (-(i + 1) * height // out[0]))
+            for column in range(x1 + j * width // out[1], x1 - (-(j + 1) * width // out[1]))
+            if 0 <= row < x.shape[2] and 0 <= column < x.shape[3]
+        ]
+        y[k, c, i, j] = max(cell, default=0)
+    return y
+
+
 def roi_pool_backward(
     dy: Float[np.ndarray, "k c h_out w_out"],
     x: Float[np.ndarray, "n c h w"],
@@ -341,6 +380,45 @@ def roi_align(
     for k, image, a, b in _interpolations(x, boxes, out, scale, sampling_ratio, aligned):
         y[k] = a @ x[image] @ b.T
     return y
+
+
+def roi_align_loops(
+    x: Float[np.ndarray, "n c h w"],
+    boxes: Float[np.ndarray, "k 5"],
+    output_size: Size,
+    spatial_scale: Number = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> Float[np.ndarray, "k c h_out w_out"]:
+    """Return what `roi_align` does, one point at a time as the definition says."""
+    x, boxes, out, scale = _check_regions(x, boxes, output_size, spatial_scale)
+    y = np.zeros((len(boxes), x.shape[1], *out), x.dtype)
+    for k, c, i, j in np.ndindex(y.shape):
+        x1, y1, x2, y2 = (v * scale - 0.5 * aligned for v in boxes[k, 1:].tolist())
+        height, width = y2 - y1, x2 - x1
+        if not aligned:
+            height, width = max(height, 1.0), max(width, 1.0)
+        down = sampling_ratio if sampling_ratio > 0 else math.ceil(height / out[0])
+        across = sampling_ratio if sampling_ratio > 0 else math.ceil(width / out[1])
+        for a, b in np.ndindex(down, across):
+            row = y1 + (i + (a + 0.5) / down) * height / out[0]
+            column = x1 + (j + (b + 0.5) / across) * width / out[1]
+            value = _interpolated(x[int(boxes[k, 0]), c], row, column)
+            y[k, c, i, j] += value / (down * across)
+    return y
+
+
+def _interpolated(image, row, column):
+    """Return the value between the four pixels around a point; 0 more than a pixel outside."""
+    h, w = image.shape
+    if not (-1 <= row <= h and -1 <= column <= w):
+        return 0.0
+    row, column = min(max(row, 0), h - 1), min(max(column, 0), w - 1)
+    value = 0.0
+    for r in {math.floor(row), math.ceil(row)}:
+        for c in {math.floor(column), math.ceil(column)}:
+            value += (1 - abs(row - r)) * (1 - abs(column - c)) * float(image[r, c])
+    return value
 
 
 def roi_align_backward(

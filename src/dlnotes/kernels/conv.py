@@ -259,6 +259,35 @@ def conv_transpose2d(
     return _conv_transpose(x, weight, bias, *settings, axes=2)
 
 
+def conv_transpose2d_loops(
+    x: Float[np.ndarray, "n c_in h w"],
+    weight: Float[np.ndarray, "c_in c_group kh kw"],
+    bias: Float[np.ndarray, " c_out"] | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: Int = 1,
+    dilation: Size = 1,
+) -> Float[np.ndarray, "n c_out h_out w_out"]:
+    """Return what `conv_transpose2d` does, one product at a time: the formula, and an oracle.
+
+    Where `conv2d_loops` collects x[r, s] · w into y[row, column], this spreads x[row, column] · w
+    over y[r, s], with the same r and s.
+    """
+    settings = (stride, padding, output_padding, groups, dilation)
+    x, weight, bias, g = _check_transpose(x, weight, bias, *settings, axes=2)
+    _, outs, kh, kw = weight.shape  # outs: of one group
+    y = np.zeros((len(x), outs * groups, *g.size), x.dtype)
+    for n, c, row, column in np.ndindex(x.shape):
+        first = c // (x.shape[1] // groups) * outs  # the first output channel of c's group
+        for o, i, j in np.ndindex(outs, kh, kw):
+            r = row * g.stride[0] + i * g.dilation[0] - g.padding[0]
+            s = column * g.stride[1] + j * g.dilation[1] - g.padding[1]
+            if 0 <= r < g.size[0] and 0 <= s < g.size[1]:
+                y[n, first + o, r, s] += x[n, c, row, column] * weight[c, o, i, j]
+    return y if bias is None else y + bias[:, None, None]
+
+
 def conv_transpose1d_backward(
     dy: Float[np.ndarray, "n c_out out"],
     x: Float[np.ndarray, "n c_in length"],

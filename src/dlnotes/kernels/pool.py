@@ -82,6 +82,26 @@ def max_pool2d(
     return _max_pool(x, g, return_indices, return_residuals)
 
 
+def max_pool2d_loops(
+    x: Float[np.ndarray, "n c h w"],
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> Float[np.ndarray, "n c h_out w_out"]:
+    """Return the values of `max_pool2d`, one entry at a time: the tests' oracle."""
+    x, g = _check_windows(x, kernel_size, stride, padding, dilation, ceil_mode, axes=2)
+    y = np.full((*x.shape[:2], *g.out), -np.inf, x.dtype)
+    for n, c, row, column in np.ndindex(y.shape):
+        for i, j in np.ndindex(g.kernel):
+            r = row * g.stride[0] + i * g.dilation[0] - g.padding[0]
+            s = column * g.stride[1] + j * g.dilation[1] - g.padding[1]
+            if 0 <= r < g.size[0] and 0 <= s < g.size[1]:  # what is outside never wins
+                y[n, c, row, column] = np.maximum(y[n, c, row, column], x[n, c, r, s])
+    return y
+
+
 def max_pool2d_backward(
     dy: Float[np.ndarray, "n c h_out w_out"],
     x: Float[np.ndarray, "n c h w"],
@@ -403,6 +423,32 @@ def avg_pool2d(
     """
     x, g = _check_windows(x, kernel_size, stride, padding, 1, ceil_mode, axes=2)
     return _sum(x, g) / _counts(g, count_include_pad, divisor_override, x.dtype)
+
+
+def avg_pool2d_loops(
+    x: Float[np.ndarray, "n c h w"],
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | np.integer | None = None,
+) -> Float[np.ndarray, "n c h_out w_out"]:
+    """Return what `avg_pool2d` returns, one entry at a time: the formula, and the tests' oracle."""
+    x, g = _check_windows(x, kernel_size, stride, padding, 1, ceil_mode, axes=2)
+    y = np.zeros((*x.shape[:2], *g.out), x.dtype)
+    for n, c, row, column in np.ndindex(y.shape):
+        inside = padded = 0
+        for i, j in np.ndindex(g.kernel):
+            r = row * g.stride[0] + i - g.padding[0]
+            s = column * g.stride[1] + j - g.padding[1]
+            if 0 <= r < g.size[0] and 0 <= s < g.size[1]:
+                y[n, c, row, column] += x[n, c, r, s]
+                inside += 1
+            padded += r < g.size[0] + g.padding[0] and s < g.size[1] + g.padding[1]
+        count = padded if count_include_pad else inside
+        y[n, c, row, column] /= count if divisor_override is None else divisor_override
+    return y
 
 
 def avg_pool2d_backward(

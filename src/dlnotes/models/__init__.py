@@ -58,6 +58,7 @@ from dlnotes.models.style import TransformNet
 from dlnotes.models.summary import Layer, Summary, count_parameters, receptive_field, summary
 from dlnotes.models.text import TextCNN
 from dlnotes.models.transformer import BERT, GPT, TransformerSeq2Seq
+from dlnotes.models.triplets import Triplets, active_share, mine_triplets
 from dlnotes.models.vgg import VGG, VGGFeatures, vgg11, vgg13, vgg16, vgg19
 from dlnotes.models.words import BiLM, ELMo, NeuralLanguageModel
 from dlnotes.models.yolo import (
@@ -115,17 +116,20 @@ __all__ = [
     "TextCNN",
     "TransformNet",
     "TransformerSeq2Seq",
+    "Triplets",
     "VAEOutputs",
     "VGGFeatures",
     "YOLOLosses",
     "YOLOTargets",
     "ZFNet",
+    "active_share",
     "beam_search",
     "count_parameters",
     "densenet121",
     "fast_rcnn_detect",
     "fast_rcnn_loss",
     "flatten_rpn",
+    "mine_triplets",
     "propose",
     "receptive_field",
     "regions",

@@ -81,6 +81,7 @@ class BiLM(Network):
         self.convs = nn.ModuleList(
             nn.Conv1d(char_dim, number, width, padding=width) for width, number in filters
         )
+        self.relu = nn.ReLU()
         self.project = nn.Linear(sum(number for _, number in filters), dim)
         self.dropout = nn.Dropout(dropout)
         layers = range(_validate.integer("num_layers", num_layers, low=1))
@@ -95,7 +96,7 @@ class BiLM(Network):
         """Return a vector (n, length, dim) for each word, from its characters alone."""
         F, (n, length, letters) = self.nn.functional, characters.shape
         x = self.characters(characters.reshape(n * length, letters)).transpose(1, 2)
-        maps = [F.relu(conv(x)) for conv in self.convs]
+        maps = [self.relu(conv(x)) for conv in self.convs]
         largest = [F.max_pool1d(y, y.shape[2]).flatten(1) for y in maps]
         return self.project(_engine.cat(largest, 1)).reshape(n, length, -1)
 
