@@ -92,7 +92,7 @@ def test_integers_must_be_the_same():
 
 def test_bfloat16_inputs_and_biases():
     inputs = torch.zeros(2, 3), torch.zeros(3), torch.tensor([1]), 7
-    x, bias, ids, number = benchmark.in_dtype(torch, inputs, "bfloat16")
+    x, bias, ids, number = benchmark.in_dtype(torch, inputs, "bfloat16", cuda.LADDERS["linear"])
     assert (x.dtype, bias.dtype, ids.dtype, number) == (
         torch.bfloat16,
         torch.float32,

@@ -21,7 +21,8 @@ The last rung of a ladder runs that suits the sizes; `choose` takes another, or 
 A rung of tensor cores makes of this mixed precision: `choose(linear="matmul_mma",
 linear_backward="matmul_mma")` rounds the matrices of its products to bfloat16 and sums them in
 float32; parameters, activations and gradients stay float32. The forward and the backward pass must
-both run inside.
+both run inside. In attention query, key, value and the gradient from above are rounded, and within
+the kernels the weights and the gradients of the scores; masks and softmax are float32.
 """
 
 import contextlib
@@ -98,16 +99,17 @@ def run(ladder: str, *inputs, rung: str | None = None):
     device = next(x.device for x in inputs if isinstance(x, Tensor))
     rung = _rungs.get(ladder, rung)
     if rung is not None and LADDERS[ladder].rung(rung).dtype == "bfloat16":
-        inputs = [_rounded(x) for x in inputs]
+        inputs = [_rounded(ladder, place, x) for place, x in enumerate(inputs)]
     if device.type == "cpu":
         return LADDERS[ladder].run(*inputs, rung=rung, device="cpu", mode=_mode)
     with torch.cuda.device(device):
         return LADDERS[ladder].run(*inputs, rung=rung, device="cuda")
 
 
-def _rounded(x):
-    """Return arrays of float32 as bfloat16, but not a bias, which such rungs take as it is."""
-    if isinstance(x, Tensor) and x.dtype == torch.float32 and x.ndim > 1:
+def _rounded(ladder: str, place: int, x):
+    """Return arrays of float32 as bfloat16, but not a bias, say, which such rungs take as it is."""
+    floats = isinstance(x, Tensor) and x.dtype == torch.float32
+    if floats and LADDERS[ladder].multiplies(place, x):
         return x.to(torch.bfloat16)
     return x
 

@@ -11,6 +11,9 @@
 //                      (Milakov and Gimelshein, 2018; Rabe and Staats, 2021)
 //   attention_tiled    a block has many queries, and what it fetches of K and V serves all of them
 //                      (Dao et al., 2022)
+// and with Q, K and V in bfloat16
+//   attention_mma      the same on tensor cores; scores become weights in the registers where the product
+//                      Q Kᵀ leaves them and the product with V takes them from (Dao, 2023; sm_80)
 // and for the gradients, with dS = P (dP - Σ P dP) and dP = dy Vᵀ,
 //   attention_backward_naive   P and dS in memory
 //   attention_backward_tiled   scores are computed again from the tiles, once for dQ by a block a tile of
@@ -18,6 +21,7 @@
 //                              would save that, and cost an atomic for each number of dQ or of dK and
 //                              dV, and with it the same sum in the same order each time.
 #include "common.cuh"
+#include "tensor_tiles.cuh"
 
 struct Attention {
   int samples, heads, queries, keys, e, v, causal;
@@ -235,11 +239,11 @@ __device__ __forceinline__ void store(const float4 (&sums)[PARTS], float factor,
   }
 }
 
-// The eight lanes of a row join their numbers.
-template <class Op>
+// The lanes of a row, eight or N, join their numbers.
+template <class Op, int N = LANES>
 __device__ __forceinline__ float row_reduce(float v) {
 #pragma unroll
-  for (int bit = LANES / 2; bit > 0; bit /= 2) v = Op::join(v, __shfl_xor_sync(ALL_LANES, v, bit));
+  for (int bit = N / 2; bit > 0; bit /= 2) v = Op::join(v, __shfl_xor_sync(ALL_LANES, v, bit));
   return v;
 }
 
@@ -402,4 +406,109 @@ attention_backward_key_value_tiled(Attention p, const float* __restrict__ dy, co
     store(key_sums[r], p.scale, dk + keys * p.e, p.keys, p.e, key0 + row + r, x);
     store(value_sums[r], 1.f, dv + keys * p.v, p.keys, p.v, key0 + row + r, x);
   }
+}
+
+// ---- tensor cores ----------------------------------------------------------------------------------
+// Tiles as above, of bfloat16, and the products are those of tensor_tiles.cuh: a warp has 16 MT rows, and of
+// each 16 × 8 of its scores a lane has rows lane / 4 and lane / 4 + 8 in columns lane % 4 * 2 and the next.
+// Four neighbouring lanes share a row. Weights are powers of 2, which are one instruction: e^x = 2^(x log₂ e).
+const float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
+const int QUAD = 4;  // lanes of a row
+
+// Prepares products of rows `row0` … with columns `column0` …, rows being queries, or TRANSPOSED keys. Returns what
+// they have to be multiplied by, to be exponents of 2. Where a query may not look at a key, or a mask is added,
+// that is done here, and 1 is left to do; not asking each entry saves time, and most tiles need not.
+template <bool TRANSPOSED, int MT, int NT>
+__device__ __forceinline__ float exponents(float (&products)[MT][NT][4], const Attention& p, const bool* __restrict__ allowed,
+                                           const float* __restrict__ added, int sample, int row0, int column0) {
+  const int query0 = TRANSPOSED ? column0 : row0, key0 = TRANSPOSED ? row0 : column0;
+  const int key_end = key0 + (TRANSPOSED ? 16 * MT : 8 * NT);
+  const bool all_seen = key_end <= p.keys && (!p.causal || key_end <= query0 + 1) && !allowed && !added;
+  if (all_seen && p.scale >= 0.f) return p.scale * LOG2_E;  // with a negative scale the largest product were the least score
+  const int lane = threadIdx.x % WARP;
+#pragma unroll
+  for (int j = 0; j < 2 * NT; j++)  // column by column: what belongs to a column then stays in registers for its own turn only
+#pragma unroll
+    for (int i = 0; i < 2 * MT; i++) {
+      const int row = row0 + lane / QUAD + 8 * i, column = column0 + j / 2 * 8 + lane % QUAD * 2 + j % 2;
+      float& product = products[i / 2][j / 2][i % 2 * 2 + j % 2];
+      product = LOG2_E * masked(p, allowed, added, sample, TRANSPOSED ? column : row, TRANSPOSED ? row : column, product);
+    }
+  return 1.f;
+}
+
+// 4. Each warp has 16 MT queries; with 32, two products share what is loaded of K and V, but the sums of the widest
+// vectors leave no registers for that. Copies run behind the products: those of V behind Q Kᵀ, those of the next K
+// behind the softmax and the product with V.
+template <int D, int ROWS, int COLUMNS, int MT>
+__global__ void __launch_bounds__(ROWS / MT * 2)
+attention_mma(Attention p, const nv_bfloat16* __restrict__ q, const nv_bfloat16* __restrict__ k, const nv_bfloat16* __restrict__ value,
+              const bool* __restrict__ allowed, const float* __restrict__ added, float* __restrict__ y, float* __restrict__ log_sum) {
+  static_assert(HAS_SM_80 || D < 0, "attention_mma needs sm_80 or later: mma of bfloat16 and cp.async");
+  constexpr int THREADS = ROWS / (16 * MT) * WARP;
+  extern __shared__ __align__(128) uint4 memory[];
+  nv_bfloat16* const Q = reinterpret_cast<nv_bfloat16*>(memory);
+  nv_bfloat16* const K = Q + ROWS * D;
+  nv_bfloat16* const V = K + COLUMNS * D;
+  // With `causal` the last queries see most: their blocks begin first, and none of them is left for the end.
+  const int tiles = (p.queries + ROWS - 1) / ROWS, tile = blockIdx.x % tiles, sample = blockIdx.x / tiles;
+  const int query0 = (p.causal ? tiles - 1 - tile : tile) * ROWS, my_row = threadIdx.x / WARP * 16 * MT, lane = threadIdx.x % WARP;
+  const int seen = p.causal ? min(p.keys, query0 + ROWS) : p.keys;
+  q += (size_t)sample * p.queries * p.e, k += (size_t)sample * p.keys * p.e, value += (size_t)sample * p.keys * p.v;
+  float sums[MT][D / 8][4] = {}, largest[MT][2], total[MT][2] = {};
+#pragma unroll
+  for (int i = 0; i < MT; i++) largest[i][0] = largest[i][1] = -INFINITY;
+  if (seen > 0) {
+    fetch_tile<ROWS, D, THREADS>(Q, q, p.queries, p.e, query0, 0);
+    fetch_tile<COLUMNS, D, THREADS>(K, k, p.keys, p.e, 0, 0);
+    cp_async_commit();
+  }
+  for (int key0 = 0; key0 < seen; key0 += COLUMNS) {
+    cp_async_wait<0>();  // my copies of Q and K have landed
+    __syncthreads();     // everyone's have, and everyone has used V
+    fetch_tile<COLUMNS, D, THREADS>(V, value, p.keys, p.v, key0, 0);
+    cp_async_commit();
+    float scores[MT][COLUMNS / 8][4] = {};
+    multiply_tiles<false, true, D, D, D>(scores, Q, K, my_row, 0);
+    cp_async_wait<0>();  // my copies of V have landed
+    __syncthreads();     // everyone's have, and everyone has used K
+    if (key0 + COLUMNS < seen) fetch_tile<COLUMNS, D, THREADS>(K, k, p.keys, p.e, key0 + COLUMNS, 0);
+    cp_async_commit();
+    const float factor = exponents<false>(scores, p, allowed, added, sample, query0 + my_row, key0);
+#pragma unroll
+    for (int i = 0; i < MT; i++)
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        float larger = -INFINITY;
+#pragma unroll
+        for (int j = 0; j < COLUMNS / 8; j++) larger = fmaxf(larger, fmaxf(scores[i][j][2 * half], scores[i][j][2 * half + 1]));
+        larger = fmaxf(largest[i][half], factor * row_reduce<Max, QUAD>(larger));
+        const float base = finite_or_0(larger), shrink = exp2_fast(largest[i][half] - base);
+        largest[i][half] = larger;
+        total[i][half] *= shrink;  // of this lane's keys; the lanes add up at the end
+#pragma unroll
+        for (int j = 0; j < COLUMNS / 8; j++)
+#pragma unroll
+          for (int e = 2 * half; e < 2 * half + 2; e++) {
+            scores[i][j][e] = exp2_fast(fmaf(scores[i][j][e], factor, -base));
+            total[i][half] += scores[i][j][e];
+          }
+#pragma unroll
+        for (int j = 0; j < D / 8; j++) sums[i][j][2 * half] *= shrink, sums[i][j][2 * half + 1] *= shrink;
+      }
+    multiply_sums<D>(sums, scores, V);
+  }
+#pragma unroll
+  for (int i = 0; i < MT; i++)
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const float sum = row_reduce<Add, QUAD>(total[i][half]), inverse = sum == 0.f ? 0.f : 1.f / sum;
+      const int query = query0 + my_row + 16 * i + lane / QUAD + 8 * half;
+#pragma unroll
+      for (int j = 0; j < D / 8; j++)
+        store2(y + (size_t)sample * p.queries * p.v, p.queries, p.v, query, 8 * j + lane % QUAD * 2, inverse * sums[i][j][2 * half],
+               inverse * sums[i][j][2 * half + 1], nullptr);
+      if (lane % QUAD == 0 && query < p.queries)
+        log_sum[(size_t)sample * p.queries + query] = LN_2 * (finite_or_0(largest[i][half]) + log2f(sum));
+    }
 }

@@ -202,24 +202,6 @@ matmul_vectorised(int m, int n, int k, const float* __restrict__ A, const float*
 }
 
 // ---- tensor cores ------------------------------------------------------------------------------------
-// Two neighbours of a row of C. One store of 8 bytes if all rows begin at a multiple of 8.
-__device__ __forceinline__ void store2(float* __restrict__ C, int m, int n, int row, int column, float v, float w,
-                                       const float* __restrict__ bias) {
-  if (row >= m || column >= n) return;
-  const bool both = column + 1 < n;
-  if (bias) {
-    v += bias[column];
-    if (both) w += bias[column + 1];
-  }
-  float* out = &C[(size_t)row * n + column];
-  if (n % 2 == 0) {
-    *reinterpret_cast<float2*>(out) = make_float2(v, w);
-  } else {
-    out[0] = v;
-    if (both) out[1] = w;
-  }
-}
-
 // 5. The block computes BM × BN entries, each warp WM × WN of them, by mma. There are two tiles of A and of
 // B: while a pair is multiplied, the next is on its way.
 template <bool TRANSPOSE_A, bool TRANSPOSE_B, int BM, int BN, int BK, int WM, int WN>

@@ -3,7 +3,8 @@
 query (…, l, e), key (…, s, e), value (…, s, v), all with the same leading axes, and the mask as in
 `dlnotes.kernels.attention`: bool or float32, broadcast to the scores, with at most four axes. The
 forward rungs return (y, log Σ e^score of each query), the backward rungs, which take both,
-(dquery, dkey, dvalue); a mask gets no gradient here.
+(dquery, dkey, dvalue); a mask gets no gradient here. The rungs on tensor cores take query, key and
+value (and dy) of bfloat16, all else and all results are float32.
 """
 
 import ctypes
@@ -14,6 +15,8 @@ from dlnotes.cuda.ladders._base import WARPS, Ladder, Record, Rung, blocks, ints
 # Widest vectors: queries (or keys) of a block and of a tile, forward and backward.
 _FORWARD = {32: (64, 32), 64: (64, 32), 128: (32, 16)}
 _BACKWARD = {32: (32, 32), 64: (32, 32), 128: (16, 16)}
+# The same on tensor cores, and how many times 16 rows a warp has.
+_FORWARD_MMA = {32: (128, 64, 2), 64: (128, 64, 2), 128: (128, 64, 1)}
 
 
 class Attention(Record):
@@ -109,6 +112,20 @@ def _attention_tiled(s, query, key, value, attn_mask=None, is_causal=False, scal
     return y, log_sum
 
 
+def _attention_mma(s, query, key, value, attn_mask=None, is_causal=False, scale=None):
+    p = attention_sizes(query, key, value, attn_mask, is_causal, scale)
+    y = s.empty((*query.shape[:-1], p.v), query, "float32")
+    log_sum = s.empty(query.shape[:-1], query, "float32")
+    width = _width("attention_mma", p)
+    rows, columns, each = _FORWARD_MMA[width]
+    kernel = f"attention_mma<{width}, {rows}, {columns}, {each}>"
+    grid, block = p.samples * blocks(p.queries, rows), rows // each * 2
+    shared_bytes = 2 * width * (rows + 2 * columns)  # a tile of queries, of keys and of values
+    inputs = (query, key, value, *_masks(attn_mask))
+    s.launch(kernel, grid, block, p, *inputs, y, log_sum, shared_bytes=shared_bytes)
+    return y, log_sum
+
+
 def _dots(s, p, dy, y):
     dots = s.empty(y.shape[:-1], y)
     grid = blocks(p.samples * p.queries, WARPS)
@@ -178,7 +195,19 @@ FAMILY = (
                 _attention_tiled,
                 tuple(f"attention_tiled<{d}, {m}, {n}>" for d, (m, n) in _FORWARD.items()),
             ),
+            Rung(
+                "attention_mma",
+                "Both products on tensor cores: scores become weights without leaving registers.",
+                _attention_mma,
+                tuple(
+                    f"attention_mma<{d}, {m}, {n}, {each}>"
+                    for d, (m, n, each) in _FORWARD_MMA.items()
+                ),
+                needs="sm_80",
+                dtype="bfloat16",
+            ),
         ),
+        operands=(0, 1, 2),
     ),
     Ladder(
         "attention_backward",
