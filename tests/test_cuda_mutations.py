@@ -40,6 +40,10 @@ NORMED = (IMAGES, normal(0, 3), np.ones(3, np.float32), normal(1, 3), normal(2, 
 NORM_BACK = (normal(3, 2, 3, 9, 7), IMAGES, normal(4, 3), normal(5, 3), np.ones(3, np.float32))
 ATTENTION = (normal(0, 2, 37, 20), normal(1, 2, 41, 20), normal(2, 2, 41, 24))
 ATTENDED = (normal(3, 2, 37, 24), *ATTENTION, normal(4, 2, 37, 24), normal(5, 2, 37))
+WORDS = tuple(cuda.to_bfloat16(normal(i, 2, n, 24)) for i, n in enumerate((37, 90, 90)))
+NO_KEYS = (WORDS[0], *[np.zeros((2, 0, 24), np.uint16)] * 2)
+SEEN = (*WORDS[1:], WORDS[2], None, True)
+MASKED = (*WORDS, normal(3, 37, 90))
 TENSOR = (*map(cuda.to_bfloat16, (normal(4, 33, 72), normal(5, 35, 72))), normal(6, 35))
 ODD = tuple(map(cuda.to_bfloat16, (normal(4, 33, 20), normal(5, 35, 20))))
 LONG = tuple(map(cuda.to_bfloat16, (normal(4, 5, 400), normal(5, 3, 400))))  # more than the ring
@@ -262,6 +266,21 @@ MUTANTS = [
     ("attention", "attention_tiled", (*ATTENTION[:2], normal(2, 2, 41, 23)), MISALIGNED, "if (columns % 4 == 0) {", "if (column + 3 < columns) {"),
     ("attention", "attention_tiled", ATTENTION, DIVERGENT, "  fetch<ROWS, D>(Q, q, p.queries, p.e, query0);\n", "  if (query0 + row >= p.queries) return;\n  fetch<ROWS, D>(Q, q, p.queries, p.e, query0);\n"),
     ("attention", "attention_tiled", ATTENTION, LEFT, "    const float sum = row_reduce<Add>(total[r]);\n    const int query = query0 + row + r;", "    const int query = query0 + row + r;\n    if (query >= p.queries) return;\n    const float sum = row_reduce<Add>(total[r]);"),
+    ("attention", "attention_mma", WORDS, RACE, "    cp_async_wait<0>();  // my copies of Q and K have landed\n", ""),
+    ("attention", "attention_mma", WORDS, RACE, "    cp_async_wait<0>();  // my copies of V have landed\n", ""),
+    ("attention", "attention_mma", WORDS, RACE, "    __syncthreads();     // everyone's have, and everyone has used V\n", ""),
+    ("attention", "attention_mma", WORDS, RACE, "    __syncthreads();     // everyone's have, and everyone has used K\n", ""),
+    ("attention", "attention_mma", WORDS, RACE, "p.keys, p.v, key0, 0);\n    cp_async_commit();\n", "p.keys, p.v, key0, 0);\n"),
+    ("attention", "attention_mma", WORDS, RACE, "V = K + COLUMNS * D;", "V = K + COLUMNS * D / 2;"),
+    ("attention", "attention_mma", WORDS, RACE, "fetch_tile<COLUMNS, D, THREADS>(K, k, p.keys, p.e, key0 + COLUMNS, 0)", "fetch_tile<COLUMNS, D, THREADS>(V, k, p.keys, p.e, key0 + COLUMNS, 0)"),
+    ("attention", "attention_mma", WORDS, OUT, "(V, value, p.keys, p.v, key0, 0)", "(V, value, p.keys + 1, p.v, key0, 0)"),
+    ("attention", "attention_mma", WORDS, OUT, "(V, value, p.keys, p.v, key0, 0)", "(V, value, p.keys, p.v + 8, key0, 0)"),
+    ("attention", "attention_mma", WORDS, OUT, "Q + ROWS * D;", "Q + 2 * ROWS * D;"),
+    ("attention", "attention_mma", WORDS, RACE, "if (lane % QUAD == 0 && query < p.queries)\n", "if (query < p.queries)\n"),
+    ("attention", "attention_mma", WORDS, OUT, "if (lane % QUAD == 0 && query < p.queries)\n", "if (lane % QUAD == 0)\n"),
+    ("attention", "attention_mma", WORDS, DIVERGENT, "  if (seen > 0) {\n", "  if (query0 + my_row >= p.queries) return;\n  if (seen > 0) {\n"),
+    ("attention", "attention_mma", NO_KEYS, UNFINISHED, "  if (seen > 0) {\n", "  {\n"),
+    ("attention", "attention_mma", MASKED, OUT, "if (score != -INFINITY) score +=", "score +="),
     ("attention_backward", "attention_backward_naive", ATTENDED, OUT, "if (row >= (size_t)p.samples * p.keys) return;", ""),
     ("attention_backward", "attention_backward_naive", ATTENDED, RACE, "if (lane == 0) dots[row] = sum;", "dots[row] = sum;"),
     ("attention_backward", "attention_backward_tiled", ATTENDED, RACE, "p.keys, p.v, key0);\n    __syncthreads();\n    float scores[MINE][THEIRS], dweights", "p.keys, p.v, key0);\n    float scores[MINE][THEIRS], dweights"),
@@ -390,6 +409,15 @@ DISAGREEMENTS = [
         "[place<BK>(threadIdx.x, chunk)]",
         "[threadIdx.x * BK + chunk * 8]",
     ),
+    (
+        "attention",
+        "attention_mma",
+        WORDS,
+        "A[i][k + e / 2][e % 2 * 2], A[i][k + e / 2]",
+        "A[i][k + e % 2][e / 2 * 2], A[i][k + e % 2]",
+    ),
+    ("attention", "attention_mma", WORDS, "key_end <= p.keys &&", "key_end <= p.keys + 63 &&"),
+    ("attention", "attention_mma", SEEN, "key_end <= query0 + 1)", "key_end <= query0 + 64)"),
 ]
 
 
@@ -399,6 +427,8 @@ def test_wrong_layout_shows_in_the_result(mutant, mutated):
     right = cuda.LADDERS[ladder].run(*inputs, rung=rung, mode="fast")
     mutated(cuda.LADDERS[ladder].file, text, replacement)
     wrong = cuda.LADDERS[ladder].run(*inputs, rung=rung, mode="fast")
+    if ladder == "attention":
+        right, wrong = right[0], wrong[0]
     assert np.abs(wrong - right).max() > 0.1
 
 

@@ -426,14 +426,23 @@ __device__ __forceinline__ float exponents(float (&products)[MT][NT][4], const A
   const bool all_seen = key_end <= p.keys && (!p.causal || key_end <= query0 + 1) && !allowed && !added;
   if (all_seen && p.scale >= 0.f) return p.scale * LOG2_E;  // with a negative scale the largest product were the least score
   const int lane = threadIdx.x % WARP;
+  auto each = [&](auto change) {
 #pragma unroll
-  for (int j = 0; j < 2 * NT; j++)  // column by column: what belongs to a column then stays in registers for its own turn only
+    for (int j = 0; j < 2 * NT; j++)  // column by column: what belongs to one is then kept in registers for its own turn only
 #pragma unroll
-    for (int i = 0; i < 2 * MT; i++) {
-      const int row = row0 + lane / QUAD + 8 * i, column = column0 + j / 2 * 8 + lane % QUAD * 2 + j % 2;
-      float& product = products[i / 2][j / 2][i % 2 * 2 + j % 2];
-      product = LOG2_E * masked(p, allowed, added, sample, TRANSPOSED ? column : row, TRANSPOSED ? row : column, product);
-    }
+      for (int i = 0; i < 2 * MT; i++) {
+        const int row = row0 + lane / QUAD + 8 * i, column = column0 + j / 2 * 8 + lane % QUAD * 2 + j % 2;
+        change(products[i / 2][j / 2][i % 2 * 2 + j % 2], TRANSPOSED ? column : row, TRANSPOSED ? row : column);
+      }
+  };
+  each([&](float& product, int query, int key) {
+    const bool outside = query >= p.queries || key >= p.keys || (p.causal && key > query);
+    product = outside ? -INFINITY : product * (p.scale * LOG2_E);
+  });
+  const size_t first = (size_t)(sample / p.heads) * p.mask_batch + (size_t)(sample % p.heads) * p.mask_head;
+  auto at = [&](int query, int key) { return first + ((unsigned)query * p.mask_query + (unsigned)key * p.mask_key); };  // spares registers
+  if (added) each([&](float& score, int query, int key) { if (score != -INFINITY) score += LOG2_E * added[at(query, key)]; });
+  if (allowed) each([&](float& score, int query, int key) { if (score != -INFINITY && !allowed[at(query, key)]) score = -INFINITY; });
   return 1.f;
 }
 
