@@ -155,6 +155,7 @@ class Exact:
         scores = np.where(seen, scores, -np.inf)
         self.log_sum = np.logaddexp.reduce(scores, axis=-1, keepdims=True, initial=-np.inf)
         finite = np.where(np.isfinite(self.log_sum), self.log_sum, 0)
+        self.log_sum_or_0 = finite
         self.weights = np.exp(scores - finite)
         self.y = self.weights @ self.v
         # Of a score: its e products and sums, mask, scale, largest score and the factor of base 2.
@@ -168,6 +169,29 @@ class Exact:
         off = np.exp(2 * self.of_scores) * (1 + BF16) * (1 + sums) - 1
         y = self.y, off * (self.weights @ abs(self.v))
         return y, (self.log_sum[..., 0], self.of_log_sum[..., 0])
+
+    def backward(self, dy):
+        """Return (dquery, its error) and the same for key and value, given y and log_sum."""
+        (dy,) = wide(dy)
+        queries, v = dy.shape[-2:]
+        off = np.exp(self.of_scores + F32 * abs(self.log_sum_or_0)) * (
+            1 + BF16
+        )  # a weight's factor
+        sums = lambda n: (n + 8) * F32  # noqa: E731
+        dvalue = self.weights.mT @ dy
+        of_dvalue = (self.weights * (off * (1 + sums(queries)) - 1)).mT @ abs(dy)
+        slopes = dy @ self.v.mT - (dy * self.y).sum(-1, keepdims=True)
+        sizes_ = (
+            abs(dy) @ abs(self.v).mT
+            + (abs(dy) @ abs(self.y).mT).diagonal(axis1=-2, axis2=-1)[..., None]
+        )
+        dscores = self.weights * slopes
+        of_dscores = self.weights * (off * (abs(slopes) + sums(v) * sizes_) - abs(slopes))
+        most = abs(dscores) + of_dscores
+        dquery, dkey = dscores @ self.k * self.scale, dscores.mT @ self.q * self.scale
+        of_dquery = (of_dscores + sums(self.keys) * most) @ abs(self.k) * abs(self.scale)
+        of_dkey = (of_dscores + sums(queries) * most).mT @ abs(self.q) * abs(self.scale)
+        return (dquery, of_dquery), (dkey, of_dkey), (dvalue, of_dvalue)
 
 
 def within(given_, expected, error):
@@ -187,7 +211,7 @@ LONGER = [(1, 2, 150, 64), (1, 2, 200, 64), (1, 2, 200, 64)]  # more than a bloc
 WIDE = [(130, 128), (70, 128), (70, 121)]
 
 
-@rungs_of("attention")
+@rungs_of("attention", "attention_backward")
 @some(max_examples=10)
 @given(
     case=attentions(),
@@ -205,11 +229,19 @@ def test_attention(ladder, rung, case, seed, scale):
     settings_ = (mask_of(kind, mask_shape, seed), kind == "causal", scale)
     exact = Exact(query, key, value, *settings_)
     mask = settings_[0].astype(np.float64) if kind == "float" else settings_[0]
-    reference = kernels.scaled_dot_product_attention(*wide(query, key, value), mask, *settings_[1:])
-    np.testing.assert_allclose(exact.y, reference, rtol=1e-9, atol=1e-9)
-    outputs = run(ladder, rung, query, key, value, *settings_)
-    for given_, (expected, error) in zip(outputs, exact.forward(), strict=True):
-        within(given_, expected, error)
+    wide_inputs = *wide(query, key, value), mask, *settings_[1:]
+    if ladder == "attention":
+        reference, expected = [kernels.scaled_dot_product_attention(*wide_inputs)], exact.forward()
+        inputs = query, key, value
+    else:
+        dy = bf(seed + 3, *exact.y.shape)
+        reference = kernels.scaled_dot_product_attention_backward(*wide(dy), *wide_inputs)
+        expected, log_sum = exact.backward(dy), exact.log_sum[..., 0].astype(f32)
+        inputs = dy, query, key, value, exact.y.astype(f32), log_sum
+    for mine, theirs in zip(expected, reference, strict=False):
+        np.testing.assert_allclose(mine[0], theirs, rtol=1e-9, atol=1e-9)
+    for given_, wanted in zip(run(ladder, rung, *inputs, *settings_), expected, strict=True):
+        within(given_, *wanted)
 
 
 @rungs_of("attention")

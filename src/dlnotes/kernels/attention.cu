@@ -20,6 +20,7 @@
 //                              queries, once for dK and dV by a block a tile of keys. Doing both at once
 //                              would save that, and cost an atomic for each number of dQ or of dK and
 //                              dV, and with it the same sum in the same order each time.
+//   attention_backward_mma     so, too, on tensor cores, with Q, K, V and dy in bfloat16 (sm_80)
 #include "common.cuh"
 #include "tensor_tiles.cuh"
 
@@ -94,11 +95,12 @@ __global__ void attention_product_transposed_naive(Attention p, int columns, flo
 }
 
 // Σ P dP over the keys, which is Σ dy y over the columns: one warp a query.
-__global__ void attention_backward_dots(Attention p, const float* __restrict__ dy, const float* __restrict__ y, float* __restrict__ dots) {
+template <class T>
+__global__ void attention_backward_dots(Attention p, const T* __restrict__ dy, const float* __restrict__ y, float* __restrict__ dots) {
   const int row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP;
   if (row >= p.samples * p.queries) return;
   float sum = 0.f;
-  for (int i = lane; i < p.v; i += WARP) sum += dy[(size_t)row * p.v + i] * y[(size_t)row * p.v + i];
+  for (int i = lane; i < p.v; i += WARP) sum += (float)dy[(size_t)row * p.v + i] * y[(size_t)row * p.v + i];
   sum = warp_reduce<Add>(sum);
   if (lane == 0) dots[row] = sum;
 }
@@ -446,6 +448,20 @@ __device__ __forceinline__ float exponents(float (&products)[MT][NT][4], const A
   return 1.f;
 }
 
+// Writes factor · sums to rows `row` … of a matrix of rows × columns.
+template <int MT, int NT>
+__device__ __forceinline__ void store_sums(const float (&sums)[MT][NT][4], float factor, float* __restrict__ M, int rows, int columns,
+                                           int row) {
+  const int lane = threadIdx.x % WARP;
+#pragma unroll
+  for (int i = 0; i < 2 * MT; i++)
+#pragma unroll
+    for (int j = 0; j < NT; j++) {
+      const float *pair = &sums[i / 2][j][i % 2 * 2];
+      store2(M, rows, columns, row + 8 * i + lane / QUAD, 8 * j + lane % QUAD * 2, factor * pair[0], factor * pair[1], nullptr);
+    }
+}
+
 // 4. Each warp has 16 MT queries; with 32, two products share what is loaded of K and V, but the sums of the widest
 // vectors leave no registers for that. Copies run behind the products: those of V behind Q Kᵀ, those of the next K
 // behind the softmax and the product with V.
@@ -520,4 +536,139 @@ attention_mma(Attention p, const nv_bfloat16* __restrict__ q, const nv_bfloat16*
       if (lane % QUAD == 0 && query < p.queries)
         log_sum[(size_t)sample * p.queries + query] = LN_2 * (finite_or_0(largest[i][half]) + log2f(sum));
     }
+}
+
+// The gradients take two pairs of tiles: a block keeps one of its own rows, and copies the next of the others'
+// while it multiplies. `product` is what exponents() gave for a score: returned is its weight.
+__device__ __forceinline__ float weight_of(float product, float factor, float log_sum) {
+  return exp2_fast(fmaf(product, factor, -LOG2_E * finite_or_0(log_sum)));
+}
+
+// dQ, of bfloat16: the block's own rows are queries.
+template <int D, int ROWS, int COLUMNS, int MT>
+__global__ void __launch_bounds__(ROWS / MT * 2)
+attention_backward_query_mma(Attention p, const nv_bfloat16* __restrict__ dy, const nv_bfloat16* __restrict__ q,
+                             const nv_bfloat16* __restrict__ k, const nv_bfloat16* __restrict__ value, const bool* __restrict__ allowed,
+                             const float* __restrict__ added, const float* __restrict__ log_sum, const float* __restrict__ dots,
+                             float* __restrict__ dq) {
+  static_assert(HAS_SM_80 || D < 0, "attention_backward_query_mma needs sm_80 or later: mma of bfloat16 and cp.async");
+  constexpr int THREADS = ROWS / (16 * MT) * WARP;
+  extern __shared__ __align__(128) uint4 memory[];
+  nv_bfloat16* const Q = reinterpret_cast<nv_bfloat16*>(memory);
+  nv_bfloat16* const G = Q + ROWS * D;  // dy
+  nv_bfloat16* const K = G + ROWS * D;  // two tiles, and of V
+  nv_bfloat16* const V = K + 2 * COLUMNS * D;
+  const int blocks = (p.queries + ROWS - 1) / ROWS, block = blockIdx.x % blocks, sample = blockIdx.x / blocks;
+  const int query0 = (p.causal ? blocks - 1 - block : block) * ROWS, my_row = threadIdx.x / WARP * 16 * MT, lane = threadIdx.x % WARP;
+  const int seen = p.causal ? min(p.keys, query0 + ROWS) : p.keys, tiles = (seen + COLUMNS - 1) / COLUMNS;
+  const size_t queries = (size_t)sample * p.queries, keys = (size_t)sample * p.keys;  // those of the samples before
+  auto fetch = [&](int tile) {
+    const int place = tile % 2 * COLUMNS * D;
+    fetch_tile<COLUMNS, D, THREADS>(K + place, k + keys * p.e, p.keys, p.e, tile * COLUMNS, 0);
+    fetch_tile<COLUMNS, D, THREADS>(V + place, value + keys * p.v, p.keys, p.v, tile * COLUMNS, 0);
+    cp_async_commit();
+  };
+  float sums[MT][D / 8][4] = {}, log_sums[MT][2], my_dots[MT][2];
+#pragma unroll
+  for (int i = 0; i < 2 * MT; i++) {
+    const int query = query0 + my_row + 8 * i + lane / QUAD;
+    log_sums[i / 2][i % 2] = query < p.queries ? log_sum[queries + query] : 0.f;
+    my_dots[i / 2][i % 2] = query < p.queries ? dots[queries + query] : 0.f;
+  }
+  if (tiles > 0) {
+    fetch_tile<ROWS, D, THREADS>(Q, q + queries * p.e, p.queries, p.e, query0, 0);
+    fetch_tile<ROWS, D, THREADS>(G, dy + queries * p.v, p.queries, p.v, query0, 0);
+    fetch(0);
+  }
+  for (int tile = 0; tile < tiles; tile++) {
+    cp_async_wait<0>();  // my copies of this tile have landed
+    __syncthreads();     // everyone's have, and everyone has used the tile before
+    if (tile + 1 < tiles) fetch(tile + 1);
+    const nv_bfloat16 *my_k = K + tile % 2 * COLUMNS * D, *my_v = V + tile % 2 * COLUMNS * D;
+    float scores[MT][COLUMNS / 8][4] = {}, dweights[MT][COLUMNS / 8][4] = {};
+    multiply_tiles<false, true, D, D, D>(scores, Q, my_k, my_row, 0);
+    const float factor = exponents<false>(scores, p, allowed, added, sample, query0 + my_row, tile * COLUMNS);
+    multiply_tiles<false, true, D, D, D>(dweights, G, my_v, my_row, 0);
+#pragma unroll
+    for (int i = 0; i < MT; i++)
+#pragma unroll
+      for (int j = 0; j < COLUMNS / 8; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+          scores[i][j][e] = weight_of(scores[i][j][e], factor, log_sums[i][e / 2]) * (dweights[i][j][e] - my_dots[i][e / 2]);
+    multiply_sums<D>(sums, scores, my_k);
+  }
+  store_sums(sums, p.scale, dq + queries * p.e, p.queries, p.e, query0 + my_row);
+}
+
+// dK and dV, of bfloat16: the block's own rows are keys, and scores and weights a row for each key.
+template <int D, int ROWS, int COLUMNS, int MT>
+__global__ void __launch_bounds__(ROWS / MT * 2)
+attention_backward_key_value_mma(Attention p, const nv_bfloat16* __restrict__ dy, const nv_bfloat16* __restrict__ q,
+                                 const nv_bfloat16* __restrict__ k, const nv_bfloat16* __restrict__ value, const bool* __restrict__ allowed,
+                                 const float* __restrict__ added, const float* __restrict__ log_sum, const float* __restrict__ dots,
+                                 float* __restrict__ dk, float* __restrict__ dv) {
+  static_assert(HAS_SM_80 || D < 0, "attention_backward_key_value_mma needs sm_80 or later: mma of bfloat16 and cp.async");
+  constexpr int THREADS = ROWS / (16 * MT) * WARP;
+  static_assert(COLUMNS <= THREADS, "a thread for each query of a tile");
+  extern __shared__ __align__(128) uint4 memory[];
+  nv_bfloat16* const K = reinterpret_cast<nv_bfloat16*>(memory);
+  nv_bfloat16* const V = K + ROWS * D;
+  nv_bfloat16* const Q = V + ROWS * D;  // two tiles, and of dy
+  nv_bfloat16* const G = Q + 2 * COLUMNS * D;
+  float* const log_sums = reinterpret_cast<float*>(G + 2 * COLUMNS * D);  // of the queries of both tiles, and their dots
+  float* const tile_dots = log_sums + 2 * COLUMNS;
+  const int blocks = (p.keys + ROWS - 1) / ROWS, sample = blockIdx.x / blocks, key0 = blockIdx.x % blocks * ROWS;
+  const int my_row = threadIdx.x / WARP * 16 * MT, lane = threadIdx.x % WARP, tiles = (p.queries + COLUMNS - 1) / COLUMNS;
+  const size_t queries = (size_t)sample * p.queries, keys = (size_t)sample * p.keys;
+  float my_log_sum, my_dot;
+  auto fetch = [&](int tile) {
+    const int place = tile % 2 * COLUMNS * D, query = tile * COLUMNS + threadIdx.x;
+    fetch_tile<COLUMNS, D, THREADS>(Q + place, q + queries * p.e, p.queries, p.e, tile * COLUMNS, 0);
+    fetch_tile<COLUMNS, D, THREADS>(G + place, dy + queries * p.v, p.queries, p.v, tile * COLUMNS, 0);
+    cp_async_commit();
+    const bool exists = threadIdx.x < COLUMNS && query < p.queries;
+    my_log_sum = exists ? log_sum[queries + query] : 0.f, my_dot = exists ? dots[queries + query] : 0.f;
+  };
+  auto keep = [&](int tile) {  // what fetch began to read: nobody waits for it before
+    const int at = tile % 2 * COLUMNS + threadIdx.x;
+    if (threadIdx.x < COLUMNS) log_sums[at] = my_log_sum, tile_dots[at] = my_dot;
+  };
+  float key_sums[MT][D / 8][4] = {}, value_sums[MT][D / 8][4] = {};
+  // With `causal` the queries before the block's first key see none of its keys.
+  const int first = p.causal ? key0 / COLUMNS : 0;
+  if (first < tiles) {
+    fetch_tile<ROWS, D, THREADS>(K, k + keys * p.e, p.keys, p.e, key0, 0);
+    fetch_tile<ROWS, D, THREADS>(V, value + keys * p.v, p.keys, p.v, key0, 0);
+    fetch(first);
+    keep(first);
+  }
+  for (int tile = first; tile < tiles; tile++) {
+    cp_async_wait<0>();  // my copies of this tile have landed
+    __syncthreads();     // everyone's have, and everyone has used the tile before
+    if (tile + 1 < tiles) fetch(tile + 1);
+    const nv_bfloat16 *my_q = Q + tile % 2 * COLUMNS * D, *my_g = G + tile % 2 * COLUMNS * D;
+    float scores[MT][COLUMNS / 8][4] = {}, dweights[MT][COLUMNS / 8][4] = {};
+    multiply_tiles<false, true, D, D, D>(scores, K, my_q, my_row, 0);
+    const float factor = exponents<true>(scores, p, allowed, added, sample, key0 + my_row, tile * COLUMNS);
+    multiply_tiles<false, true, D, D, D>(dweights, V, my_g, my_row, 0);
+#pragma unroll
+    for (int j = 0; j < COLUMNS / 8; j++)
+#pragma unroll
+      for (int e = 0; e < 2; e++) {
+        const int at = tile % 2 * COLUMNS + 8 * j + lane % QUAD * 2 + e;
+        const float its_log_sum = log_sums[at], its_dot = tile_dots[at];
+#pragma unroll
+        for (int i = 0; i < 2 * MT; i++) {
+          float &score = scores[i / 2][j][i % 2 * 2 + e], &dweight = dweights[i / 2][j][i % 2 * 2 + e];
+          score = weight_of(score, factor, its_log_sum);
+          dweight = score * (dweight - its_dot);  // the score's gradient
+        }
+      }
+    multiply_sums<D>(value_sums, scores, my_g);
+    multiply_sums<D>(key_sums, dweights, my_q);
+    if (tile + 1 < tiles) keep(tile + 1);
+  }
+  store_sums(key_sums, p.scale, dk + keys * p.e, p.keys, p.e, key0 + my_row);
+  store_sums(value_sums, 1.f, dv + keys * p.v, p.keys, p.v, key0 + my_row);
 }
