@@ -670,7 +670,7 @@ def fresh(inputs: tuple) -> tuple:
 
 
 def in_dtype(torch, inputs: tuple, dtype: str, ladder) -> tuple:
-    """Return the inputs for rungs of a dtype: of bfloat16 is what is multiplied, not biases, say."""
+    """Return the inputs for rungs of a dtype: bfloat16 is for what is multiplied, not biases."""
     if dtype == "float32":
         return inputs
     wanted = getattr(torch, dtype)

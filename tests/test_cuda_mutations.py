@@ -41,6 +41,7 @@ NORM_BACK = (normal(3, 2, 3, 9, 7), IMAGES, normal(4, 3), normal(5, 3), np.ones(
 ATTENTION = (normal(0, 2, 37, 20), normal(1, 2, 41, 20), normal(2, 2, 41, 24))
 ATTENDED = (normal(3, 2, 37, 24), *ATTENTION, normal(4, 2, 37, 24), normal(5, 2, 37))
 WORDS = tuple(cuda.to_bfloat16(normal(i, 2, n, 24)) for i, n in enumerate((37, 90, 90)))
+DWORDS = (cuda.to_bfloat16(normal(3, 2, 37, 24)), *WORDS, normal(4, 2, 37, 24), normal(5, 2, 37))
 NO_KEYS = (WORDS[0], *[np.zeros((2, 0, 24), np.uint16)] * 2)
 SEEN = (*WORDS[1:], WORDS[2], None, True)
 MASKED = (*WORDS, normal(3, 37, 90))
@@ -49,6 +50,7 @@ ODD = tuple(map(cuda.to_bfloat16, (normal(4, 33, 20), normal(5, 35, 20))))
 LONG = tuple(map(cuda.to_bfloat16, (normal(4, 5, 400), normal(5, 3, 400))))  # more than the ring
 PHOTOS = (*map(cuda.to_bfloat16, (normal(0, 2, 8, 9, 7), normal(1, 5, 8, 3, 3))), None, (2, 1), 1)
 LANDED = "    cp_async_wait<1>();  // my copies of this tile have landed\n"
+LANDED_PAIR = "    cp_async_wait<0>();  // my copies of this tile have landed\n"
 EMPTY_GROUP = "    cp_async_commit();   // empty after the last tile, so that there is always one group beyond this tile's\n"
 WGMMA = "matmul_wgmma"
 STATES = [normal(i, 11, 19) for i in range(3)]
@@ -288,6 +290,23 @@ MUTANTS = [
     ("attention_backward", "attention_backward_tiled", ATTENDED, RACE, "p.keys, p.v, key0 + row + r, x);\n  }", "p.keys, p.v, key0 + r, x);\n  }"),
     ("attention_backward", "attention_backward_tiled", ATTENDED, OUT, "const float weight = seen ? expf(score - log_sum[queries + query]) : 0.f;", "const float weight = expf(score - log_sum[queries + query]);"),
     ("attention_backward", "attention_backward_tiled", ATTENDED, UNINIT, "        W[row + r][x + LANES * c] = weight;\n        S", "        if (seen) W[row + r][x + LANES * c] = weight;\n        S"),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, LANDED_PAIR, ""),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, LANDED_PAIR, LANDED_PAIR.replace("<0>", "<1>")),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, "    __syncthreads();     // everyone's have, and everyone has used the tile before\n", ""),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, "tile * COLUMNS, 0);\n    cp_async_commit();\n  };\n", "tile * COLUMNS, 0);\n  };\n"),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, "K + tile % 2 * COLUMNS * D, *my_v", "K + (tile + 1) % 2 * COLUMNS * D, *my_v"),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, "G = Q + ROWS * D;  // dy", "G = Q + ROWS * D / 2;  // dy"),
+    ("attention_backward", "attention_backward_mma", DWORDS, OUT, "V = K + 2 * COLUMNS * D;", "V = K + 4 * COLUMNS * D;"),
+    ("attention_backward", "attention_backward_mma", DWORDS, OUT, "(G, dy + queries * p.v, p.queries, p.v, query0, 0)", "(G, dy + queries * p.v, p.queries + 1, p.v, query0, 0)"),
+    ("attention_backward", "attention_backward_mma", DWORDS, OUT, "query < p.queries ? log_sum[queries + query] : 0.f;\n    my_dots", "log_sum[queries + query];\n    my_dots"),
+    ("attention_backward", "attention_backward_mma", DWORDS, DIVERGENT, "  if (tiles > 0) {\n", "  if (query0 + my_row >= p.queries) return;\n  if (tiles > 0) {\n"),
+    ("attention_backward", "attention_backward_mma", DWORDS, OUT, "G + place, dy + queries * p.v, p.queries, p.v,", "G + place, dy + queries * p.v, p.queries, p.v + 8,"),
+    ("attention_backward", "attention_backward_mma", DWORDS, OUT, "threadIdx.x < COLUMNS && query < p.queries;", "threadIdx.x < COLUMNS;"),
+    ("attention_backward", "attention_backward_mma", DWORDS, UNINIT, "    keep(first);\n", ""),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, "    if (tile + 1 < tiles) keep(tile + 1);\n", "    if (tile + 1 < tiles) keep(tile);\n"),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, "const int at = tile % 2 * COLUMNS + threadIdx.x;", "const int at = tile % 2 * COLUMNS + threadIdx.x / 2;"),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, "p.keys, p.v, key0 + my_row);\n", "p.keys, p.v, key0);\n"),
+    ("attention_backward", "attention_backward_mma", DWORDS, OUT, "row + 8 * i + lane / QUAD, 8 * j + lane % QUAD * 2, factor", "row + 8 * i + lane / QUAD, 8 * j + lane % QUAD * 2 - 2, factor"),
     # LSTM and GRU
     ("lstm_cell", "lstm_naive", LSTM, OUT, "if (i >= 4 * batch * units) return;", ""),
     ("lstm_cell", "lstm_naive", LSTM, RACE, "if (i < batch * units) new_h[i]", "if (i < batch * units) new_h[i % units]"),
@@ -416,6 +435,20 @@ DISAGREEMENTS = [
         "A[i][k + e / 2][e % 2 * 2], A[i][k + e / 2]",
         "A[i][k + e % 2][e / 2 * 2], A[i][k + e % 2]",
     ),
+    (
+        "attention_backward",
+        "attention_backward_mma",
+        DWORDS,
+        "multiply_sums<D>(key_sums, dweights, my_q);",
+        "multiply_sums<D>(key_sums, dweights, my_g);",
+    ),
+    (
+        "attention_backward",
+        "attention_backward_mma",
+        DWORDS,
+        "log_sums[at], its_dot = tile_dots[at]",
+        "log_sums[at], its_dot = tile_dots[at ^ 1]",
+    ),
     ("attention", "attention_mma", WORDS, "key_end <= p.keys &&", "key_end <= p.keys + 63 &&"),
     ("attention", "attention_mma", SEEN, "key_end <= query0 + 1)", "key_end <= query0 + 64)"),
 ]
@@ -427,9 +460,8 @@ def test_wrong_layout_shows_in_the_result(mutant, mutated):
     right = cuda.LADDERS[ladder].run(*inputs, rung=rung, mode="fast")
     mutated(cuda.LADDERS[ladder].file, text, replacement)
     wrong = cuda.LADDERS[ladder].run(*inputs, rung=rung, mode="fast")
-    if ladder == "attention":
-        right, wrong = right[0], wrong[0]
-    assert np.abs(wrong - right).max() > 0.1
+    off = [np.abs(a - b).max() for a, b in zip(wrong, right, strict=True)]
+    assert max(off) > 0.1
 
 
 def test_maps_without_the_swizzle_show_in_the_result(monkeypatch):

@@ -538,10 +538,13 @@ def test_no_bank_conflicts_in_matmul_mma(layout):
 @pytest.mark.parametrize("width", [32, 64, 128])
 def test_no_bank_conflicts_in_attention_mma(width):
     query, key, value = (bf(i, length, width) for i, length in enumerate((70, 90, 90)))
-    _, (trace,) = cuda.LADDERS["attention"].record(query, key, value, rung="attention_mma")
-    rows = [row for row in trace.report() if row.name == "memory"]
-    assert {row.kind for row in rows} == {"read", "write"}
-    assert {row.ways for row in rows} == {1.0}
+    (y, log_sum), traces = cuda.LADDERS["attention"].record(query, key, value, rung="attention_mma")
+    inputs = (bf(3, *y.shape), query, key, value, y, log_sum)
+    _, more = cuda.LADDERS["attention_backward"].record(*inputs, rung="attention_backward_mma")
+    for trace in (*traces, *more[1:]):  # after the dots
+        rows = [row for row in trace.report() if row.name == "memory"]
+        assert {row.kind for row in rows} == {"read", "write"}
+        assert {row.ways for row in rows} == {1.0}
 
 
 @needs_compiler
@@ -580,7 +583,8 @@ def test_a_ladder_chooses_by_dtype_and_device(monkeypatch):
 
 
 def test_attention_chooses_by_dtype_and_device():
-    for ladder, last in {"attention": "attention_tiled"}.items():
+    for ladder in ("attention", "attention_backward"):
+        last = f"{ladder}_tiled"
         assert cuda.LADDERS[ladder]._last("float32", "sm_90a").name == last
         assert cuda.LADDERS[ladder]._last("float64", None).name == last
         for arch in (None, "sm_80", "sm_90a", "sm_120a"):
@@ -605,6 +609,9 @@ def test_bytes_of_products_of_bfloat16():
     query, key, value = (np.zeros(shape, np.uint16) for shape in ((2, 5, 8), (2, 7, 8), (2, 7, 4)))
     of_inputs, of_results = 2 * 2 * (5 * 8 + 7 * 8 + 7 * 4), 4 * 2 * 5 * (4 + 1)
     assert roofline.cost("attention", query, key, value).bytes == of_inputs + of_results
+    y, log_sum, dy = np.zeros((2, 5, 4), f32), np.zeros((2, 5), f32), np.zeros((2, 5, 4), np.uint16)
+    back = roofline.cost("attention_backward", dy, query, key, value, y, log_sum)
+    assert back.bytes == of_inputs + 2 * 2 * 5 * 4 + of_results + 2 * of_inputs  # and the gradients
 
 
 # ------------------------------------------------ machine code
@@ -616,9 +623,11 @@ OPCODES = {
     0x387: "STL", 0x983: "LDL",
 }  # fmt: skip
 REGISTERS = 0x2F
-THREADS = {"matmul_mma": 128, "conv_mma": 128, "matmul_wgmma": 288, "attention_mma": 256}
-BLOCKS = {"matmul_mma": 2, "conv_mma": 3, "matmul_wgmma": 1, "attention_mma": 1}  # that a
-# multiprocessor is to hold; of attention for narrow vectors, with half the threads, two
+THREADS = {
+    "matmul_mma": 128, "conv_mma": 128, "matmul_wgmma": 288,
+    "attention_mma": 256, "attention_backward_mma": 256,  # or two blocks of 128
+}  # fmt: skip
+BLOCKS = {"matmul_mma": 2, "conv_mma": 3}  # that a multiprocessor is to hold, if not one
 WANTED = {"HMMA": 32, "LDSM": 12, "LDGSTS": 4, "LDGDEPBAR": 2}  # at least, of a kernel with mma
 
 
@@ -660,7 +669,7 @@ def test_machine_code_has_the_instructions_that_a_rung_is_about(ladder, rung, ar
         return
     cubin = cuda.compile(file, kernels=names, arch=arch).data
     registers = max(of_functions(cubin, REGISTERS))
-    assert registers * THREADS[rung] * BLOCKS[rung] <= 65536
+    assert registers * THREADS[rung] * BLOCKS.get(rung, 1) <= 65536
     found = instructions(cubin, "mma")
     assert found.pop("STL") == found.pop("LDL") == 0
     if rung == "matmul_wgmma":

@@ -222,6 +222,7 @@ WIDE = [(130, 128), (70, 128), (70, 121)]
 @example(case=(LONGER, "causal", ()), seed=1, scale=-0.3)
 @example(case=(LONGER, "float", (1, 150, 200)), seed=2, scale=None)
 @example(case=(WIDE, "causal", ()), seed=3, scale=None)
+@example(case=([(20, 16), (300, 16), (300, 16)], "causal", ()), seed=5, scale=None)  # unseen keys
 @example(case=(WIDE, "bool", (130, 1)), seed=4, scale=20.0)
 def test_attention(ladder, rung, case, seed, scale):
     shapes, kind, mask_shape = case
@@ -232,16 +233,22 @@ def test_attention(ladder, rung, case, seed, scale):
     wide_inputs = *wide(query, key, value), mask, *settings_[1:]
     if ladder == "attention":
         reference, expected = [kernels.scaled_dot_product_attention(*wide_inputs)], exact.forward()
-        inputs = query, key, value
+        inputs = query, key, value, *settings_
     else:
         dy = bf(seed + 3, *exact.y.shape)
         reference = kernels.scaled_dot_product_attention_backward(*wide(dy), *wide_inputs)
-        expected, log_sum = exact.backward(dy), exact.log_sum[..., 0].astype(f32)
-        inputs = dy, query, key, value, exact.y.astype(f32), log_sum
+        inputs, expected = given_backward(dy, query, key, value, *settings_)
     for mine, theirs in zip(expected, reference, strict=False):
         np.testing.assert_allclose(mine[0], theirs, rtol=1e-9, atol=1e-9)
-    for given_, wanted in zip(run(ladder, rung, *inputs, *settings_), expected, strict=True):
+    for given_, wanted in zip(run(ladder, rung, *inputs), expected, strict=True):
         within(given_, *wanted)
+
+
+def given_backward(dy, query, key, value, *settings_):
+    """Return the inputs of a backward rung, and what it has to compute."""
+    exact = Exact(query, key, value, *settings_)
+    results = exact.y.astype(f32), exact.log_sum[..., 0].astype(f32)
+    return (dy, query, key, value, *results, *settings_), exact.backward(dy)
 
 
 @rungs_of("attention")
@@ -261,22 +268,45 @@ def test_attention_to_no_key_at_all_is_zero(ladder, rung):
         assert y.shape == (queries, 8)
 
 
-@rungs_of("attention")
+@rungs_of("attention_backward")
+def test_gradients_of_attention_to_no_key_at_all_are_zero(ladder, rung):
+    dy, query, key, value = bits_of([(3, 8), (3, 16), (5, 16), (5, 8)], 0)
+    mask = np.ones((3, 5), bool)
+    mask[1], mask[:, 2] = False, False
+    for given_mask in (mask, np.where(mask, f32(0), f32(-np.inf))):
+        inputs, expected = given_backward(dy, query, key, value, given_mask)
+        outputs = run(ladder, rung, *inputs)
+        assert (outputs[0][1] == 0).all()
+        assert (outputs[1][2] == 0).all()
+        assert (outputs[2][2] == 0).all()
+        for given_, wanted in zip(outputs, expected, strict=True):
+            within(given_, *wanted)
+    for queries, keys in [(3, 0), (0, 5)]:
+        inputs = dy[:queries], query[:queries], key[:keys], value[:keys]
+        results = np.zeros((queries, 8), f32), np.full(queries, -np.inf, f32)
+        for given_, x in zip(run(ladder, rung, *inputs, *results), inputs[1:], strict=True):
+            np.testing.assert_array_equal(given_, np.zeros(x.shape, f32))
+
+
+@rungs_of("attention", "attention_backward")
 def test_attention_of_vectors_that_begin_anywhere(ladder, rung, device):
     if device == "cuda":
         pytest.skip("how memory is aligned is seen on the CPU")
     room = np.zeros(1 + 5 * 16, np.uint16)
     query, key = room[1:].reshape(5, 16), bf(1, 9, 16)
     query[...] = bf(0, 5, 16)
-    y, log_sum = cuda.LADDERS[ladder].run(query, key, key, rung=rung, mode="checked")
-    for given_, (expected, error) in zip(
-        (y, log_sum), Exact(query, key, key).forward(), strict=True
-    ):
-        within(given_, expected, error)
+    inputs, expected = (query, key, key), Exact(query, key, key).forward()
+    if ladder == "attention_backward":
+        inputs, expected = given_backward(query, query, key, key)
+    outputs = cuda.LADDERS[ladder].run(*inputs, rung=rung, mode="checked")
+    for given_, wanted in zip(outputs, expected, strict=True):
+        within(given_, *wanted)
 
 
-@rungs_of("attention")
+@rungs_of("attention", "attention_backward")
 def test_attention_on_tensor_cores_refuses_wide_vectors(ladder, rung):
-    query, key, value = bits_of([(3, 130), (4, 130), (4, 2)], 0)
+    inputs = bits_of([(3, 130), (4, 130), (4, 2)], 0)
+    if ladder == "attention_backward":
+        inputs = bf(0, 3, 2), *inputs, np.zeros((3, 2), f32), np.zeros(3, f32)
     with pytest.raises(ValueError, match=f"{rung} takes .* at most 128 numbers, got 130"):
-        run(ladder, rung, query, key, value)
+        run(ladder, rung, *inputs)
