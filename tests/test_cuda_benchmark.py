@@ -387,6 +387,19 @@ def test_bytes_are_those_that_a_kernel_touches(ladder):
     assert sum(map(touched, traces)) == cost(ladder, *inputs).bytes
 
 
+EXACT_HALVES = {"linear": "matmul_mma", "conv2d": "conv_mma", "attention": "attention_mma"}
+
+
+@needs_compiler
+@pytest.mark.parametrize("ladder", EXACT_HALVES)
+def test_bytes_of_bfloat16_are_those_that_a_kernel_touches(ladder):
+    (case,) = (case for case in benchmark.CASES if case.ladder == ladder)
+    inputs = case.make(benchmark.Draw(torch, "cpu"), *case.tiny)
+    inputs = benchmark.in_dtype(torch, inputs, "bfloat16", cuda.LADDERS[ladder])
+    _, traces = cuda.LADDERS[ladder].record(*inputs, rung=EXACT_HALVES[ladder])
+    assert sum(map(touched, traces)) == cost(ladder, *inputs).bytes
+
+
 def test_operations_of_products():
     """2 for each product of the sums that the formulas write out."""
     f = lambda *shape: np.broadcast_to(np.float32(0), shape)  # noqa: E731

@@ -426,7 +426,7 @@ __device__ __forceinline__ float exponents(float (&products)[MT][NT][4], const A
   const int query0 = TRANSPOSED ? column0 : row0, key0 = TRANSPOSED ? row0 : column0;
   const int key_end = key0 + (TRANSPOSED ? 16 * MT : 8 * NT);
   const bool all_seen = key_end <= p.keys && (!p.causal || key_end <= query0 + 1) && !allowed && !added;
-  if (all_seen && p.scale >= 0.f) return p.scale * LOG2_E;  // with a negative scale the largest product were the least score
+  if (all_seen && p.scale >= 0.f) return p.scale * LOG2_E;  // below 0 the largest product would be the least score
   const int lane = threadIdx.x % WARP;
   auto each = [&](auto change) {
 #pragma unroll
@@ -442,7 +442,8 @@ __device__ __forceinline__ float exponents(float (&products)[MT][NT][4], const A
     product = outside ? -INFINITY : product * (p.scale * LOG2_E);
   });
   const size_t first = (size_t)(sample / p.heads) * p.mask_batch + (size_t)(sample % p.heads) * p.mask_head;
-  auto at = [&](int query, int key) { return first + ((unsigned)query * p.mask_query + (unsigned)key * p.mask_key); };  // spares registers
+  // 32 bits within a head spare the registers that 64 would take.
+  auto at = [&](int query, int key) { return first + ((unsigned)query * p.mask_query + (unsigned)key * p.mask_key); };
   if (added) each([&](float& score, int query, int key) { if (score != -INFINITY) score += LOG2_E * added[at(query, key)]; });
   if (allowed) each([&](float& score, int query, int key) { if (score != -INFINITY && !allowed[at(query, key)]) score = -INFINITY; });
   return 1.f;
@@ -457,7 +458,7 @@ __device__ __forceinline__ void store_sums(const float (&sums)[MT][NT][4], float
   for (int i = 0; i < 2 * MT; i++)
 #pragma unroll
     for (int j = 0; j < NT; j++) {
-      const float *pair = &sums[i / 2][j][i % 2 * 2];
+      const float* pair = &sums[i / 2][j][i % 2 * 2];
       store2(M, rows, columns, row + 8 * i + lane / QUAD, 8 * j + lane % QUAD * 2, factor * pair[0], factor * pair[1], nullptr);
     }
 }
@@ -475,7 +476,7 @@ attention_mma(Attention p, const nv_bfloat16* __restrict__ q, const nv_bfloat16*
   nv_bfloat16* const Q = reinterpret_cast<nv_bfloat16*>(memory);
   nv_bfloat16* const K = Q + ROWS * D;
   nv_bfloat16* const V = K + COLUMNS * D;
-  // With `causal` the last queries see most: their blocks begin first, and none of them is left for the end.
+  // With `causal` the last queries see most: their blocks begin first, so that the last to begin are short.
   const int tiles = (p.queries + ROWS - 1) / ROWS, tile = blockIdx.x % tiles, sample = blockIdx.x / tiles;
   const int query0 = (p.causal ? tiles - 1 - tile : tile) * ROWS, my_row = threadIdx.x / WARP * 16 * MT, lane = threadIdx.x % WARP;
   const int seen = p.causal ? min(p.keys, query0 + ROWS) : p.keys;
@@ -538,8 +539,8 @@ attention_mma(Attention p, const nv_bfloat16* __restrict__ q, const nv_bfloat16*
     }
 }
 
-// The gradients take two pairs of tiles: a block keeps one of its own rows, and copies the next of the others'
-// while it multiplies. `product` is what exponents() gave for a score: returned is its weight.
+// The gradients take pairs of tiles: one of the block's own rows, which stays, and two of the others', of which
+// one is copied while the other is multiplied. The weight of a score that exponents() has prepared:
 __device__ __forceinline__ float weight_of(float product, float factor, float log_sum) {
   return exp2_fast(fmaf(product, factor, -LOG2_E * finite_or_0(log_sum)));
 }
