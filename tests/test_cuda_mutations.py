@@ -50,6 +50,8 @@ ODD = tuple(map(cuda.to_bfloat16, (normal(4, 33, 20), normal(5, 35, 20))))
 LONG = tuple(map(cuda.to_bfloat16, (normal(4, 5, 400), normal(5, 3, 400))))  # more than the ring
 PHOTOS = (*map(cuda.to_bfloat16, (normal(0, 2, 8, 9, 7), normal(1, 5, 8, 3, 3))), None, (2, 1), 1)
 LANDED = "    cp_async_wait<1>();  // my copies of this tile have landed\n"
+LANDED_KEYS = "    cp_async_wait<0>();  // my copies of these keys have landed\n"
+TILES_THERE = "  if (tiles > 0) {\n    fetch_tile<ROWS, D, THREADS>(Q, q, p"
 LANDED_PAIR = "    cp_async_wait<0>();  // my copies of this tile have landed\n"
 EMPTY_GROUP = "    cp_async_commit();   // empty after the last tile, so that there is always one group beyond this tile's\n"
 WGMMA = "matmul_wgmma"
@@ -268,20 +270,19 @@ MUTANTS = [
     ("attention", "attention_tiled", (*ATTENTION[:2], normal(2, 2, 41, 23)), MISALIGNED, "if (columns % 4 == 0) {", "if (column + 3 < columns) {"),
     ("attention", "attention_tiled", ATTENTION, DIVERGENT, "  fetch<ROWS, D>(Q, q, p.queries, p.e, query0);\n", "  if (query0 + row >= p.queries) return;\n  fetch<ROWS, D>(Q, q, p.queries, p.e, query0);\n"),
     ("attention", "attention_tiled", ATTENTION, LEFT, "    const float sum = row_reduce<Add>(total[r]);\n    const int query = query0 + row + r;", "    const int query = query0 + row + r;\n    if (query >= p.queries) return;\n    const float sum = row_reduce<Add>(total[r]);"),
-    ("attention", "attention_mma", WORDS, RACE, "    cp_async_wait<0>();  // my copies of Q and K have landed\n", ""),
-    ("attention", "attention_mma", WORDS, RACE, "    cp_async_wait<0>();  // my copies of V have landed\n", ""),
-    ("attention", "attention_mma", WORDS, RACE, "    __syncthreads();     // everyone's have, and everyone has used V\n", ""),
-    ("attention", "attention_mma", WORDS, RACE, "    __syncthreads();     // everyone's have, and everyone has used K\n", ""),
-    ("attention", "attention_mma", WORDS, RACE, "p.keys, p.v, key0, 0);\n    cp_async_commit();\n", "p.keys, p.v, key0, 0);\n"),
-    ("attention", "attention_mma", WORDS, RACE, "V = K + COLUMNS * D;", "V = K + COLUMNS * D / 2;"),
-    ("attention", "attention_mma", WORDS, RACE, "fetch_tile<COLUMNS, D, THREADS>(K, k, p.keys, p.e, key0 + COLUMNS, 0)", "fetch_tile<COLUMNS, D, THREADS>(V, k, p.keys, p.e, key0 + COLUMNS, 0)"),
-    ("attention", "attention_mma", WORDS, OUT, "(V, value, p.keys, p.v, key0, 0)", "(V, value, p.keys + 1, p.v, key0, 0)"),
-    ("attention", "attention_mma", WORDS, OUT, "(V, value, p.keys, p.v, key0, 0)", "(V, value, p.keys, p.v + 8, key0, 0)"),
-    ("attention", "attention_mma", WORDS, OUT, "Q + ROWS * D;", "Q + 2 * ROWS * D;"),
+    ("attention", "attention_mma", WORDS, RACE, LANDED_KEYS, ""),
+    ("attention", "attention_mma", WORDS, RACE, LANDED_KEYS, LANDED_KEYS.replace("<0>", "<1>")),
+    ("attention", "attention_mma", WORDS, RACE, "    __syncthreads();     // everyone's have, and everyone has used the keys before\n", ""),
+    ("attention", "attention_mma", WORDS, RACE, "(V + place, value, p.keys, p.v, tile * COLUMNS, 0);\n    cp_async_commit();\n", "(V + place, value, p.keys, p.v, tile * COLUMNS, 0);\n"),
+    ("attention", "attention_mma", WORDS, RACE, "K + tile % 2 * COLUMNS * D, my_row", "K + (tile + 1) % 2 * COLUMNS * D, my_row"),
+    ("attention", "attention_mma", WORDS, RACE, "K = Q + ROWS * D;  // two tiles, and of V\n", "K = Q + ROWS * D / 2;\n"),
+    ("attention", "attention_mma", WORDS, OUT, "K = Q + ROWS * D;  // two tiles, and of V\n", "K = Q + 2 * ROWS * D;\n"),
+    ("attention", "attention_mma", WORDS, OUT, "(V + place, value, p.keys, p.v,", "(V + place, value, p.keys + 1, p.v,"),
+    ("attention", "attention_mma", WORDS, OUT, "(V + place, value, p.keys, p.v,", "(V + place, value, p.keys, p.v + 8,"),
     ("attention", "attention_mma", WORDS, RACE, "if (lane % QUAD == 0 && query < p.queries)\n", "if (query < p.queries)\n"),
     ("attention", "attention_mma", WORDS, OUT, "if (lane % QUAD == 0 && query < p.queries)\n", "if (lane % QUAD == 0)\n"),
-    ("attention", "attention_mma", WORDS, DIVERGENT, "  if (seen > 0) {\n", "  if (query0 + my_row >= p.queries) return;\n  if (seen > 0) {\n"),
-    ("attention", "attention_mma", NO_KEYS, UNFINISHED, "  if (seen > 0) {\n", "  {\n"),
+    ("attention", "attention_mma", WORDS, DIVERGENT, TILES_THERE, "  if (query0 + my_row >= p.queries) return;\n" + TILES_THERE),
+    ("attention", "attention_mma", NO_KEYS, UNFINISHED, TILES_THERE, TILES_THERE.replace("if (tiles > 0) ", "")),
     ("attention", "attention_mma", MASKED, OUT, "if (score != -INFINITY) score +=", "score +="),
     ("attention_backward", "attention_backward_naive", ATTENDED, OUT, "if (row >= (size_t)p.samples * p.keys) return;", ""),
     ("attention_backward", "attention_backward_naive", ATTENDED, RACE, "if (lane == 0) dots[row] = sum;", "dots[row] = sum;"),

@@ -464,8 +464,8 @@ __device__ __forceinline__ void store_sums(const float (&sums)[MT][NT][4], float
 }
 
 // 4. Each warp has 16 MT queries; with 32, two products share what is loaded of K and V, but the sums of the widest
-// vectors leave no registers for that. Copies run behind the products: those of V behind Q Kᵀ, those of the next K
-// behind the softmax and the product with V.
+// vectors leave no registers for that. There are two tiles of K and of V: while a pair is used, the next is on its
+// way, and with one barrier for both products some warps take a softmax while others multiply.
 template <int D, int ROWS, int COLUMNS, int MT>
 __global__ void __launch_bounds__(ROWS / MT * 2)
 attention_mma(Attention p, const nv_bfloat16* __restrict__ q, const nv_bfloat16* __restrict__ k, const nv_bfloat16* __restrict__ value,
@@ -474,33 +474,33 @@ attention_mma(Attention p, const nv_bfloat16* __restrict__ q, const nv_bfloat16*
   constexpr int THREADS = ROWS / (16 * MT) * WARP;
   extern __shared__ __align__(128) uint4 memory[];
   nv_bfloat16* const Q = reinterpret_cast<nv_bfloat16*>(memory);
-  nv_bfloat16* const K = Q + ROWS * D;
-  nv_bfloat16* const V = K + COLUMNS * D;
+  nv_bfloat16* const K = Q + ROWS * D;  // two tiles, and of V
+  nv_bfloat16* const V = K + 2 * COLUMNS * D;
   // With `causal` the last queries see most: their blocks begin first, so that the last to begin are short.
-  const int tiles = (p.queries + ROWS - 1) / ROWS, tile = blockIdx.x % tiles, sample = blockIdx.x / tiles;
-  const int query0 = (p.causal ? tiles - 1 - tile : tile) * ROWS, my_row = threadIdx.x / WARP * 16 * MT, lane = threadIdx.x % WARP;
-  const int seen = p.causal ? min(p.keys, query0 + ROWS) : p.keys;
+  const int blocks = (p.queries + ROWS - 1) / ROWS, block = blockIdx.x % blocks, sample = blockIdx.x / blocks;
+  const int query0 = (p.causal ? blocks - 1 - block : block) * ROWS, my_row = threadIdx.x / WARP * 16 * MT, lane = threadIdx.x % WARP;
+  const int seen = p.causal ? min(p.keys, query0 + ROWS) : p.keys, tiles = (seen + COLUMNS - 1) / COLUMNS;
   q += (size_t)sample * p.queries * p.e, k += (size_t)sample * p.keys * p.e, value += (size_t)sample * p.keys * p.v;
+  auto fetch = [&](int tile) {
+    const int place = tile % 2 * COLUMNS * D;
+    fetch_tile<COLUMNS, D, THREADS>(K + place, k, p.keys, p.e, tile * COLUMNS, 0);
+    fetch_tile<COLUMNS, D, THREADS>(V + place, value, p.keys, p.v, tile * COLUMNS, 0);
+    cp_async_commit();
+  };
   float sums[MT][D / 8][4] = {}, largest[MT][2], total[MT][2] = {};
 #pragma unroll
   for (int i = 0; i < MT; i++) largest[i][0] = largest[i][1] = -INFINITY;
-  if (seen > 0) {
+  if (tiles > 0) {
     fetch_tile<ROWS, D, THREADS>(Q, q, p.queries, p.e, query0, 0);
-    fetch_tile<COLUMNS, D, THREADS>(K, k, p.keys, p.e, 0, 0);
-    cp_async_commit();
+    fetch(0);
   }
-  for (int key0 = 0; key0 < seen; key0 += COLUMNS) {
-    cp_async_wait<0>();  // my copies of Q and K have landed
-    __syncthreads();     // everyone's have, and everyone has used V
-    fetch_tile<COLUMNS, D, THREADS>(V, value, p.keys, p.v, key0, 0);
-    cp_async_commit();
+  for (int tile = 0; tile < tiles; tile++) {
+    cp_async_wait<0>();  // my copies of these keys have landed
+    __syncthreads();     // everyone's have, and everyone has used the keys before
+    if (tile + 1 < tiles) fetch(tile + 1);
     float scores[MT][COLUMNS / 8][4] = {};
-    multiply_tiles<false, true, D, D, D>(scores, Q, K, my_row, 0);
-    cp_async_wait<0>();  // my copies of V have landed
-    __syncthreads();     // everyone's have, and everyone has used K
-    if (key0 + COLUMNS < seen) fetch_tile<COLUMNS, D, THREADS>(K, k, p.keys, p.e, key0 + COLUMNS, 0);
-    cp_async_commit();
-    const float factor = exponents<false>(scores, p, allowed, added, sample, query0 + my_row, key0);
+    multiply_tiles<false, true, D, D, D>(scores, Q, K + tile % 2 * COLUMNS * D, my_row, 0);
+    const float factor = exponents<false>(scores, p, allowed, added, sample, query0 + my_row, tile * COLUMNS);
 #pragma unroll
     for (int i = 0; i < MT; i++)
 #pragma unroll
@@ -522,7 +522,7 @@ attention_mma(Attention p, const nv_bfloat16* __restrict__ q, const nv_bfloat16*
 #pragma unroll
         for (int j = 0; j < D / 8; j++) sums[i][j][2 * half] *= shrink, sums[i][j][2 * half + 1] *= shrink;
       }
-    multiply_sums<D>(sums, scores, V);
+    multiply_sums<D>(sums, scores, V + tile % 2 * COLUMNS * D);
   }
 #pragma unroll
   for (int i = 0; i < MT; i++)
@@ -539,8 +539,8 @@ attention_mma(Attention p, const nv_bfloat16* __restrict__ q, const nv_bfloat16*
     }
 }
 
-// The gradients take pairs of tiles: one of the block's own rows, which stays, and two of the others', of which
-// one is copied while the other is multiplied. The weight of a score that exponents() has prepared:
+// The gradients keep a pair of tiles of their own rows, too, and go through the others' as above. The weight of a
+// score that exponents() has prepared:
 __device__ __forceinline__ float weight_of(float product, float factor, float log_sum) {
   return exp2_fast(fmaf(product, factor, -LOG2_E * finite_or_0(log_sum)));
 }

@@ -121,7 +121,7 @@ def _attention_mma(s, query, key, value, attn_mask=None, is_causal=False, scale=
     rows, columns, each = _FORWARD_MMA[width]
     kernel = f"attention_mma<{width}, {rows}, {columns}, {each}>"
     grid, block = p.samples * blocks(p.queries, rows), rows // each * 2
-    shared_bytes = 2 * width * (rows + 2 * columns)  # a tile of queries, of keys and of values
+    shared_bytes = 2 * width * (rows + 4 * columns)  # a tile of queries, two of keys and of values
     inputs = (query, key, value, *_masks(attn_mask))
     s.launch(kernel, grid, block, p, *inputs, y, log_sum, shared_bytes=shared_bytes)
     return y, log_sum
