@@ -245,9 +245,9 @@ def _conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> 
 
 
 def _conv2d_backward(dy, x, weight, stride=1, padding=0, dilation=1, groups=1) -> Cost:
-    dbias = weight.shape[:1], _bytes(x)
+    gradients = [(shape, _result_bytes(x)) for shape in (x.shape, weight.shape, weight.shape[:1])]
     return _count(
-        *(dy, x, weight, x, weight, dbias),
+        *(dy, x, weight, *gradients),
         operations=4 * prod(dy.shape) * prod(weight.shape[1:]) + prod(dy.shape),
     )
 

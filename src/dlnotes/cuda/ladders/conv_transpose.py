@@ -49,7 +49,7 @@ def _bias(s, p: Conv, dy):
     """Return the sums of dy, for which dy is the output of a convolution."""
     dbias = s.empty((p.c_in,), dy)
     sums = Conv(n=p.n, c_out=p.c_in, out_h=p.h, out_w=p.w)
-    s.launch("conv_backward_bias", p.c_in, 128, sums, dy, dbias)
+    s.launch("conv_backward_bias<float>", p.c_in, 128, sums, dy, dbias)
     return dbias
 
 
@@ -102,13 +102,17 @@ FAMILY = (
                 "conv_transpose_backward_direct",
                 "One thread for each entry: a convolution, and the gradient of its weight.",
                 _backward_direct,
-                ("conv_direct", "conv_backward_weight_direct", "conv_backward_bias"),
+                ("conv_direct", "conv_backward_weight_direct", "conv_backward_bias<float>"),
             ),
             Rung(
                 "conv_transpose_backward_implicit",
                 "Both gradients as tiled matrix products.",
                 _backward_implicit,
-                ("conv_implicit<16>", "conv_backward_weight_implicit<16>", "conv_backward_bias"),
+                (
+                    "conv_implicit<16>",
+                    "conv_backward_weight_implicit<16>",
+                    "conv_backward_bias<float>",
+                ),
             ),
         ),
     ),
