@@ -166,6 +166,32 @@ def check_convolution(ladder, rung, case, seed):
         within_rounding(given_, wanted, largest, count)
 
 
+@rungs_of("conv_transpose2d", "conv_transpose2d_backward")
+@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize("case", CONVOLUTIONS[1::2], ids=lambda case: f"stride {case[2]}")
+def test_transposed_convolution(ladder, rung, case, more):
+    (n, channels, *size), (outs, per_group, *kernel), stride, padding, dilation, groups = case
+    more = tuple(min(more, max(s, d) - 1) for s, d in zip(stride, dilation, strict=True))
+    settings_ = stride, padding, more, groups, dilation
+    # The input has the output channels of the convolution whose gradient this is.
+    x, weight, bias = bf(0, n, outs, *size), bf(1, outs, per_group, *kernel), normal(2, channels)
+    (X, W), B = wide(x, weight), bias.astype(np.float64)
+    operands = (X, W, B), tuple(map(abs, (X, W, B)))
+    y, magnitudes = (kernels.conv_transpose2d(*given_, *settings_) for given_ in operands)
+    if ladder == "conv_transpose2d":
+        (outputs,) = run(ladder, rung, x, weight, bias, *settings_)
+        within_rounding(outputs, y, magnitudes, outs // groups * W[0, 0].size + 1)
+        return
+    dy = bf(3, *y.shape)
+    (DY,) = wide(dy)
+    gradients = run(ladder, rung, dy, x, weight, *settings_)
+    expected = kernels.conv_transpose2d_backward(DY, X, W, B, *settings_)
+    sums = kernels.conv_transpose2d_backward(abs(DY), abs(X), abs(W), B, *settings_)
+    terms = W[0].size, X[:, 0].size, DY[:, 0].size
+    for given_, wanted, largest, count in zip(gradients, expected, sums, terms, strict=True):
+        within_rounding(given_, wanted, largest, count)
+
+
 @rungs_of("conv2d_backward")
 def test_gradients_of_convolution_are_the_same_each_time(ladder, rung):
     """Also where several blocks share a sum: with 60 · 60 positions they do."""

@@ -56,15 +56,24 @@ def _conv_implicit(s, x, weight, bias=None, stride=1, padding=0, dilation=1, gro
     return y
 
 
-_MMA = "conv_mma<64, 128, 32, 32, 64>"
+MMA = "conv_mma<64, 128, 32, 32, 64>"
+MMA_INPUT = ("conv_sort_weights", "conv_backward_input_mma<64, 128, 32, 32, 64>")
+MMA_WEIGHT = ("conv_backward_weight_mma<64, 128, 32, 32, 64>", "conv_add_parts")
+_BUSY = 512  # blocks; a card runs fewer at once (an H100 three on each of 132 multiprocessors)
+_SHORTEST = 8  # tiles of a sum that are worth a block of their own
+
+
+def output_mma(s, p: Conv, x, weight, bias=None):
+    """Return a convolution's output by tensor cores."""
+    y = s.empty((p.n, p.c_out, p.out_h, p.out_w), x, "float32")
+    grid = blocks(p.n * p.out_h * p.out_w, 128), blocks(p.c_out // p.groups, 64), p.groups
+    s.launch(MMA, grid, 128, p, x, weight, bias, y)
+    return y
 
 
 def _conv_mma(s, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     p = conv_sizes(x.shape, weight.shape, stride, padding, dilation, groups)
-    y = s.empty((p.n, p.c_out, p.out_h, p.out_w), x, "float32")
-    grid = blocks(p.n * p.out_h * p.out_w, 128), blocks(p.c_out // groups, 64), groups
-    s.launch(_MMA, grid, 128, p, x, weight, bias, y)
-    return y
+    return output_mma(s, p, x, weight, bias)
 
 
 def _conv_backward(s, dy, x, weight, p, launch_input, launch_weight):
@@ -111,16 +120,6 @@ def _conv_backward_implicit(s, dy, x, weight, stride=1, padding=0, dilation=1, g
     )
 
 
-_MMA_INPUT = "conv_backward_input_mma<64, 128, 32, 32, 64>"
-_MMA_WEIGHT = "conv_backward_weight_mma<64, 128, 32, 32, 64>"
-_PARTS = "conv_add_parts"
-_MMA_BACKWARD = (
-    "conv_sort_weights", _MMA_INPUT, _MMA_WEIGHT, _PARTS, "conv_backward_bias<nv_bfloat16>"
-)  # fmt: skip
-_BUSY = 512  # blocks; a card runs fewer at once (an H100 three on each of 132 multiprocessors)
-_SHORTEST = 8  # tiles of a sum that are worth a block of their own
-
-
 def input_gradient_mma(s, p: Conv, dy, weight, bias=None):
     """Return the gradient of a convolution's input by tensor cores, plus `bias` for each channel.
 
@@ -133,11 +132,11 @@ def input_gradient_mma(s, p: Conv, dy, weight, bias=None):
     length = 8 * blocks(p.c_out // p.groups * taps, 8)  # copies take 8 numbers
     sorted_ = s.empty((p.groups, phases, p.c_in // p.groups, length), weight)
     grid = blocks(p.c_in * phases * length, 128)
-    s.launch("conv_sort_weights", grid, 128, p, length, weight, sorted_)
+    s.launch(MMA_INPUT[0], grid, 128, p, length, weight, sorted_)
     dx = s.empty((p.n, p.c_in, p.h, p.w), dy, "float32")
     inputs = p.n * blocks(p.h, p.stride_h) * blocks(p.w, p.stride_w)
     grid = blocks(inputs, 128) * phases, blocks(p.c_in // p.groups, 64), p.groups
-    s.launch(_MMA_INPUT, grid, 128, p, length, dy, sorted_, bias, dx)
+    s.launch(MMA_INPUT[1], grid, 128, p, length, dy, sorted_, bias, dx)
     return dx
 
 
@@ -153,11 +152,11 @@ def weight_gradient_mma(s, p: Conv, dy, x):
     tiles = blocks(p.n * p.out_h * p.out_w, 32)
     splits = max(1, min(_BUSY // (taps * outs * p.groups), tiles // _SHORTEST))
     parts = s.empty((splits, *shape), dy, "float32")
-    s.launch(_MMA_WEIGHT, (taps, outs, splits * p.groups), 128, p, splits, dy, x, parts)
+    s.launch(MMA_WEIGHT[0], (taps, outs, splits * p.groups), 128, p, splits, dy, x, parts)
     if splits == 1:
         return parts[0]
     dweight = s.empty(shape, dy, "float32")
-    s.launch(_PARTS, blocks(prod(shape), 128), 128, prod(shape), splits, parts, dweight)
+    s.launch(MMA_WEIGHT[1], blocks(prod(shape), 128), 128, prod(shape), splits, parts, dweight)
     return dweight
 
 
@@ -190,7 +189,7 @@ FAMILY = (
                 "conv_mma",
                 "The same on tensor cores: 2048 products of bfloat16 are one instruction.",
                 _conv_mma,
-                (_MMA,),
+                (MMA,),
                 needs="sm_80",
                 dtype="bfloat16",
             ),
@@ -225,7 +224,7 @@ FAMILY = (
                 "conv_backward_mma",
                 "Tensor cores: no zeros between strides, and long sums are shared by many blocks.",
                 _conv_backward_mma,
-                _MMA_BACKWARD,
+                (*MMA_INPUT, *MMA_WEIGHT, "conv_backward_bias<nv_bfloat16>"),
                 needs="sm_80",
                 dtype="bfloat16",
             ),
