@@ -8,7 +8,9 @@
 //                      in x as the tiles are filled (Chetlur et al., 2014).
 //   conv_mma           the same product on tensor cores, of bfloat16; the next entries are looked up while the
 //                      tiles that are there are multiplied (sm_80)
-// and the same for the gradients dx and dweight, which are matrix products of the same sizes.
+// and the same for the gradients dx and dweight, which are matrix products of the same sizes. On tensor cores
+// dx is one product for each place within a stride, with the taps that count there, so that no zeros are
+// multiplied; and several blocks share the sums of dweight, which are long and few.
 
 #include "common.cuh"
 #include "tensor_tiles.cuh"
