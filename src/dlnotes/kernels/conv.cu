@@ -168,12 +168,11 @@ struct Window {
   int channels, h, w, kernel_h, kernel_w, top, left, down, right;
 };
 
-// What an output position sees of its group's channels: the part of x under the kernel.
-__device__ __forceinline__ Window under_kernel(const Conv& p, const nv_bfloat16* __restrict__ x, int group, int position) {
-  const Three at(position, p.out_h, p.out_w);
-  const int channels = p.c_in / p.groups;
-  return {x + ((size_t)at.a * p.c_in + group * channels) * p.h * p.w, channels, p.h, p.w, p.kernel_h, p.kernel_w,
-          at.a < p.n ? at.row * p.stride_h - p.padding_h : FAR_ABOVE, at.column * p.stride_w - p.padding_w, p.dilation_h, p.dilation_w};
+// What a position of an image's output sees of its group's channels: the part of x under the kernel.
+__device__ __forceinline__ Window under_kernel(const Conv& p, const nv_bfloat16* __restrict__ x, int group, int image, int position) {
+  const int channels = p.c_in / p.groups, row = position / p.out_w, column = position % p.out_w;
+  return {x + ((size_t)image * p.c_in + group * channels) * p.h * p.w, channels, p.h, p.w, p.kernel_h, p.kernel_w,
+          image < p.n ? row * p.stride_h - p.padding_h : FAR_ABOVE, column * p.stride_w - p.padding_w, p.dilation_h, p.dilation_w};
 }
 
 // Looks up N entries of a window from the entry `first` on, two to a register. What lies outside the image or
@@ -261,7 +260,8 @@ conv_mma(Conv p, const nv_bfloat16* __restrict__ x, const nv_bfloat16* __restric
   static_assert(HAS_SM_80 || BM < 0, "conv_mma needs sm_80 or later: mma of bfloat16 and cp.async");
   const int channels = p.c_in / p.groups, outs = p.c_out / p.groups, taps = channels * p.kernel_h * p.kernel_w;
   const int outputs = p.out_h * p.out_w, positions = p.n * outputs, first_out = blockIdx.z * outs, position0 = blockIdx.x * BN;
-  const Window mine = under_kernel(p, x, blockIdx.z, position0 + threadIdx.x);
+  const int my_position = position0 + threadIdx.x;
+  const Window mine = under_kernel(p, x, blockIdx.z, my_position / outputs, my_position % outputs);
   multiply_windows<BM, BN, BK, WM, WN>(
       weight + (size_t)first_out * taps, outs, taps, taps, mine, bias ? bias + first_out : bias, blockIdx.y * BM, position0, outputs,
       [&](int position) {
@@ -340,7 +340,8 @@ conv_backward_input_mma(Conv p, int length, const nv_bfloat16* __restrict__ dy, 
 // dweight = dy · columnsᵀ, of which the block computes BM output channels × BN taps, each warp WM × WN of them. The
 // sum over all positions is long and the result small: `splits` blocks share the sum, and each stores its part, to
 // be added up by conv_add_parts. BN · BK / threads entries of a position are looked up by each thread, and neighbours
-// have neighbouring positions. Tiles of dy are lines of positions, those of the columns lines of taps.
+// have neighbouring positions. Tiles of dy are lines of positions, those of the columns lines of taps. The positions
+// of an image are filled up to a multiple of 8, so that a chunk is of one image.
 template <int BM, int BN, int BK, int WM, int WN>
 __global__ void __launch_bounds__(BM / WM * (BN / WN) * 32)
 conv_backward_weight_mma(Conv p, int splits, const nv_bfloat16* __restrict__ dy, const nv_bfloat16* __restrict__ x,
@@ -350,22 +351,25 @@ conv_backward_weight_mma(Conv p, int splits, const nv_bfloat16* __restrict__ dy,
   __shared__ __align__(128) nv_bfloat16 dys[2][BM * BK];
   __shared__ __align__(128) nv_bfloat16 columns[2][BK * BN];
   const int outs = p.c_out / p.groups, taps = p.c_in / p.groups * p.kernel_h * p.kernel_w;
-  const int outputs = p.out_h * p.out_w, positions = p.n * outputs, out0 = blockIdx.y * BM, tap0 = blockIdx.x * BN;
+  const int outputs = p.out_h * p.out_w, filled = (outputs + 7) / 8 * 8, out0 = blockIdx.y * BM, tap0 = blockIdx.x * BN;
   const int group = blockIdx.z / splits, split = blockIdx.z % splits, first_out = group * outs, warp = threadIdx.x / 32;
   const int my_out = warp / (BN / WN) * WM, my_tap = warp % (BN / WN) * WN;
   const int line = threadIdx.x % BK, chunk = threadIdx.x / BK * (EACH / 8);  // what I look up
-  const int tiles = (positions + BK - 1) / BK, share = (tiles + splits - 1) / splits;
+  const int tiles = (p.n * filled + BK - 1) / BK, share = (tiles + splits - 1) / splits;
   const int from = min(tiles, split * share), to = min(tiles, from + share);
-  // Eight positions from a multiple of eight on are of one image, if that has a multiple of eight.
   const bool whole = outputs % 8 == 0 && reinterpret_cast<size_t>(dy) % 16 == 0;
   uint32_t pairs[EACH / 2];
   auto fetch = [&](int tile) {
-    fetch_tile<BM, BK, THREADS>(
-        dys[tile % 2],
-        [&](int out, int position) { return dy + ((size_t)(position / outputs) * p.c_out + first_out + out) * outputs + position % outputs; },
-        whole, outs, positions, out0, tile * BK);
+    fetch_chunks<BM, BK, THREADS>(dys[tile % 2], whole, [&](int out, int i) -> Chunk {
+      const int image = (tile * BK + i) / filled, position = (tile * BK + i) % filled;
+      const int inside = out0 + out < outs && image < p.n ? min(max(outputs - position, 0), 8) : 0;
+      return {inside ? dy + ((size_t)image * p.c_out + first_out + out0 + out) * outputs + position : dy, inside};
+    });
   };
-  auto look = [&](int tile) { look_up<EACH>(pairs, under_kernel(p, x, group, tile * BK + line), tap0 + 8 * chunk); };
+  auto look = [&](int tile) {
+    const int image = (tile * BK + line) / filled, position = (tile * BK + line) % filled;
+    look_up<EACH>(pairs, under_kernel(p, x, group, position < outputs ? image : p.n, position), tap0 + 8 * chunk);
+  };
   float sums[WM / 16][WN / 8][4] = {};
   if (from < to) {
     fetch(from);

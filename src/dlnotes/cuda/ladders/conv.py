@@ -149,7 +149,7 @@ def weight_gradient_mma(s, p: Conv, dy, x):
     """
     shape = p.c_out, p.c_in // p.groups, p.kernel_h, p.kernel_w
     taps, outs = blocks(prod(shape[1:]), 128), blocks(p.c_out // p.groups, 64)
-    tiles = blocks(p.n * p.out_h * p.out_w, 32)
+    tiles = blocks(p.n * 8 * blocks(p.out_h * p.out_w, 8), 32)  # each image begins a chunk of 8
     splits = max(1, min(_BUSY // (taps * outs * p.groups), tiles // _SHORTEST))
     parts = s.empty((splits, *shape), dy, "float32")
     s.launch(MMA_WEIGHT[0], (taps, outs, splits * p.groups), 128, p, splits, dy, x, parts)
