@@ -59,7 +59,7 @@ def _conv_implicit(s, x, weight, bias=None, stride=1, padding=0, dilation=1, gro
 MMA = "conv_mma<64, 128, 32, 32, 64>"
 MMA_INPUT = ("conv_sort_weights", "conv_backward_input_mma<64, 128, 32, 32, 64>")
 MMA_WEIGHT = ("conv_backward_weight_mma<64, 128, 32, 32, 64>", "conv_add_parts")
-_BUSY = 512  # blocks; a card runs fewer at once (an H100 three on each of 132 multiprocessors)
+_BUSY = 512  # blocks: about what an H100 runs at once, four on each of 132 multiprocessors
 _SHORTEST = 8  # tiles of a sum that are worth a block of their own
 
 
