@@ -449,18 +449,14 @@ __device__ __forceinline__ float exponents(float (&products)[MT][NT][4], const A
   return 1.f;
 }
 
-// Writes factor · sums to rows `row` … of a matrix of rows × columns.
 template <int MT, int NT>
-__device__ __forceinline__ void store_sums(const float (&sums)[MT][NT][4], float factor, float* __restrict__ M, int rows, int columns,
-                                           int row) {
-  const int lane = threadIdx.x % WARP;
+__device__ __forceinline__ void scale(float (&sums)[MT][NT][4], float factor) {
 #pragma unroll
-  for (int i = 0; i < 2 * MT; i++)
+  for (int i = 0; i < MT; i++)
 #pragma unroll
-    for (int j = 0; j < NT; j++) {
-      const float* pair = &sums[i / 2][j][i % 2 * 2];
-      store2(M, rows, columns, row + 8 * i + lane / QUAD, 8 * j + lane % QUAD * 2, factor * pair[0], factor * pair[1], nullptr);
-    }
+    for (int j = 0; j < NT; j++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) sums[i][j][e] *= factor;
 }
 
 // 4. Each warp has 16 MT queries; with 32, two products share what is loaded of K and V, but the sums of the widest
@@ -531,12 +527,11 @@ attention_mma(Attention p, const nv_bfloat16* __restrict__ q, const nv_bfloat16*
       const float sum = row_reduce<Add, QUAD>(total[i][half]), inverse = sum == 0.f ? 0.f : 1.f / sum;
       const int query = query0 + my_row + 16 * i + lane / QUAD + 8 * half;
 #pragma unroll
-      for (int j = 0; j < D / 8; j++)
-        store2(y + (size_t)sample * p.queries * p.v, p.queries, p.v, query, 8 * j + lane % QUAD * 2, inverse * sums[i][j][2 * half],
-               inverse * sums[i][j][2 * half + 1], nullptr);
+      for (int j = 0; j < D / 8; j++) sums[i][j][2 * half] *= inverse, sums[i][j][2 * half + 1] *= inverse;
       if (lane % QUAD == 0 && query < p.queries)
         log_sum[(size_t)sample * p.queries + query] = LN_2 * (finite_or_0(largest[i][half]) + log2f(sum));
     }
+  store_tiles(y + (size_t)sample * p.queries * p.v, p.queries, p.v, query0 + my_row, 0, sums, nullptr);
 }
 
 // The gradients keep a pair of tiles of their own rows, too, and go through the others' as above. The weight of a
@@ -599,7 +594,8 @@ attention_backward_query_mma(Attention p, const nv_bfloat16* __restrict__ dy, co
           scores[i][j][e] = weight_of(scores[i][j][e], factor, log_sums[i][e / 2]) * (dweights[i][j][e] - my_dots[i][e / 2]);
     multiply_sums<D>(sums, scores, my_k);
   }
-  store_sums(sums, p.scale, dq + queries * p.e, p.queries, p.e, query0 + my_row);
+  scale(sums, p.scale);
+  store_tiles(dq + queries * p.e, p.queries, p.e, query0 + my_row, 0, sums, nullptr);
 }
 
 // dK and dV, of bfloat16: the block's own rows are keys, and scores and weights a row for each key.
@@ -670,6 +666,7 @@ attention_backward_key_value_mma(Attention p, const nv_bfloat16* __restrict__ dy
     multiply_sums<D>(key_sums, dweights, my_q);
     if (tile + 1 < tiles) keep(tile + 1);
   }
-  store_sums(key_sums, p.scale, dk + keys * p.e, p.keys, p.e, key0 + my_row);
-  store_sums(value_sums, 1.f, dv + keys * p.v, p.keys, p.v, key0 + my_row);
+  scale(key_sums, p.scale);
+  store_tiles(dk + keys * p.e, p.keys, p.e, key0 + my_row, 0, key_sums, nullptr);
+  store_tiles(dv + keys * p.v, p.keys, p.v, key0 + my_row, 0, value_sums, nullptr);
 }

@@ -235,14 +235,7 @@ matmul_mma(int m, int n, int k, const nv_bfloat16* __restrict__ A, const nv_bflo
     multiply_tiles<TRANSPOSE_A, TRANSPOSE_B, LENGTH_A, LENGTH_B, BK>(sums, As[tile % 2], Bs[tile % 2], my_row, my_column);
     __syncthreads();     // everyone has used them
   }
-#pragma unroll
-  for (int i = 0; i < WM / 16; i++)
-#pragma unroll
-    for (int j = 0; j < WN / 8; j++)
-#pragma unroll
-      for (int half = 0; half < 2; half++)
-        store2(C, m, n, row0 + my_row + 16 * i + lane / 4 + 8 * half, column0 + my_column + 8 * j + lane % 4 * 2,
-               sums[i][j][2 * half], sums[i][j][2 * half + 1], bias);
+  store_tiles(C, m, n, row0 + my_row, column0 + my_column, sums, bias);
 }
 
 // 6. STAGES tiles of A and B in a ring. The last warp's first thread has TMA fill them; every other four
