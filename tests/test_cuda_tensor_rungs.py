@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 from cuda_helpers import each_device, normal, run  # noqa: F401  (runs the tests on each device)
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_cuda_kernels import attentions, convolutions, mask_of
 
