@@ -629,7 +629,8 @@ WITHOUT_ROW = {
         "torch and torchvision have no public function for it",
     ),
     **dict.fromkeys(
-        ("adaptive_max_pool1d", "adaptive_max_pool2d", "cdist", "cosine_similarity", "glu",
+        ("adaptive_max_pool1d", "adaptive_max_pool2d", "cdist", "cosine_similarity",
+         "gaussian_nll_loss", "glu",
          "interpolate", "logsumexp", "normalize", "pairwise_distance", "vector_norm"),
         _NEW,
     ),

@@ -37,7 +37,8 @@ FUNCTIONS = {
         "normalize", "pairwise_distance",
         "bilinear", "binary_cross_entropy", "binary_cross_entropy_with_logits", "conv1d", "conv2d",
         "conv3d", "conv_transpose1d", "conv_transpose2d", "cosine_embedding_loss", "cross_entropy",
-        "dropout", "dropout2d", "elu", "gelu", "group_norm", "hinge_embedding_loss", "huber_loss",
+        "dropout", "dropout2d", "elu", "gaussian_nll_loss", "gelu", "group_norm",
+        "hinge_embedding_loss", "huber_loss",
         "instance_norm", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear",
         "local_response_norm", "margin_ranking_loss", "max_pool1d", "max_pool2d", "max_unpool2d",
         "mse_loss", "multi_margin_loss", "nll_loss", "one_hot", "pad", "relu", "rms_norm",
@@ -116,7 +117,8 @@ TARGET = {
     name: 2 if name in ("margin_ranking_loss", "cosine_embedding_loss") else 1
     for name in (
         "binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_embedding_loss",
-        "cross_entropy", "hinge_embedding_loss", "huber_loss", "kl_div", "l1_loss",
+        "cross_entropy", "gaussian_nll_loss", "hinge_embedding_loss", "huber_loss", "kl_div",
+        "l1_loss",
         "margin_ranking_loss", "mse_loss", "smooth_l1_loss",
     )
 }  # fmt: skip
@@ -145,6 +147,7 @@ FUNCTION_REASONS = {
     r"(var|std): axis must be an int, got bool": "torch's older form: correction says it now",
     r"correction must be a number, got NoneType": "None for 1",
     r"gather: index must fit into shape \(5,\)": "an empty index with one axis too many",
+    r"input has .* var has": "variances are not broadcast",
     r"random": "drawn at random (dropout): statistics are tested elsewhere",
 }
 

@@ -139,6 +139,8 @@ CALLS = {
        for name in ("nll_loss", "cross_entropy")},
     "multi_margin_loss": {"input": normal(3, 4), "target": labels(3, 4), "reduction": "none"},
     "gaussian_kl": {"mean": normal(3, 4), "log_variance": normal(3, 4), "reduction": "none"},
+    "gaussian_nll_loss": {"input": normal(3, 4), "target": normal(3, 4), "var": positive(3, 4),
+                          "reduction": "none"},
     **{name: {"margin": normal(3, 4), "reduction": "none"}
        for name in ("zero_one_loss", "perceptron_loss", "hinge_loss", "logistic_loss")},
     "hinge_embedding_loss": {"input": normal(3, 4), "target": signs(3, 4), "reduction": "none"},
@@ -246,6 +248,7 @@ PER_SAMPLE = {
         ("input", "target"),
     ),
     "gaussian_kl": ("mean", "log_variance"),
+    "gaussian_nll_loss": ("input", "target", "var"),
     **dict.fromkeys(
         ("zero_one_loss", "perceptron_loss", "hinge_loss", "logistic_loss"), ("margin",)
     ),

@@ -953,6 +953,14 @@ for _op in [
 ]:
     register(_op, getattr(kernels, _op), _from_inputs(getattr(kernels, f"{_op}_backward")))
 
+register(
+    "gaussian_nll_loss",
+    lambda mean, var, target, **settings: kernels.gaussian_nll_loss(mean, target, var, **settings),
+    lambda dy, y, mean, var, target, **settings: kernels.gaussian_nll_loss_backward(
+        dy, mean, target, var, **settings
+    ),
+)
+
 # Two sets of vectors.
 for _op in ["cosine_similarity", "pairwise_distance", "cdist"]:
     _backward = getattr(kernels, f"{_op}_backward")

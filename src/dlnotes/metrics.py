@@ -22,6 +22,7 @@ __all__ = [
     "bleu",
     "brier_score",
     "calibration_curve",
+    "confident_joint",
     "confusion_matrix",
     "cross_entropy",
     "entropy",
@@ -29,7 +30,9 @@ __all__ = [
     "expected_calibration_error",
     "f1",
     "frechet_distance",
+    "js_divergence",
     "kl_divergence",
+    "label_issues",
     "mean_absolute_error",
     "mean_average_precision",
     "mean_squared_error",
@@ -42,6 +45,7 @@ __all__ = [
     "roc_curve",
     "root_mean_squared_error",
     "sample_precision_recall",
+    "spearman_correlation",
     "true_accept_rate",
     "weat_effect_size",
 ]
@@ -247,6 +251,19 @@ def kl_divergence(p: Values, q: Values) -> float | Float64[np.ndarray, "..."]:
     _check_distribution("q", q)
     # log p − log q, not log(p / q): the quotient may overflow.
     return _scalar((_times_log(p, p) - _times_log(p, q)).sum(axis=-1))
+
+
+def js_divergence(p: Values, q: Values) -> float | Float64[np.ndarray, "..."]:
+    """Return the Jensen-Shannon divergence (KL(p ‖ m) + KL(q ‖ m)) / 2, m = (p + q) / 2, in nats.
+
+    Symmetric, and between 0 (p = q) and log 2 (nothing in common) where KL is infinite (Lin, 1991).
+    Against the best discriminator a GAN's generator minimises it: the game's value is 2 JS - log 4
+    (Goodfellow et al., 2014). Shapes as in `kl_divergence`. Cost O(size).
+    """
+    p, q = _array("p", p).astype(np.float64), _array("q", q).astype(np.float64)
+    _validate.same_shape(p=p, q=q)
+    middle = (p + q) / 2
+    return (kl_divergence(p, middle) + kl_divergence(q, middle)) / 2
 
 
 def _times_log(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -520,6 +537,26 @@ def nearest_neighbours(
     return (best[0], cosines[0]) if queries.ndim == 1 else (best, cosines)
 
 
+def spearman_correlation(first: Values, second: Values) -> float:
+    """Return Spearman's ρ, from -1 to 1: how far two lists of numbers agree on the order.
+
+    The correlation of the ranks, equal numbers sharing the mean of theirs (Spearman, 1904). It
+    compares the similarities that people give to pairs of words with the cosines of their vectors.
+    NaN where one list holds one number only. (n,) each; cost O(n log n).
+    """
+    first, second = _array("first", first), _array("second", second)
+    _validate.same_shape(first=first, second=second)
+    if first.ndim != 1:
+        raise ValueError(f"first and second must have shape (n,), got {first.shape}")
+    ranks = []
+    for values in (first, second):
+        _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[place])
+    x, y = (rank - rank.mean() for rank in ranks)
+    spread = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / spread) if spread else float("nan")
+
+
 def analogy_accuracy(vectors: Values, questions: Values) -> float:
     """Return the share of questions a : b = c : d whose d is the word most like b - a + c.
 
@@ -729,6 +766,64 @@ class _Image:
             free[best] = False
             hits[i] = counts[i] = self.matters[best]
         return np.stack([hits, counts])
+
+
+# --- Wrong labels -----------------------------------------------------------------------------
+
+
+def confident_joint(labels: Values, probabilities: Values) -> Float64[np.ndarray, "c c"]:
+    """Return (c, c): how many samples labelled i are, with confidence, of class j.
+
+    A sample counts for the classes whose probability reaches that class's threshold, the mean
+    probability of the class among the samples labelled with it, and of several for the likeliest
+    (Northcutt, Jiang and Chuang, 2021). Rows are then scaled to the number of samples of their
+    label, and the whole to the number of samples; off the diagonal stand the labels that are
+    probably wrong. `probabilities` (n, c) must be of a model that has not seen the sample in
+    training: from cross-validation. `labels` (n,) from 0; each class must have one sample.
+    """
+    labels, probabilities, likeliest = _confident(labels, probabilities)
+    classes = probabilities.shape[1]
+    joint = np.zeros((classes, classes))
+    np.add.at(joint, (labels[likeliest >= 0], likeliest[likeliest >= 0]), 1)
+    counts = np.bincount(labels, minlength=classes)
+    empty = joint.sum(axis=1) == 0
+    joint[empty, empty] = 1  # of a label that nobody is confident of, nothing is known
+    return joint * (counts / joint.sum(axis=1))[:, None]
+
+
+def label_issues(labels: Values, probabilities: Values) -> Int64[np.ndarray, "k"]:
+    """Return the samples whose label is probably wrong, the most suspicious first.
+
+    Those that count for another class than their own in `confident_joint`, by rising probability of
+    their own label.
+    """
+    labels, probabilities, likeliest = _confident(labels, probabilities)
+    wrong = np.flatnonzero((likeliest >= 0) & (likeliest != labels))
+    own = probabilities[wrong, labels[wrong]]
+    return wrong[np.argsort(own, kind="stable")].astype(np.int64)
+
+
+def _confident(labels, probabilities):
+    """Return both, checked, and the class each sample is of with confidence, -1 for none."""
+    probabilities = _array("probabilities", probabilities).astype(np.float64)
+    if probabilities.ndim != 2:
+        raise ValueError(f"probabilities must have shape (n, c), got {probabilities.shape}")
+    _check_distribution("probabilities", probabilities)
+    labels = np.asarray(labels)
+    _check_labels("labels", labels, len(probabilities))
+    if labels.max() >= probabilities.shape[1]:
+        raise ValueError(
+            f"labels must be below the {probabilities.shape[1]} classes, got {labels.max()}"
+        )
+    labels = labels.astype(np.int64)
+    counts = np.bincount(labels, minlength=probabilities.shape[1])
+    if (counts == 0).any():
+        raise ValueError(f"labels must name each class, class {counts.argmin()} has no sample")
+    sums = np.zeros(len(counts))
+    np.add.at(sums, labels, probabilities[np.arange(len(labels)), labels])
+    reaches = probabilities >= sums / counts
+    likeliest = np.where(reaches, probabilities, -1).argmax(axis=1)
+    return labels, probabilities, np.where(reaches.any(axis=1), likeliest, -1)
 
 
 # --- Generated samples ------------------------------------------------------------------------

@@ -9,6 +9,8 @@ shapes that do not fit (nothing is broadcast), labels or probabilities out of ra
 unknown reduction.
 """
 
+import math
+
 import numpy as np
 from jaxtyping import Float, Integer
 
@@ -426,6 +428,56 @@ def gaussian_kl_backward(
     mean, log_variance = _means_and_variances(mean, log_variance)
     dloss = _spread(dy, mean.shape, mean.dtype, reduction, batchmean=True)
     return dloss * mean, dloss * (np.expm1(log_variance) / 2)
+
+
+def gaussian_nll_loss(
+    input: Float[Array, "*shape"],
+    target: Float[Array, "*shape"],
+    var: Float[Array, "*shape"],
+    full: bool = False,
+    eps: Number = 1e-6,
+    reduction: str = "mean",
+) -> Loss:
+    """Return -log N(target; input, var) = (log var + (input - target)² / var) / 2 of each entry.
+
+    The likelihood of a network that gives a mean and a variance (Nix and Weigend, 1994). var is at
+    least 0 and counts as eps at least; full=True adds the constant log(2π) / 2, without which it is
+    no likelihood.
+    """
+    input, target, var = _gaussian(input, target, var, eps)
+    loss = (np.log(var) + (input - target) ** 2 / var) / 2
+    return _reduce(loss + 0.5 * math.log(2 * math.pi) if full else loss, reduction)
+
+
+def gaussian_nll_loss_backward(
+    dy: Upstream,
+    input: Float[Array, "*shape"],
+    target: Float[Array, "*shape"],
+    var: Float[Array, "*shape"],
+    full: bool = False,
+    eps: Number = 1e-6,
+    reduction: str = "mean",
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """Return (dinput, dvar), dvar = dy · (1 - (input - target)² / var) / (2 var).
+
+    As in torch, what is cut off at eps gets the gradient at eps.
+    """
+    input, target, var = _gaussian(input, target, var, eps)
+    dloss, error = _spread(dy, input.shape, input.dtype, reduction), input - target
+    return dloss * error / var, dloss * (1 - error * error / var) / (2 * var)
+
+
+def _gaussian(input, target, var, eps):
+    input, target = _floats_like(input, target)
+    var = _validate.floats("var", var)
+    _validate.same_dtype(input=input, var=var)
+    _validate.same_shape(input=input, var=var)
+    eps = _validate.number("eps", eps)
+    if eps <= 0:
+        raise ValueError(f"eps must be above 0, got {eps}")
+    if (var < 0).any():
+        raise ValueError(f"var must be at least 0, got {var.min()}")
+    return input, target, np.maximum(var, var.dtype.type(eps))
 
 
 # ---- on the margin: m = y f(x) with labels y = ±1, positive when the sign is right ------------

@@ -54,7 +54,7 @@ from dlnotes.models.sequence import (
     SequenceClassifier,
     SequenceTagger,
 )
-from dlnotes.models.style import TransformNet
+from dlnotes.models.style import TransformNet, keep_colors, match_colors
 from dlnotes.models.summary import Layer, Summary, count_parameters, receptive_field, summary
 from dlnotes.models.text import TextCNN
 from dlnotes.models.transformer import BERT, GPT, TransformerSeq2Seq
@@ -129,6 +129,8 @@ __all__ = [
     "fast_rcnn_detect",
     "fast_rcnn_loss",
     "flatten_rpn",
+    "keep_colors",
+    "match_colors",
     "mine_triplets",
     "propose",
     "receptive_field",

@@ -1,6 +1,8 @@
-"""Fast style transfer: one network for one style (Johnson, Alahi and Fei-Fei, 2016)."""
+"""Fast style transfer (Johnson, Alahi and Fei-Fei, 2016), and two ways to keep the colours."""
 
 from types import ModuleType
+
+import numpy as np
 
 from dlnotes import _validate, nn
 from dlnotes._validate import Number
@@ -75,3 +77,53 @@ def _norm(norm: str, channels: int, nn: ModuleType):
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     return nn.InstanceNorm2d(channels, affine=True)
+
+
+# ---- colour --------------------------------------------------------------------------------------
+
+# Rows: luminance, and two axes of colour (the YIQ of NTSC television).
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+
+
+def match_colors(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Return an image with the mean colour and the spread of colours of another one.
+
+    Given a painting and the photo that shall keep its colours, the result is the painting to take
+    the style from (Gatys et al., 2016, "Preserving color in neural artistic style transfer"). A
+    pixel x becomes A (x - μ) + μ', A = Σ'^½ Σ^-½ of the covariances Σ, Σ' of the colours. Both
+    (3, h, w), floats, of any sizes; values may leave 0 … 1, where the caller cuts them off. Cost
+    O(pixels).
+
+    TypeError for arrays that are no floats, ValueError for another shape.
+    """
+    pixels, wanted = _colors("image", image), _colors("reference", reference)
+    mean, aim = pixels.mean(axis=1, keepdims=True), wanted.mean(axis=1, keepdims=True)
+    spread, goal = (x @ x.T / x.shape[1] for x in (pixels - mean, wanted - aim))
+    y = _root(goal) @ np.linalg.pinv(_root(spread)) @ (pixels - mean) + aim
+    return y.reshape(image.shape).astype(image.dtype)
+
+
+def keep_colors(painted: np.ndarray, photo: np.ndarray) -> np.ndarray:
+    """Return the luminance of the painted picture with the colours of the photo.
+
+    (Gatys et al., 2016, as above, "luminance-only transfer".) Both (3, h, w), floats of one shape;
+    values may leave 0 … 1.
+    """
+    light, colors = _colors("painted", painted), _colors("photo", photo)
+    _validate.same_shape(painted=painted, photo=photo)
+    mixed = np.concatenate([(_YIQ @ light)[:1], (_YIQ @ colors)[1:]])
+    return np.linalg.solve(_YIQ, mixed).reshape(painted.shape).astype(painted.dtype)
+
+
+def _colors(name, image):
+    """Return an image's colours as columns (3, pixels), float64."""
+    image = _validate.floats(name, image, ndim=3)
+    if image.shape[0] != 3 or not image.size:
+        raise ValueError(f"{name} must have shape (3, h, w), got {image.shape}")
+    return image.reshape(3, -1).astype(np.float64)
+
+
+def _root(covariance):
+    """Return the symmetric square root of a covariance matrix."""
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T

@@ -769,6 +769,15 @@ def gaussian_kl(mean, log_variance, reduction: str = "mean") -> Tensor:
     return apply("gaussian_kl", mean, log_variance, reduction=reduction)
 
 
+def gaussian_nll_loss(
+    input, target, var, full: bool = False, eps: Number = 1e-6, reduction: str = "mean"
+) -> Tensor:
+    """Return -log N(target; input, var), without its constant unless full."""
+    settings = {"full": full, "eps": eps, "reduction": reduction}
+    target = _constant("target", target)
+    return apply("gaussian_nll_loss", input, var, target=target, **settings)
+
+
 def margin_ranking_loss(
     input1, input2, target, margin: Number = 0.0, reduction: str = "mean"
 ) -> Tensor:

@@ -95,6 +95,18 @@ class KLDivLoss(_Loss):
         return F.kl_div(input, target, self.reduction, log_target=self.log_target)
 
 
+class GaussianNLLLoss(_Loss):
+    """Minus the log-likelihood of targets under normal distributions with a variance for each."""
+
+    def __init__(self, *, full: bool = False, eps: Number = 1e-6, reduction: str = "mean"):
+        super().__init__(reduction=reduction)
+        self.full, self.eps = full, _validate.number("eps", eps, low=0)
+
+    def forward(self, input, target, var) -> Tensor:
+        """Return the loss."""
+        return F.gaussian_nll_loss(input, target, var, self.full, self.eps, self.reduction)
+
+
 class NLLLoss(_Loss):
     """Negative log-likelihood of log-probabilities and integer labels.
 
