@@ -9,6 +9,7 @@ are classes; those in small letters return a class at the sizes of its paper. `w
 
 from dlnotes.models._engine import Network
 from dlnotes.models.alexnet import AlexNet, AlexNetPaper, ZFNet
+from dlnotes.models.attention import local_attention, lsh_attention, lsh_buckets
 from dlnotes.models.densenet import DenseNet, densenet121
 from dlnotes.models.detection import YOLO, FastRCNNHead, RPNHead
 from dlnotes.models.faces import EmbeddingNet, SiameseNetwork
@@ -130,6 +131,9 @@ __all__ = [
     "fast_rcnn_loss",
     "flatten_rpn",
     "keep_colors",
+    "local_attention",
+    "lsh_attention",
+    "lsh_buckets",
     "match_colors",
     "mine_triplets",
     "propose",
