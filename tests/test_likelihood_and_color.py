@@ -51,7 +51,7 @@ def test_full_is_the_likelihood():
     ("arguments", "message"),
     [
         ((np.ones(2), np.ones(2), -np.ones(2)), "var must be at least 0, got -1"),
-        ((np.ones(2), np.ones(2), np.ones(1)), r"input has \(2,\), var has \(1,\)"),
+        ((np.ones(2), np.ones(2), np.ones(3)), r"var must broadcast to the shape \(2,\) of input"),
         ((np.ones(2), np.ones(2), np.ones(2), False, 0), "eps must be above 0"),
     ],
 )

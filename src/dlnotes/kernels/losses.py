@@ -17,6 +17,7 @@ from jaxtyping import Float, Integer
 from dlnotes import _validate
 from dlnotes._validate import Number
 from dlnotes.kernels import activations
+from dlnotes.kernels.distance import _sum_to
 
 Array = np.ndarray | np.floating
 Loss = np.ndarray | np.floating  # a number for "mean" and "sum", an array for "none"
@@ -433,7 +434,7 @@ def gaussian_kl_backward(
 def gaussian_nll_loss(
     input: Float[Array, "*shape"],
     target: Float[Array, "*shape"],
-    var: Float[Array, "*shape"],
+    var: Float[Array, "..."],
     full: bool = False,
     eps: Number = 1e-6,
     reduction: str = "mean",
@@ -441,8 +442,8 @@ def gaussian_nll_loss(
     """Return -log N(target; input, var) = (log var + (input - target)² / var) / 2 of each entry.
 
     The likelihood of a network that gives a mean and a variance (Nix and Weigend, 1994). var is at
-    least 0 and counts as eps at least; full=True adds the constant log(2π) / 2, without which it is
-    no likelihood.
+    least 0, counts as eps at least, and broadcasts to the input: (n, 1) is one for each sample.
+    full=True adds the constant log(2π) / 2, without which it is no likelihood.
     """
     input, target, var = _gaussian(input, target, var, eps)
     loss = (np.log(var) + (input - target) ** 2 / var) / 2
@@ -453,25 +454,32 @@ def gaussian_nll_loss_backward(
     dy: Upstream,
     input: Float[Array, "*shape"],
     target: Float[Array, "*shape"],
-    var: Float[Array, "*shape"],
+    var: Float[Array, "..."],
     full: bool = False,
     eps: Number = 1e-6,
     reduction: str = "mean",
-) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+) -> tuple[Float[Array, "*shape"], Float[Array, "..."]]:
     """Return (dinput, dvar), dvar = dy · (1 - (input - target)² / var) / (2 var).
 
     As in torch, what is cut off at eps gets the gradient at eps.
     """
+    shape = np.shape(var)
     input, target, var = _gaussian(input, target, var, eps)
     dloss, error = _spread(dy, input.shape, input.dtype, reduction), input - target
-    return dloss * error / var, dloss * (1 - error * error / var) / (2 * var)
+    dvar = dloss * (1 - error * error / var) / (2 * var)
+    return dloss * error / var, _sum_to(dvar, shape)
 
 
 def _gaussian(input, target, var, eps):
     input, target = _floats_like(input, target)
     var = _validate.floats("var", var)
     _validate.same_dtype(input=input, var=var)
-    _validate.same_shape(input=input, var=var)
+    try:
+        var = np.broadcast_to(var, input.shape)
+    except ValueError:
+        raise ValueError(
+            f"var must broadcast to the shape {input.shape} of input, got {var.shape}"
+        ) from None
     eps = _validate.number("eps", eps)
     if eps <= 0:
         raise ValueError(f"eps must be above 0, got {eps}")
