@@ -8,6 +8,10 @@ only.
 In each: TypeError for indices that are not integers and tables that are not float32 or float64,
 ValueError for indices out of range (negative ones do not count from the end) and shapes that do not
 fit.
+
+Cost: n · d numbers are read and written for n indices into a table of rows of length d; the
+gradient of a table has rows · d more to set to 0. (Tables of word vectors, trained with the
+network: Bengio, Ducharme, Vincent and Jauvin, 2003.)
 """
 
 import numpy as np
@@ -20,7 +24,11 @@ from dlnotes._validate import Number
 def one_hot(
     labels: Integer[np.ndarray, "*shape"], num_classes: int = -1
 ) -> Integer[np.ndarray, "*shape classes"]:
-    """Return int64 rows that are 1 at the label and 0 elsewhere; -1 takes the largest label + 1."""
+    """Return int64 rows that are 1 at the label and 0 elsewhere; -1 takes the largest label + 1.
+
+    labels: integers from 0; rows (…, num_classes). ValueError for a label that is not below
+    num_classes, or -1 without labels.
+    """
     classes = _validate.integer("num_classes", num_classes, low=-1)
     if classes == -1:
         if isinstance(labels, np.ndarray) and not labels.size:
@@ -66,6 +74,8 @@ def embedding(
     """Return the rows weight[input]: (…) → (…, d).
 
     `padding_idx` (negative counts from the end) and `scale_grad_by_freq` change the gradient only.
+
+    input: integers in 0 … rows - 1; weight: (rows, d).
     """
     input, weight, _ = _lookup(input, weight, padding_idx)
     return _rows(weight, input)
