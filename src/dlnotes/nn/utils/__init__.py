@@ -1,4 +1,8 @@
-"""Gradient clipping, as in torch.nn.utils; sequences of different lengths are in `utils.rnn`."""
+"""Gradient clipping, as in torch.nn.utils; sequences of different lengths are in `utils.rnn`.
+
+In each: TypeError for what is no tensor (or, in `get_total_norm`, no array of floats), ValueError
+for a setting out of range. Cost: a few operations for each entry.
+"""
 
 import math
 from collections.abc import Iterable
@@ -36,7 +40,7 @@ def clip_grad_norm_(
 
     The factor is min(1, max_norm / (norm + 1e-6)): directions stay (Pascanu, Mikolov and Bengio,
     2013). Returns the norm before clipping (see `get_total_norm`). Parameters without a gradient
-    are passed over.
+    are passed over. max_norm: at least 0; norm_type and error_if_nonfinite as in `get_total_norm`.
     """
     max_norm = _validate.number("max_norm", max_norm, low=0)
     gradients = _gradients(parameters)
@@ -49,7 +53,10 @@ def clip_grad_norm_(
 
 
 def clip_grad_value_(parameters: Tensor | Iterable, clip_value: Number) -> None:
-    """Cut every entry of every gradient, in place, off at ±clip_value."""
+    """Cut every entry of every gradient, in place, off at ±clip_value.
+
+    (Mikolov, 2012.) clip_value: at least 0.
+    """
     clip_value = _validate.number("clip_value", clip_value, low=0)
     for g in _gradients(parameters):
         np.clip(g, -clip_value, clip_value, out=g)
