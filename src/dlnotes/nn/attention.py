@@ -1,6 +1,9 @@
 """Multi-head attention, the cache of step-by-step decoding, and encodings of positions.
 
 The functions themselves are in `dlnotes.kernels.attention`.
+
+TypeError for sequences that are not float32 or float64 and masks that hold neither bool nor floats,
+ValueError for shapes and settings that do not fit.
 """
 
 import numpy as np
@@ -58,6 +61,8 @@ class MultiheadAttention(Module):
     Where keys or values have another number of features (kdim, vdim), q_proj_weight, k_proj_weight
     and v_proj_weight, (embed_dim, features), take in_proj_weight's place. `dropout` drops attention
     weights in training. Arguments as in torch, without add_bias_kv and add_zero_attn.
+    num_heads divides embed_dim; bias=False leaves out all biases; batch_first=True takes and gives
+    (n, length, features). Shapes are at `forward`.
     """
 
     def __init__(
@@ -202,6 +207,8 @@ class PositionalEncoding(Module):
     Sinusoidal (`kernels.sinusoidal_positions`, nothing to train), or with learned=True the rows of
     an Embedding (max_len, d_model), `positions`. Not in torch.nn; its layout is that of the
     transformer layers: (length, n, d_model), with batch_first (n, length, d_model).
+    input (length, n, d_model) → the same; max_len: what ends behind it gives ValueError. (Vaswani
+    et al., 2017.)
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 Inputs are tensors (arrays are taken as constants); values, arguments and errors are those of the
 kernel of the same name in `dlnotes.kernels`; convolutions, poolings and losses of classes also take
 one sample without the batch axis, as in torch. Gradients flow to every tensor but the targets.
+ValueError for a target that requires a gradient. Costs, too, are the kernels'.
 """
 
 import functools
