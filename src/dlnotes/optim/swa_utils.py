@@ -16,7 +16,10 @@ from dlnotes.optim.optimizer import Optimizer
 
 
 def get_ema_avg_fn(decay: Number = 0.999) -> Callable:
-    """Return the rule of an exponential moving average: decay · average + (1 - decay) · new."""
+    """Return the rule of an exponential moving average: decay · average + (1 - decay) · new.
+
+    TypeError or ValueError for a decay that is no number in 0 … 1. (Polyak and Juditsky, 1992.)
+    """
     decay = _validate.number("decay", decay, low=0, high=1)
 
     def ema_update(averaged: np.ndarray, current: np.ndarray, num_averaged: int) -> np.ndarray:
@@ -26,7 +29,10 @@ def get_ema_avg_fn(decay: Number = 0.999) -> Callable:
 
 
 def get_swa_avg_fn() -> Callable:
-    """Return the rule of an equal average: average + (new - average) / (number of them + 1)."""
+    """Return the rule of an equal average: average + (new - average) / (number of them + 1).
+
+    (Izmailov et al., 2018.)
+    """
 
     def swa_update(averaged: np.ndarray, current: np.ndarray, num_averaged: int) -> np.ndarray:
         return averaged + (current - averaged) / (num_averaged + 1)
@@ -44,6 +50,7 @@ class AveragedModel(Module):
     averaged model.
 
     Arguments and state_dict ("n_averaged" and the model's keys after "module.") are torch's.
+    TypeError for what is no Module or cannot be called.
     """
 
     def __init__(self, model: Module, *, avg_fn: Callable | None = None):
