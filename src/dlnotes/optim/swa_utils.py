@@ -1,4 +1,9 @@
-"""Averages of the weights over training, as in torch.optim.swa_utils."""
+"""Averages of the weights over training, as in torch.optim.swa_utils.
+
+TypeError where an average is made of what is no Module or with what is no function, and a schedule
+of what is no optimiser; ValueError for a setting out of range and for a model with other
+parameters. Cost: an update goes over each parameter once.
+"""
 
 import copy
 import math
@@ -50,7 +55,6 @@ class AveragedModel(Module):
     averaged model.
 
     Arguments and state_dict ("n_averaged" and the model's keys after "module.") are torch's.
-    TypeError for what is no Module or cannot be called.
     """
 
     def __init__(self, model: Module, *, avg_fn: Callable | None = None):
@@ -107,6 +111,9 @@ def update_bn(loader: Iterable, model: Module) -> None:
     Averaged weights have seen no batch, so the statistics of the training do not fit them. Each
     batch, or its first part where it is a tuple or list, is run through the model in training mode;
     the statistics are the plain mean over the batches. A model without batch norms is not run.
+
+    loader: batches of inputs. Raises what the model does; it is not checked itself. Cost: one
+    forward pass over them all.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
@@ -133,6 +140,7 @@ class SWALR(LRScheduler):
 
     swa_lr: one number, or one for each parameter group. anneal_strategy: "cos", half a cosine, or
     "linear". Each step moves the rate that it finds, so a schedule may have changed it before.
+    anneal_epochs: at least 0. (Izmailov et al., 2018.)
     """
 
     def __init__(
