@@ -776,7 +776,6 @@ def frechet_distance(mean1: Values, cov1: Values, mean2: Values, cov2: Values) -
 
     Of features of images it is the FID (Dowson and Landau, 1982; Heusel et al., 2017). Means
     (d,), covariances (d, d), symmetric; the result is at least 0. Cost O(d³).
-    ValueError for covariances of another shape or not symmetric.
     """
     from scipy.linalg import sqrtm
 

@@ -56,13 +56,14 @@ class KeyValueCache:
 class MultiheadAttention(Module):
     """Attention in num_heads subspaces at once, joined by a linear layer (Vaswani et al., 2017).
 
+    num_heads divides embed_dim; bias=False leaves out all biases; batch_first=True takes and gives
+    (n, length, features). Shapes are at `forward`.
+
     in_proj_weight: (3 embed_dim, embed_dim), the projections of query, key and value one below the
     other, drawn by Xavier's uniform rule; in_proj_bias: (3 embed_dim,) of 0; out_proj: a Linear.
     Where keys or values have another number of features (kdim, vdim), q_proj_weight, k_proj_weight
     and v_proj_weight, (embed_dim, features), take in_proj_weight's place. `dropout` drops attention
     weights in training. Arguments as in torch, without add_bias_kv and add_zero_attn.
-    num_heads divides embed_dim; bias=False leaves out all biases; batch_first=True takes and gives
-    (n, length, features). Shapes are at `forward`.
     """
 
     def __init__(

@@ -1,13 +1,13 @@
 """Convolution layers; the functions themselves are in `dlnotes.kernels.conv`.
 
-padding_mode, of the convolutions that are not transposed, says what the padding holds: "zeros",
-"reflect", "replicate" or "circular" (see `kernels.pad`).
-
 Arguments of all: in_channels and out_channels, at least 1; kernel_size, stride, padding and
 dilation, one number or one for each spatial axis; groups, which divides both numbers of channels;
 bias=False leaves the bias (out_channels,) out. padding may be "valid" (none) or, at stride 1,
 "same". Weight and bias are drawn as in torch, uniformly between ±1/√fan_in, fan_in =
 weight.shape[1] times the entries of a kernel. Inputs may come without n.
+
+padding_mode, of the convolutions that are not transposed, says what the padding holds: "zeros",
+"reflect", "replicate" or "circular" (see `kernels.pad`).
 """
 
 import math

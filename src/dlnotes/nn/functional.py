@@ -1,9 +1,12 @@
 """The operations of the layers as functions on tensors: `import dlnotes.nn.functional as F`.
 
+Errors and cost of each are those of the kernel that it runs, in `dlnotes.kernels`: TypeError for
+dtypes, ValueError for shapes and settings that do not fit, and for a target that requires a
+gradient.
+
 Inputs are tensors (arrays are taken as constants); values, arguments and errors are those of the
 kernel of the same name in `dlnotes.kernels`; convolutions, poolings and losses of classes also take
 one sample without the batch axis, as in torch. Gradients flow to every tensor but the targets.
-ValueError for a target that requires a gradient. Costs, too, are the kernels'.
 """
 
 import functools

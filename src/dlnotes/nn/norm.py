@@ -5,6 +5,10 @@ Outputs have the input's shape. Arguments: eps, at least 0, is added to the vari
 0; bias=False leaves out the bias alone. track_running_stats=True keeps running_mean and
 running_var, buffers that each batch in training moves by the share `momentum` (0 … 1) and that
 evaluation normalises with; without them the statistics are always the batch's.
+
+Instance normalisation (Ulyanov, Vedaldi and Lempitsky, 2016) has by default neither weight and
+bias, both (c,), nor running statistics; num_features is c. ValueError for samples of one entry for
+each channel.
 """
 
 import numpy as np
@@ -149,11 +153,7 @@ class BatchNorm2d(_BatchNorm):
 
 
 class InstanceNorm2d(_RunningNorm):
-    """Normalise each channel of each sample of (n, c, h, w), or of one sample (c, h, w).
-
-    num_features is c; by default without weight, bias (both (c,)) and running statistics.
-    ValueError for images of one pixel. (Ulyanov, Vedaldi and Lempitsky, 2016.)
-    """
+    """Normalise each channel of each sample of (n, c, h, w), or of one sample (c, h, w)."""
 
     axes = (3, 4)
 

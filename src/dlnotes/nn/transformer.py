@@ -87,8 +87,8 @@ class TransformerEncoderLayer(_Layer):
     d_model: numbers for each position, which nhead, the number of heads, divides; dim_feedforward:
     units between linear1 and linear2; dropout: on the weights of attention, between those two, and
     on each part before it is added; activation: "relu", "gelu" or a function of a tensor;
-    layer_norm_eps: eps of norm1 and norm2; bias=False: no biases at all. TypeError or ValueError
-    for other settings. (Vaswani et al., 2017.)
+    layer_norm_eps: eps of norm1 and norm2; bias=False: no biases at all. `Transformer` hands these
+    arguments on. TypeError or ValueError for other settings. (Vaswani et al., 2017.)
     """
 
     attentions = ("self_attn",)
@@ -221,8 +221,6 @@ class Transformer(Module):
     """An encoder and a decoder, each with a normalisation at the end.
 
     Every weight matrix is drawn by Xavier's uniform rule, as in torch.
-    src (s, n, d_model), tgt (t, n, d_model) → as tgt. Arguments as in `TransformerEncoderLayer`,
-    for num_encoder_layers and num_decoder_layers of them. (Vaswani et al., 2017.)
     """
 
     def __init__(
@@ -273,6 +271,8 @@ class Transformer(Module):
         memory_key_padding_mask=None,
     ) -> Tensor:
         """Return the decoded sequence, of tgt's shape.
+
+        src (s, n, d_model), tgt (t, n, d_model) → as tgt; masks as in `MultiheadAttention`.
 
         To decode step by step, call `encoder` once and then `decoder` with a cache.
         """

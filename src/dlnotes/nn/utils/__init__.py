@@ -1,8 +1,4 @@
-"""Gradient clipping, as in torch.nn.utils; sequences of different lengths are in `utils.rnn`.
-
-In each: TypeError for what is no tensor (or, in `get_total_norm`, no array of floats), ValueError
-for a setting out of range. Cost: a few operations for each entry.
-"""
+"""Gradient clipping, as in torch.nn.utils; sequences of different lengths are in `utils.rnn`."""
 
 import math
 from collections.abc import Iterable
@@ -24,6 +20,8 @@ def get_total_norm(
 
     norm_type: above 0, or math.inf for the largest absolute value. The norm has the arrays' dtype;
     no arrays have norm 0. ValueError for a norm that is not finite, with error_if_nonfinite.
+    TypeError for what is no tensor and no array of floats. Cost: a few operations for each entry,
+    as of clipping.
     """
     tensors = [tensors] if isinstance(tensors, Tensor | np.ndarray) else tensors
     arrays = [t.data if isinstance(t, Tensor) else t for t in tensors]
@@ -41,6 +39,7 @@ def clip_grad_norm_(
     The factor is min(1, max_norm / (norm + 1e-6)): directions stay (Pascanu, Mikolov and Bengio,
     2013). Returns the norm before clipping (see `get_total_norm`). Parameters without a gradient
     are passed over. max_norm: at least 0; norm_type and error_if_nonfinite as in `get_total_norm`.
+    TypeError for what is no tensor, ValueError for settings out of range.
     """
     max_norm = _validate.number("max_norm", max_norm, low=0)
     gradients = _gradients(parameters)
@@ -55,7 +54,8 @@ def clip_grad_norm_(
 def clip_grad_value_(parameters: Tensor | Iterable, clip_value: Number) -> None:
     """Cut every entry of every gradient, in place, off at ±clip_value.
 
-    (Mikolov, 2012.) clip_value: at least 0.
+    (Mikolov, 2012.) clip_value: at least 0. TypeError for what is no tensor, ValueError for a
+    clip_value below 0.
     """
     clip_value = _validate.number("clip_value", clip_value, low=0)
     for g in _gradients(parameters):
