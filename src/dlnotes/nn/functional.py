@@ -1,10 +1,10 @@
 """The operations of the layers as functions on tensors: `import dlnotes.nn.functional as F`.
 
-Shapes: activations, normalisations and dropout return the input's. Convolutions and poolings turn
-(n, channels, *size) into the same with other lengths. Losses of labels take (n, classes, …) and
-integers (n, …), the others arguments of one shape; they return one number or, with
-reduction="none", one for each sample or entry. All floats are of one dtype, float32 or float64, and
-so is what is returned.
+Shapes: activations of single entries, softmax, normalisations and dropout return the input's.
+Convolutions and poolings turn (n, channels, *size) into the same with other lengths. Losses of
+labels take (n, classes, …) and integers (n, …), most others arguments of one shape; they return one
+number or, with reduction="none", one for each sample or entry. All floats are of one dtype, float32
+or float64, and so is what is returned.
 
 Errors and cost of each are those of the kernel that it runs, in `dlnotes.kernels`: TypeError for
 dtypes, ValueError for shapes and settings that do not fit, and for a target that requires a
