@@ -13,8 +13,8 @@ RuntimeError for `backward` without a gradient to compute. Operations that are k
 the kernel does.
 
 Cost: recording takes a constant time for each operation and keeps its inputs and its output until
-the result is let go; `backward` runs each recorded operation's backward function once, mostly one
-to three times the cost of forward. Operators and methods go over their entries once (`@` takes 2 ·
+the result is let go; `backward` runs each recorded operation's backward function once, for products
+about twice the cost of forward. Operators and methods go over their entries once (`@` takes 2 ·
 rows · inner · columns operations). Shapes are those of NumPy, with broadcasting in +, -, *, / and
 `where`.
 """

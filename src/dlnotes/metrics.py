@@ -624,11 +624,11 @@ def average_precision(
 ) -> float:
     """Return the area under precision against recall of one class's detections.
 
-    `hits` (n,) says which detections, with `scores` (n,), found a target of their own. Precision
-    at recall r is the largest at any recall ≥ r. interpolation: "all" (PASCAL from 2010) is the
-    exact area, "11" (PASCAL 2007) the mean at the recalls 0, 0.1 … 1, "101" (COCO) at 0, 0.01 … 1,
-    rounded as COCO's own code does. Equal scores stay in the given order. NaN without targets, 0
-    without detections.
+    `hits` (n,) says which detections, with `scores` (n,), found a target of their own. num_targets:
+    how many there are to find. Precision at recall r is the largest at any recall ≥ r.
+    interpolation: "all" (PASCAL from 2010) is the exact area, "11" (PASCAL 2007) the mean at the
+    recalls 0, 0.1 … 1, "101" (COCO) at 0, 0.01 … 1, rounded as COCO's own code does. Equal scores
+    stay in the given order. NaN without targets, 0 without detections.
 
     `hits` are bool, else TypeError. ValueError for more hits than targets. Between 0 and 1. Cost
     O(n log n) (Everingham et al., 2010).

@@ -38,7 +38,10 @@ def box_area(boxes: Boxes) -> Float[np.ndarray, "n"]:
 
 
 def box_convert(boxes: Boxes, in_fmt: str, out_fmt: str) -> Boxes:
-    """Return boxes in another format: "xyxy" (corners), "xywh" or "cxcywh" (centre and size)."""
+    """Return boxes in another format: "xyxy" (corners), "xywh" or "cxcywh" (centre and size).
+
+    in_fmt and out_fmt name the two; boxes (n, 4), also with negative sides.
+    """
     boxes = _check_rows("boxes", boxes, 4)
     _validate.one_of("in_fmt", in_fmt, FORMATS)
     _validate.one_of("out_fmt", out_fmt, FORMATS)
@@ -216,7 +219,8 @@ def soft_nms(
 
     In place of removal, a better box multiplies the score by 1 - IoU where the IoU is above
     iou_threshold ("linear"), or by e^(-IoU²/sigma) ("gaussian") (Bodla et al., 2017). Cost O(n²).
-    Both scores and indices stand best first; sigma must be above 0.
+    method: "linear" or "gaussian", with sigma above 0; boxes whose scores fall to score_threshold
+    or below are gone. Both results stand best first.
     """
     boxes, scores, threshold = _check_scored(boxes, scores, iou_threshold)
     _validate.one_of("method", method, ("linear", "gaussian"))

@@ -113,7 +113,8 @@ def embedding_renorm(
 ) -> None:
     """Cut the rows that `input` names down to the norm `max_norm`, in place, where they are longer.
 
-    As in torch they come out shorter by a factor of 1e-7 / norm.
+    As in torch they come out shorter by a factor of 1e-7 / norm. weight: (rows, d), changed;
+    norm_type: the order of the norm, at least 1; max_norm: at least 0.
     """
     input, weight, _ = _lookup(input, weight, None)
     max_norm, norm_type = (
@@ -141,6 +142,7 @@ def embedding_bag(
     input: (bags, length), or (n,) with `offsets` (bags,), where each bag starts (and, with
     include_last_offset, where the last one ends). `per_sample_weights`, of input's shape, multiply
     the rows (mode "sum" only). Places that hold `padding_idx` are left out; an empty bag gives 0.
+    weight: (rows, d).
     """
     bags = _Bags(input, weight, per_sample_weights, offsets, mode, padding_idx, include_last_offset)
     rows = _rows(bags.weight, bags.input)

@@ -7,6 +7,9 @@ float32 or float64 or differ in dtype, ValueError for shapes that do not fit and
 above 0.
 
 Cost: O(n d) operations for n pairs of vectors of length d.
+
+center (n, d) holds the vectors w, context the w̃, center_bias and context_bias (n,) their biases b
+and b̃, counts (n,) the x; x_max, above 0, and alpha, at least 0, are those of f.
 """
 
 import numpy as np

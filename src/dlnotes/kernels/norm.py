@@ -22,6 +22,10 @@ shapes that do not fit or a setting out of range.
 
 Cost: about 10 operations for each entry forward, twice that backward; local_response_norm takes 2 ·
 size more.
+
+The *_statistics functions return new running_mean and running_var, (c,) each: (1 - momentum) of the
+old ones and `momentum`, 0 … 1, of the batch's. instance_norm looks at the running ones, (c,), with
+use_input_stats=False alone.
 """
 
 import math

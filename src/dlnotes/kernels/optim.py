@@ -193,10 +193,10 @@ def adam_step(
     their weights add up to: m̂ = m / (1 - β₁^step), v̂ = v / (1 - β₂^step).
     p ← p - lr · m̂ / (√v̂ + eps).
 
-    Weight decay adds weight_decay · p to g or, decoupled (AdamW; Loshchilov and Hutter, 2019),
-    shrinks p by lr · weight_decay beside the step. When `max_exp_avg_sq` is given, it keeps the
-    largest v so far, which takes the place of v (AMSGrad; Reddi, Kale and Kumar, 2018).
-    `exp_avg` is m and `exp_avg_sq` v.
+    Weight decay adds weight_decay · p to g or, with decoupled_weight_decay=True (AdamW; Loshchilov
+    and Hutter, 2019), shrinks p by lr · weight_decay beside the step. When `max_exp_avg_sq` is
+    given, it keeps the largest v so far, which takes the place of v (AMSGrad; Reddi, Kale and
+    Kumar, 2018). `exp_avg` is m and `exp_avg_sq` v.
     """
     lr, eps, weight_decay = _numbers(lr=lr, eps=eps, weight_decay=weight_decay)
     beta1, beta2 = check_betas(betas)

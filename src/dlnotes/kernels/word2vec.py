@@ -232,6 +232,7 @@ def skip_gram_negative_sampling_step(
 
     input_weight, output_weight: (words, d), changed; center, context: (n,) and noise: (n, k),
     integers; lr: at least 0. ValueError for tables that are read-only or share memory.
+    remove_accidental_hits as in `negative_sampling_loss`.
     """
     hidden, starts = _center_rows(input_weight, output_weight, center)
     questions = _sampled(context, noise, hidden, output_weight, remove_accidental_hits, "context")

@@ -49,8 +49,9 @@ class Embedding(_Table):
     weight: (num_embeddings, embedding_dim), drawn from a standard normal by
     `dlnotes.random.generator()`. The row `padding_idx` starts at 0 and gets no gradient. With
     max_norm, rows that are looked up and whose `norm_type`-norm is larger are cut down to it, in
-    place. Arguments as in torch, without sparse gradients.
-    from_pretrained(table) makes one of a table of floats. (Bengio et al., 2003.)
+    place. Arguments as in torch, without sparse gradients. from_pretrained(table) makes one of a
+    table of floats. (Bengio et al., 2003.) scale_grad_by_freq=True divides a row's gradient by how
+    often it was looked up.
     """
 
     def __init__(

@@ -143,7 +143,10 @@ def dropout(input, p: Number = 0.5, training: bool = True, *, generator=None) ->
 
 
 def dropout2d(input, p: Number = 0.5, training: bool = True, *, generator=None) -> Tensor:
-    """Return (n, channels, h, w) with whole channels of a sample set to 0 with probability p."""
+    """Return (n, channels, h, w) with whole channels of a sample set to 0 with probability p.
+
+    The rest as in `dropout`.
+    """
     input = input if isinstance(input, Tensor) else Tensor(input)
     if input.ndim != 4:
         raise ValueError(f"input must have 4 axes (n, channels, h, w), got shape {input.shape}")
@@ -196,12 +199,12 @@ def elu(input, alpha: Number = 1.0) -> Tensor:
 
 
 def gelu(input, approximate: str = "none") -> Tensor:
-    """Return x · Φ(x), or its approximation by tanh."""
+    """Return x · Φ(x), or with approximate="tanh" its approximation."""
     return apply("gelu", input, approximate=approximate)
 
 
 def softplus(input, beta: Number = 1.0, threshold: Number = 20.0) -> Tensor:
-    """Return log(1 + e^(beta x)) / beta."""
+    """Return log(1 + e^(beta x)) / beta, and x itself where beta · x > threshold."""
     return apply("softplus", input, beta=beta, threshold=threshold)
 
 

@@ -45,7 +45,7 @@ def uniform_(tensor: Tensor, a: Number = 0.0, b: Number = 1.0, generator=None) -
 
 
 def normal_(tensor: Tensor, mean: Number = 0.0, std: Number = 1.0, generator=None) -> Tensor:
-    """Draw from the normal distribution with this mean and standard deviation, at least 0."""
+    """Draw from the normal distribution with deviation `std`, at least 0, around `mean`."""
     mean, std = _validate.number("mean", mean), _validate.number("std", std, low=0)
     return _fill(tensor, _rng(generator).normal(mean, std, _leaf(tensor).shape))
 

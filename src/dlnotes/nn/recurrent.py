@@ -121,9 +121,9 @@ class RNNCell(_Cell):
     """One step of the plain recurrent network: input (b, input_size), h (b, hidden_size) → h'.
 
     h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or with relu. weight_ih: (hidden_size, input_size),
-    weight_hh: (hidden_size, hidden_size), drawn as in torch, uniformly between ±1/√hidden_size.
-    The state is zero if none is given; the batch axis may be left out.
-    bias_ih, bias_hh: (hidden_size,). (Elman, 1990.)
+    weight_hh: (hidden_size, hidden_size), drawn as in torch, uniformly between ±1/√hidden_size. The
+    state is zero if none is given; the batch axis may be left out. bias_ih, bias_hh:
+    (hidden_size,); nonlinearity: "tanh" or "relu". (Elman, 1990.)
     """
 
     _op, _gates = "rnn", 1

@@ -3,6 +3,8 @@
 A hidden vector, from `Embedding` (skip-gram) or `EmbeddingBag` (CBOW), goes into one of three
 output layers that score the word that is asked for: `Linear` and `CrossEntropyLoss` (the full
 softmax), `NegativeSampling`, or `HierarchicalSoftmax`.
+
+reduction: "mean" or "sum" over the samples, or "none".
 """
 
 from collections.abc import Callable, Sequence

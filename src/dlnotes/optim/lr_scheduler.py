@@ -11,7 +11,7 @@ compute it anew from `initial_lr` each time.
 TypeError or ValueError, naming the argument, for anything that does not make a schedule.
 
 Where no source is named the schedule is plain arithmetic. A step costs a few operations for each
-parameter group.
+parameter group. optimizer and last_epoch are explained at `LRScheduler`.
 """
 
 import math
@@ -473,11 +473,11 @@ class OneCycleLR(LRScheduler):
     """One cycle for a whole run, stepped after every batch (Smith and Topin, 2019).
 
     From max_lr / div_factor up to max_lr in the first pct_start of total_steps (or epochs ·
-    steps_per_epoch), then down to initial_lr / final_div_factor, by cosine or in straight lines;
-    with three_phase, down to the initial rate in pct_start, then to the last. With cycle_momentum,
-    momentum (or β₁) falls from max_momentum to base_momentum and rises again. Lists give each
-    parameter group its own values.
-    ValueError for a step beyond total_steps.
+    steps_per_epoch), then down to initial_lr / final_div_factor, by cosine (anneal_strategy="cos")
+    or in straight lines ("linear"); with three_phase, down to the initial rate in pct_start, then
+    to the last. With cycle_momentum, momentum (or β₁) falls from max_momentum to base_momentum and
+    rises again. Lists give each parameter group its own values. ValueError for a step beyond
+    total_steps.
     """
 
     def __init__(
