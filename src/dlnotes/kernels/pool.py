@@ -343,10 +343,9 @@ def avg_pool2d(
 ) -> Float[np.ndarray, "n c h_out w_out"]:
     """Return the mean of each window.
 
-    Padding counts as zeros, unless count_include_pad=False leaves it out of the mean; what a
-    window of ceil_mode has past the padding is always left out. divisor_override divides the sums
-    instead.
-    (LeCun et al., 1990, with a weight and a bias of each map.)
+    Padding counts as zeros, unless count_include_pad=False leaves it out of the mean; what a window
+    of ceil_mode has past the padding is always left out. divisor_override divides the sums instead.
+    (LeCun et al., 1998, with a weight and a bias for each map.)
     """
     x, g = _check_windows(x, kernel_size, stride, padding, 1, ceil_mode, axes=2)
     return _sum(x, g) / _counts(g, count_include_pad, divisor_override, x.dtype)

@@ -4,8 +4,8 @@ Arguments of all that have them: kernel_size; stride (None: as kernel_size); pad
 window; dilation; each one number or one for each spatial axis. ceil_mode=True adds a last window
 that reaches past the end, return_indices=True also returns positions, count_include_pad says
 whether zeros of the padding count in an average, divisor_override (at least 1) replaces the number
-that it divides by. A side n becomes ⌊(n + 2 padding - dilation (k - 1) - 1) / stride⌋ + 1. No layer
-here has parameters; inputs may come without n.
+that it divides by. A length l becomes ⌊(l + 2 padding - dilation (k - 1) - 1) / stride⌋ + 1. No
+layer here has parameters; inputs may come without n.
 """
 
 import numpy as np

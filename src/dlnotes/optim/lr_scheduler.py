@@ -154,8 +154,8 @@ class MultiplicativeLR(LambdaLR):
 class StepLR(LRScheduler):
     """The staircase initial_lr · gamma^⌊epoch / step_size⌋.
 
-    step_size: epochs, at least 1; gamma: a number. (As Krizhevsky, Sutskever and Hinton, 2012, did
-    by hand, with gamma 0.1.)
+    step_size: epochs, at least 1; gamma: a number. (Szegedy et al., 2015, with gamma 0.96 and 8
+    epochs.)
     """
 
     def __init__(

@@ -7,7 +7,8 @@ gives to that epoch: formulas that divide by e, such as k / √e, count from 1.
 
 In each: TypeError for a setting that is no number (or no int where epochs are counted), ValueError
 for one out of range: numbers and `first` at least 0 (in `inverse_sqrt` first at least 1), counts of
-epochs at least 1. A call costs a few operations. In the formulas e is the epoch plus `first`.
+epochs at least 1. A call costs a few operations. In the formulas e is the epoch, plus `first` where
+there is one.
 """
 
 import math
