@@ -35,6 +35,23 @@ def test_gaussian_likelihood_as_torchs(full, reduction, dtype):
     h.assert_close(v.grad, torch_v.grad, dtype, 1000)
 
 
+@pytest.mark.parametrize("shape", [(3, 1), (1, 3), (3,)])
+def test_variances_broadcast_as_in_torch(shape):
+    """(3,) of an input (3, 3) is one variance for each sample, not for each column."""
+    x, y, var = (
+        h.draw(0, (3, 3), np.float64),
+        h.draw(1, (3, 3), np.float64),
+        h.draw(2, shape, float),
+    )
+    v, torch_v = tensor(var**2, requires_grad=True), torch.tensor(var**2, requires_grad=True)
+    loss = nn.functional.gaussian_nll_loss(x, y, v)
+    expected = torch.nn.functional.gaussian_nll_loss(torch.tensor(x), torch.tensor(y), torch_v)
+    h.assert_close(loss.data, expected, np.float64, factor=100)
+    loss.backward()
+    expected.backward()
+    h.assert_close(v.grad, torch_v.grad, np.float64, factor=1000)
+
+
 def test_full_is_the_likelihood():
     x, y, var = (h.draw(i, (5,), np.float64) for i in range(3))
     expected = scipy.stats.norm.logpdf(y, x, np.sqrt(var**2)).sum()

@@ -447,7 +447,8 @@ def gaussian_nll_loss(
     """Return -log N(target; input, var) = (log var + (input - target)² / var) / 2 of each entry.
 
     The likelihood of a network that gives a mean and a variance (Nix and Weigend, 1994). var is at
-    least 0, counts as eps at least, and broadcasts to the input: (n, 1) is one for each sample.
+    least 0, counts as eps at least, and broadcasts to the input: (n, 1) or (n,), of the
+    input's first axes, is one for each sample.
     full=True adds the constant log(2π) / 2, without which it is no likelihood.
     """
     input, target, var = _gaussian(input, target, var, eps)
@@ -468,11 +469,16 @@ def gaussian_nll_loss_backward(
 
     As in torch, what is cut off at eps gets the gradient at eps.
     """
-    shape = np.shape(var)
+    shape, wide = np.shape(var), _with_last_axis(np.shape(var), np.shape(input))
     input, target, var = _gaussian(input, target, var, eps)
     dloss, error = _spread(dy, input.shape, input.dtype, reduction), input - target
     dvar = dloss * (1 - error * error / var) / (2 * var)
-    return dloss * error / var, _sum_to(dvar, shape)
+    return dloss * error / var, _sum_to(dvar, wide).reshape(shape)
+
+
+def _with_last_axis(shape, full):
+    """Return a variance's shape, with an axis of length 1 where it lacks the last one of `full`."""
+    return (*shape, 1) if shape == full[:-1] != full else shape
 
 
 def _gaussian(input, target, var, eps):
@@ -480,7 +486,7 @@ def _gaussian(input, target, var, eps):
     var = _validate.floats("var", var)
     _validate.same_dtype(input=input, var=var)
     try:
-        var = np.broadcast_to(var, input.shape)
+        var = np.broadcast_to(var.reshape(_with_last_axis(var.shape, input.shape)), input.shape)
     except ValueError:
         raise ValueError(
             f"var must broadcast to the shape {input.shape} of input, got {var.shape}"
