@@ -201,6 +201,30 @@ def test_minimal_filtering(n, channels, out, padding, with_bias, scale, layout, 
         np.testing.assert_allclose(gradient, exact, rtol=1e-5, atol=atol)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e8])
+@pytest.mark.parametrize("place", ["x", "dy", "weight"])
+def test_many_channels_keep_a_bad_number_where_it_belongs(place, bad):
+    """NaN, infinity and a huge number spoil what sees them, as in torch, and nothing else."""
+    arrays = {
+        "x": h.draw(0, (1, 32, 12, 12), np.float32),
+        "weight": h.draw(1, (32, 32, 3, 3), np.float32),
+        "dy": h.draw(2, (1, 32, 12, 12), np.float32),
+    }
+    arrays[place][0, 0, 1, 1] = bad
+    x, weight, dy = arrays.values()
+    with np.errstate(invalid="ignore"):
+        y = kernels.conv2d(x, weight, padding=1)
+        gradients = kernels.conv2d_backward(dy, x, weight, padding=1)[:2]
+    doubles = [a.astype(np.float64) for a in (x, weight)]
+    expected, wanted = with_torch(torch_F.conv2d, doubles, dy.astype(np.float64), padding=1)
+    for actual, exact in zip((y, *gradients), (expected.detach(), *wanted), strict=True):
+        exact = exact.numpy()
+        spoilt = ~(np.abs(exact) < 1e5)  # what has the bad number among its terms
+        assert not spoilt.all()
+        np.testing.assert_array_equal(np.isfinite(actual), np.isfinite(exact))
+        np.testing.assert_allclose(actual[~spoilt], exact[~spoilt], rtol=1e-4, atol=1e-3)
+
+
 def test_minimal_filtering_is_for_many_channels_in_float32():
     windows = conv._conv_windows((8, 8), (3, 3), 1, 1, 1)
     x, weight = np.ones((1, 32, 8, 8), np.float32), np.ones((32, 32, 3, 3), np.float32)

@@ -7,10 +7,13 @@ Gray, 2016). Over channels the products become 36 matrix products; the transform
 products with 6×6 matrices, and cost little when there are many channels. Each step is linear in
 x and in w, so the backward pass is the same steps transposed, in reverse.
 
-The transforms cost digits: float32 results are off by about 5e-6 of their size, not 5e-7. So it
-is used for float32 only, where channels are many enough that it pays.
+The transforms cost digits: float32 results are off by about 5e-6 of the largest, not 5e-7. So it
+is used for float32 only, where channels are many enough that it pays. They also mix all entries of
+a tile: one that is NaN, infinite or far larger than the rest would spoil outputs that do not see
+it. Where there is such a one, `fits` says no.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +21,9 @@ import numpy as np
 TILE = 4  # outputs along each side
 _LEAST_CHANNELS = 32
 _WORK_BYTES = 2**20
+_BLOCK_ENTRIES = 2**15
+# How many times the mean size an entry may be: up to here its neighbours' errors hardly grow.
+_LARGEST = 256
 
 # fmt: off
 INPUT = np.array([  # Bᵀ
@@ -45,11 +51,25 @@ OUTPUT = np.array([  # Aᵀ
 # fmt: on
 
 
-def fits(x, weight, g, groups) -> bool:
-    """Say whether a convolution can be computed like this, and should."""
+def fits(x, weight, g, groups, *others) -> bool:
+    """Say whether a convolution of these arrays can be computed like this, and should."""
     plain = g.kernel == (3, 3) and {*g.stride, *g.dilation, groups} == {1}
     worthwhile = min(weight.shape[:2]) >= _LEAST_CHANNELS and min(g.out) >= TILE
-    return plain and worthwhile and x.dtype == np.float32
+    if not (plain and worthwhile and x.dtype == np.float32):
+        return False
+    return all(_is_even(array) for array in (x, weight, *others))
+
+
+def _is_even(x) -> bool:
+    """Say whether all entries are finite and none is far larger than their mean size."""
+    x, ones = x.reshape(-1), np.ones(_BLOCK_ENTRIES, x.dtype)
+    largest, total = 0.0, 0.0
+    for first in range(0, x.size, _BLOCK_ENTRIES):
+        size = np.abs(x[first : first + _BLOCK_ENTRIES])  # stays in the cache
+        largest = max(largest, float(size.max()))
+        with np.errstate(over="ignore", invalid="ignore"):
+            total += float(size @ ones[: len(size)])
+    return largest * x.size <= _LARGEST * total < math.inf  # False where total is NaN
 
 
 def forward(x, weight, bias, g):
