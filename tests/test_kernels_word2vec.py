@@ -504,6 +504,7 @@ def test_draws_have_the_distribution_and_follow_the_generator():
 
 x, table, two = np.ones((2, 3)), np.ones((4, 3)), np.array([0, 1])
 noise = np.array([[1], [2]])
+ALIAS, RNG = (np.array([0.5, 1.0]), np.array([1, 1])), np.random.default_rng(0)
 codes, points = kernels.huffman_codes(np.array([1, 2, 3, 4, 5]))
 
 
@@ -595,6 +596,22 @@ def read_only(array):
         (lambda: kernels.alias_table(np.ones(0)), ValueError, "at least 0 and not all 0"),
         (lambda: kernels.alias_table(np.array([1, np.nan])), ValueError, "must be finite"),
         (lambda: kernels.alias_table(two), TypeError, "probabilities must be float32 or float64"),
+        (lambda: kernels.alias_sample(ALIAS, 2, None), TypeError, "generator must be a numpy"),
+        (lambda: kernels.alias_sample(ALIAS, -1, RNG), ValueError, "size must be at least 0"),
+        (lambda: kernels.alias_sample(ALIAS, 2.0, RNG), TypeError, "size must be an int"),
+        (lambda: kernels.alias_sample(3, 2, RNG), TypeError, "table must be the pair .* got int"),
+        (lambda: kernels.alias_sample(ALIAS[:1], 2, RNG), TypeError, "table must be the pair"),
+        (lambda: kernels.alias_sample((1, 2), 2, RNG), TypeError, "keep of table must be a NumPy"),
+        (
+            lambda: kernels.alias_sample((ALIAS[0], ALIAS[0]), 2, RNG),
+            TypeError,
+            "alias of table must be a NumPy array of integers, got float64",
+        ),
+        (
+            lambda: kernels.alias_sample((ALIAS[0], ALIAS[1][:1]), 2, RNG),
+            ValueError,
+            r"two arrays of one length above 0, got \(2,\) and \(1,\)",
+        ),
     ],
 )
 def test_bad_input(call, error, message):

@@ -894,7 +894,9 @@ def _dropout(input: Tensor, shape: tuple, p, training: bool, generator) -> Tenso
         raise TypeError(f"training must be True or False, got {type(training).__name__}")
     if not training or p == 0:
         return input
-    generator = random.generator() if generator is None else generator
+    if generator is None:
+        generator = random.generator()
+    _validate.generator("generator", generator)
     keep = np.asarray(generator.random(shape, dtype=np.float32) >= p)
     return apply("dropout", input, keep=keep, p=p)
 

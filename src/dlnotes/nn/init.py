@@ -206,8 +206,4 @@ def _leaf(tensor) -> Tensor:
 def _rng(generator) -> np.random.Generator:
     if generator is None:
         return random.generator()
-    if not isinstance(generator, np.random.Generator):
-        raise TypeError(
-            f"generator must be a numpy.random.Generator, got {type(generator).__name__}"
-        )
-    return generator
+    return _validate.generator("generator", generator)
