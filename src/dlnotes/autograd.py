@@ -111,7 +111,10 @@ def no_grad() -> Iterator[None]:
 class Tensor:
     """An array, its gradient, and the operation and parents that it came from.
 
-    `data` is shared, not copied (`tensor(…)` copies). Python numbers become float32; arrays keep
+    `data` is shared, not copied (`tensor(…)` copies), and as in torch so is that of views: what
+    `detach`, `permute`, `transpose`, slices and (where the layout allows it) `reshape` return, with
+    all that is made of them (`flatten`, `squeeze`, `split`, …), shares memory with the tensor, so
+    writing into the data of one changes the other. Python numbers become float32; arrays keep
     their dtype: float32, float64, integers or bool. Only floats can require a gradient.
     A leaf (`parents` empty) adds up its `grad` over calls of `backward` until `zero_grad()`; an
     inner node keeps the gradient of the last call, so that it can be looked at.

@@ -57,7 +57,9 @@ class MultiheadAttention(Module):
     other, drawn by Xavier's uniform rule; in_proj_bias: (3 embed_dim,) of 0; out_proj: a Linear.
     Where keys or values have another number of features (kdim, vdim), q_proj_weight, k_proj_weight
     and v_proj_weight, (embed_dim, features), take in_proj_weight's place. `dropout` drops attention
-    weights in training. Arguments as in torch, without add_bias_kv and add_zero_attn.
+    weights in training. Arguments as in torch, without add_bias_kv and add_zero_attn (and so, from
+    there on, for keywords only); `forward` takes no is_causal, which is a hint in torch: give the
+    mask itself.
     """
 
     def __init__(
@@ -66,10 +68,10 @@ class MultiheadAttention(Module):
         num_heads: Int,
         dropout: Number = 0.0,
         bias: bool = True,
-        batch_first: bool = False,
         *,
         kdim: Int | None = None,
         vdim: Int | None = None,
+        batch_first: bool = False,
         dtype=np.float32,
     ):
         super().__init__()

@@ -1,7 +1,8 @@
 """Convolution layers; the functions themselves are in `dlnotes.kernels.conv`.
 
 padding_mode, of the convolutions that are not transposed, says what the padding holds: "zeros",
-"reflect", "replicate" or "circular" (see `kernels.pad`).
+"reflect", "replicate" or "circular" (see `kernels.pad`). The transposed ones have none: torch's
+takes "zeros" alone. As in all layers, there is no `device`.
 """
 
 import math
