@@ -308,7 +308,7 @@ def every_function(samples: conformance.Report) -> conformance.Report:
 
 def test_a_function_that_is_not_run_needs_a_reason(monkeypatch, capsys):
     samples = conformance.Report("samples", {})
-    samples.passed.update(FUNCTIONS)
+    samples.passed.update(dict.fromkeys(FUNCTIONS, 1))
     every_function(samples).check(capsys, at_least=50)
     samples.failed.append("nn.functional.relu6: case: another value")
     volumes = next(why for why in NOT_HERE if why.startswith("volumes"))
