@@ -450,6 +450,20 @@ def test_vectors_that_are_long_enough_fit_the_counts_exactly():
     np.testing.assert_allclose(fitted, np.log(counts), atol=1e-6)
 
 
+@pytest.mark.parametrize("first", [np.uint64, np.int32, np.uint8])
+@pytest.mark.parametrize("second", [np.uint64, np.int64, np.int8])
+def test_words_and_noise_may_be_integers_of_two_kinds(first, second):
+    """NumPy joins uint64 and int64 to floats, which are no indices."""
+    words, drawn = np.array([0, 1]), np.array([[2], [3]])
+    expected = kernels.negative_sampling_loss(x, table, words, drawn)
+    words, drawn = words.astype(first), drawn.astype(second)
+    assert kernels.negative_sampling_loss(x, table, words, drawn) == expected
+    tables = [np.ones((4, 3)), np.ones((4, 3))]
+    loss = kernels.skip_gram_negative_sampling_step(*tables, words, words, drawn, lr=0.1)
+    assert loss == pytest.approx(np.log1p(np.exp(-3)) + np.log1p(np.exp(3)))
+    kernels.cbow_negative_sampling_step(*tables, words, words, words, drawn, lr=0.1)
+
+
 # ---- the alias method ------------------------------------------------------------------------
 
 

@@ -491,6 +491,18 @@ def test_gains_as_torchs(nonlinearity):
         (lambda p: nn.init.uniform_(p, 1, 0), ValueError, "a must not exceed b"),
         (lambda p: nn.init.normal_(p, 0, -1), ValueError, "std must be at least 0"),
         (lambda p: nn.init.constant_(p, "1"), TypeError, "val must be a number"),
+        *(
+            (lambda p, draw=draw: draw(Tensor(np.ones((2, 3), int))), TypeError, "tensor must be f")
+            for draw in (
+                nn.init.uniform_,
+                nn.init.normal_,
+                nn.init.xavier_uniform_,
+                nn.init.kaiming_normal_,
+                nn.init.trunc_normal_,
+                nn.init.orthogonal_,
+                lambda t: nn.init.sparse_(t, 0.5),
+            )
+        ),
         (lambda p: nn.init.uniform_(p, generator=3), TypeError, "generator must be a numpy.random"),
         (lambda p: nn.init.kaiming_normal_(p, mode="fan"), ValueError, "mode must be one of"),
         (lambda p: nn.init.calculate_gain("gelu"), ValueError, "nonlinearity must be one of"),

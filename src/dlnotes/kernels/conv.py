@@ -26,9 +26,9 @@ shapes that do not fit or a setting out of range.
 Accuracy: results and gradients are off by a few roundings of the largest entry, about 5e-7 of it in
 float32 and 1e-15 in float64. float32 images with 3×3 kernels, stride 1 and 32 channels or more on
 both sides take a faster way (Winograd's), off by about 5e-6 of the largest entry (1.3e-5 at worst
-where it was measured); but not where an entry of an array is NaN, infinite, or more than 256 times
-as large as their mean size. An infinity or NaN in x may show in more entries of the weight's
-gradient than in exact arithmetic.
+where it was measured); but not where an entry is NaN, infinite, or more than 256 times as large as
+the mean size of the entries of its sample or filter. An infinity or NaN in x may show in more
+entries of the weight's gradient than in exact arithmetic.
 """
 
 import itertools

@@ -132,8 +132,11 @@ class MultiheadAttention(Module):
         sequences = [_sequence(n, x) for n, x in (("query", query), ("key", key), ("value", value))]
         query, key, value = self._with_batch_first(sequences)
         heads = self._split(self._project(query, 0))
+        held = 0 if cache is None else len(cache)
+        count = held if held and not cache.growing else held + key.shape[1]
+        # A mask that is refused must not leave the cache longer.
+        mask = _joined_mask(attn_mask, key_padding_mask, (*heads.shape[:3], count), heads)
         keys, values = self._keys_and_values(key, value, cache)
-        mask = _joined_mask(attn_mask, key_padding_mask, (*heads.shape[:3], keys.shape[2]), heads)
         dropout = self.dropout if self.training else 0.0
         weights = None
         if need_weights:
