@@ -410,6 +410,24 @@ def test_indexing_by_arrays_tensors_and_masks():
     np.testing.assert_array_equal(x.grad, [[0, 0], [1, 1]])
 
 
+def test_views_share_memory_as_in_torch():
+    x = torch.zeros(2, 3, 4)
+    for view in (
+        lambda x: x.detach(),
+        lambda x: x.reshape(6, 4),
+        lambda x: x.permute(2, 0, 1),
+        lambda x: x.transpose(0, 1).transpose(0, 1).flatten(),
+        lambda x: x[1, :, 1:3],
+        lambda x: x.unsqueeze(1).squeeze(),
+        lambda x: x.split(2, -1)[1],
+        lambda x: x.transpose(0, 1).reshape(6, 4),  # here both must copy
+        lambda x: x[[0, 1]],
+    ):
+        mine = Tensor(x.numpy())
+        theirs = view(x).untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+        assert np.shares_memory(view(mine).data, mine.data) == theirs
+
+
 def test_axes_exchanged_as_torch():
     check(lambda x: x.transpose(0, 2), h.draw(0, (2, 3, 4), np.float64))
     check(lambda x: x.transpose(-1, 1), h.draw(0, (2, 3, 4), np.float64))
