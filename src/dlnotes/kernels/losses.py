@@ -9,6 +9,9 @@ deprecated ones (dlnotes.nn.functional has torch's order); weights are for keywo
 In each: TypeError for arrays that are not float32 or float64 or differ in dtype; ValueError for
 shapes that do not fit (nothing is broadcast), labels or probabilities out of range or NaN, and an
 unknown reduction.
+
+Cost: a few operations for each entry of `input`. Logarithms are natural, so that cross-entropies
+and divergences are in nats.
 """
 
 import numpy as np
@@ -28,7 +31,7 @@ Upstream = np.ndarray | Number
 def mse_loss(
     input: Float[Array, "*shape"], target: Float[Array, "*shape"], reduction: str = "mean"
 ) -> Loss:
-    """Return the squared error (input - target)²."""
+    """Return the squared error (input - target)² (least squares: Legendre, 1805)."""
     input, target = _floats_like(input, target)
     return _reduce((input - target) ** 2, reduction)
 
@@ -139,6 +142,7 @@ def binary_cross_entropy(
 
     Logarithms are cut off at -100, as in torch, so that p = 0 or 1 gives a finite loss. `weight`,
     which broadcasts to the shape, multiplies the entries; the mean is over them all the same.
+    (Goodfellow, Bengio and Courville, 2016, section 6.2.2.)
     """
     input, target = _floats_like(input, target)
     weight = _entry_weight("weight", weight, input)
@@ -230,6 +234,7 @@ def nll_loss(
     input: log-probabilities (n, classes, …); target: integer labels (n, …). `weight` multiplies
     the loss of each class's samples, and samples labelled `ignore_index` count nothing; the mean
     divides by the sum of the weights that were used.
+    (Maximum likelihood: Goodfellow, Bengio and Courville, 2016, section 5.5.)
     """
     input, target, scale, ignored = _with_labels(input, target, weight, ignore_index)
     return _reduce_scaled(-_pick(input, target), scale, ignored, reduction)
@@ -383,7 +388,7 @@ def kl_div(
 
     0 log 0 counts as 0. With log_target, target holds log t. reduction="mean" divides by all
     entries, as in torch; "batchmean" divides by the first axis, which is the divergence of the
-    definition.
+    definition (Kullback and Leibler, 1951).
     """
     input, target = _floats_like(input, target)
     if log_target:
@@ -484,7 +489,7 @@ def hinge_loss_backward(
 
 
 def logistic_loss(margin: Float[Array, "*shape"], reduction: str = "mean") -> Loss:
-    """Return log(1 + e^-margin), the log loss in nats, without overflow."""
+    """Return log(1 + e^-margin), the log loss in nats, without overflow (Cox, 1958)."""
     margin = _validate.floats("margin", margin)
     loss = np.maximum(-margin, 0) + np.log1p(np.exp(-np.abs(margin)))
     return _reduce(loss, reduction)
