@@ -3,8 +3,8 @@
 Each takes reduction="mean" (default), "sum" or "none"; `*_backward(dy, …)` takes the gradient dy
 with respect to the loss (a number for "mean" and "sum", an array of the loss's shape for "none")
 and returns the gradient with respect to `input`. As in torch, the mean over an empty batch is NaN.
-`reduction` is the third argument of the losses of (input, target), where torch has a weight or
-deprecated ones (dlnotes.nn.functional has torch's order); weights are for keywords only.
+In most, `reduction` is the third argument, where torch has a weight or deprecated ones, and weights
+are for keywords only; dlnotes.nn.functional has torch's order.
 
 In each: TypeError for arrays that are not float32 or float64 or differ in dtype; ValueError for
 shapes that do not fit (nothing is broadcast), labels or probabilities out of range or NaN, and an
