@@ -249,6 +249,31 @@ def test_more_samples_than_are_worked_on_together(arguments, monkeypatch):
         np.testing.assert_array_equal(whole, by_two)
 
 
+@pytest.mark.parametrize(
+    ("size", "arguments"),
+    [
+        ((6,), {"kernel_size": 3, "padding": 1}),  # as many places in windows as entries
+        ((4,), {"kernel_size": 2, "stride": 3, "padding": 1, "ceil_mode": True}),
+        ((4,), {"kernel_size": 2, "dilation": 2}),
+        ((6, 4), {"kernel_size": (3, 2), "padding": (1, 0)}),
+        ((4, 4), {"kernel_size": 2}),
+        ((5, 4), {"kernel_size": 2}),
+    ],
+)
+def test_entries_outside_all_windows_have_gradient_zero(size, arguments):
+    """And a gradient that is infinite stays at its winner."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 3, *size)).astype(np.float32)
+    name = f"max_pool{len(size)}d"
+    tensor = torch.tensor(x, requires_grad=True)
+    y = getattr(torch_F, name)(tensor, **arguments)
+    dy = rng.standard_normal(y.shape).astype(np.float32)
+    dy.flat[0] = np.inf
+    y.backward(torch.tensor(dy))
+    backward = getattr(kernels, f"{name}_backward")
+    np.testing.assert_array_equal(backward(dy, x, **arguments), tensor.grad.numpy())
+
+
 def test_infinite_entries():
     x = np.array([[[-np.inf, -np.inf, np.inf, 3]]], np.float32)
     y, indices = kernels.max_pool1d(x, 2, return_indices=True)

@@ -349,9 +349,14 @@ def test_a_step_is_gradient_descent_on_the_sum_of_the_losses(drawn, cbow, tree, 
         np.testing.assert_array_equal(given_, copy)
 
 
-def test_a_step_of_more_rows_than_are_changed_at_once():
+@pytest.mark.parametrize("layout", ["C", "F", "every second row"])
+def test_a_step_of_more_rows_than_are_read_at_once(layout):
     rng = np.random.default_rng(0)
     tables = [rng.standard_normal((4000, 3)) for _ in range(2)]
+    if layout == "F":
+        tables = [np.asfortranarray(table) for table in tables]
+    elif layout == "every second row":
+        tables = [np.repeat(table, 2, axis=0)[::2] for table in tables]
     center, context = (rng.integers(0, 4000, 1500) for _ in range(2))
     noise = rng.integers(0, 4000, (1500, 2))
     dhidden, doutput = kernels.negative_sampling_loss_backward(

@@ -71,7 +71,8 @@ def batch_norm(
             np.multiply(rows.reshape(out.shape), scale[..., None], out=out)
         else:
             rows *= scale
-            np.add(rows.reshape(out.shape), bias[block, None, None], out=out)
+            rows += bias[block, None]
+            out[...] = rows.reshape(out.shape)
     return (y, (mean, var)) if return_residuals else y
 
 
@@ -117,7 +118,8 @@ def batch_norm_backward(
             rows += g
             rows -= (dbias[block] / count)[:, None]
             g = rows
-        np.multiply(g.reshape(out.shape), scale[:, None, None], out=out)
+        g *= scale[:, None]
+        out[...] = g.reshape(out.shape)
     return dx, _given(weight, dweight), _given(bias, dbias)
 
 
@@ -158,7 +160,8 @@ def _channel_blocks(out, x, *arrays, mean=None):
         copies = [copy[: len(out[block])] for copy in work]
         for copy, view in zip(copies, views, strict=True):
             if mean is not None and copy is copies[0]:
-                np.subtract(view[block], mean[block, None, None], out=copy)
+                copy[...] = view[block]
+                copy -= mean[block, None, None]
             else:
                 copy[...] = view[block]
         yield block, out[block], *(_as_rows(copy, 1) for copy in copies)

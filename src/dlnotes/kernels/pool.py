@@ -22,7 +22,7 @@ from dlnotes.kernels import _windows
 from dlnotes.kernels._windows import Size, Windows
 
 _BLOCK_ENTRIES = 2**17  # entries that are worked on together, in the second-level cache
-_FEW_OFFSETS = 3  # so few that a mask for each is faster than addresses
+_FEW_OFFSETS = 4  # so few that a mask for each is faster than addresses
 
 # ---- maximum ---------------------------------------------------------------------------------
 
@@ -162,12 +162,14 @@ def _winners(x, g: Windows):
     blocks, first = list(_blocks(x)), _first_offsets(g)
     first = first if first.any() else 0
     offsets = [((..., *windows), (..., *entries)) for _, windows, entries in g.offsets()]
+    everywhere = y[:1][offsets[0][0]].shape == y[:1].shape  # each window has its first entry
     # Work memory: entries that lie side by side are compared several times as fast.
     work = [np.empty(y[block].shape, y.dtype) for block in blocks[:1]]
     wins = [np.empty(y[block].shape, winners.dtype) for block in blocks[:1]]
     for block in blocks:
         images, largest, winner = x[block], y[block], winners[block]
-        largest.fill(-np.inf)
+        if not everywhere:
+            largest.fill(-np.inf)
         winner[...] = first
         for k, (windows, entries) in enumerate(offsets):
             best = largest[windows]
@@ -222,15 +224,23 @@ def _max_backward(dy, x, g: Windows, winners=None):
     apart = all(s >= span for s, span in zip(g.stride, spans, strict=True))
     offsets = [((..., *windows), (..., *entries)) for _, windows, entries in g.offsets()]
     dx, blocks, holes = np.empty(x.shape, x.dtype), list(_blocks(x)), not some.all()
+    bits = f"i{dx.itemsize}"
+    # Windows side by side, without a gap or an edge: each entry is in one, nothing is left to fill.
+    shapes = zip(g.size, g.out, g.kernel, g.stride, g.padding, g.dilation, strict=True)
+    everywhere = all((o * k, s, p, d) == (n, k, 0, 1) for n, o, k, s, p, d in shapes)
     # Where the windows of all the images of a block start in the block.
     images = np.arange(math.prod(x[blocks[0]].shape[:2])) if blocks else np.arange(0)
     starts = np.add.outer(images * math.prod(g.size), corners)
     for block in blocks:
         flat, gradient, winner = dx[block].reshape(-1), dy[block], winners[block]
         if apart and len(offsets) <= _FEW_OFFSETS:
-            flat.fill(0)
+            if not everywhere:
+                flat.fill(0)
             for k, (windows, entries) in enumerate(offsets):
-                np.multiply(gradient[windows], winner[windows] == k, out=dx[block][entries])
+                # All bits or none: 0 · ∞ would be NaN, and a product with a truth value is slower.
+                mask = np.negative((winner[windows] == k).view(np.int8)).astype(bits)
+                mask &= gradient.view(bits)[windows]
+                dx.view(bits)[block][entries] = mask
             continue
         index = steps.take(winner, mode="clip").reshape(-1, *g.out)
         index += starts[: len(index)]

@@ -28,7 +28,7 @@ from jaxtyping import Float, Integer
 from dlnotes import _validate
 from dlnotes._validate import Number
 from dlnotes.kernels import activations
-from dlnotes.kernels.embedding import _indices, _rows, add_up, embedding_bag
+from dlnotes.kernels.embedding import _indices, _rows, add_products, add_up, embedding_bag
 from dlnotes.kernels.losses import Loss, Upstream, _reduce, _spread
 
 Hidden = Float[np.ndarray, "n d"]
@@ -37,7 +37,7 @@ Inputs = Float[np.ndarray, "vocabulary d"]
 Words = Integer[np.ndarray, "n"]
 Noise = Integer[np.ndarray, "n k"]
 Paths = Integer[np.ndarray, "words depth"]
-BLOCK = 512  # rows that are changed at once: few enough for the cache
+BLOCK = 1024  # rows that are asked for at once: few enough for the cache
 
 # ---- negative sampling -----------------------------------------------------------------------
 
@@ -321,58 +321,12 @@ def _step(
         asked = _rows(output_weight, rows[block])
         scores[block] = _scores(hidden[block], asked)
         slopes[block] = _slopes(scores[block], signs[block])
-        np.einsum("nk,nkd->nd", slopes[block], asked, out=dhidden[block])
+        dhidden[block] = (slopes[block, None] @ asked)[:, 0]
     if divide_gradient:
         dhidden /= np.maximum(np.diff(starts), 1).astype(dhidden.dtype)[:, None]
-    _add_products(output_weight, -lr * slopes, rows, hidden)
-    _add_in_place(input_weight, np.full(len(words), -lr, hidden.dtype), words, starts, dhidden)
+    add_products(output_weight, -lr * slopes.reshape(-1), rows.reshape(-1), _starts(rows), hidden)
+    add_products(input_weight, np.full(len(words), -lr, hidden.dtype), words, starts, dhidden)
     return _reduce(_costs(scores, signs), "mean")
-
-
-def _add_products(table, weights, rows, hidden):
-    """Add weights[i, j] · hidden[i] to table[rows[i, j]] for all i and j.
-
-    Most rows occur once: one place of each row is added straight to the table, block by block.
-    """
-    weights, indices = weights.reshape(-1), rows.reshape(-1)
-    own = _stand_for_rows(table, indices)[1]
-    places = np.flatnonzero(own)
-    row, change = np.empty((2, BLOCK, table.shape[1]), table.dtype)  # work memory
-    for start in range(0, len(places), BLOCK):
-        place = places[start : start + BLOCK]
-        r, c = row[: len(place)], change[: len(place)]
-        np.take(hidden, place // rows.shape[1], axis=0, out=c, mode="clip")
-        c *= weights[place, None]
-        index = indices[place]
-        r = np.take(table, index, axis=0, out=r, mode="clip")
-        r += c
-        table[index] = r
-    if len(places) < len(indices):
-        again = ~own
-        starts = np.append(0, again.reshape(rows.shape).sum(axis=1).cumsum())
-        _add_in_place(table, weights[again], indices[again], starts, hidden)
-
-
-def _stand_for_rows(table, indices):
-    """Return for each row of `table` one place in `indices`, and which places those are.
-
-    Each index writes its place into the slot of its row. One stays there, whichever, and stands for
-    the row: that finds the distinct rows without sorting. Slots of other rows hold anything.
-    """
-    slots, places = np.empty(len(table), np.int64), np.arange(len(indices))
-    slots[indices] = places
-    return slots, slots[indices] == places
-
-
-def _add_in_place(table, weights, indices, starts, rows):
-    """Add to `table` what `add_up` would return, without touching its other rows."""
-    slots, own = _stand_for_rows(table, indices)
-    distinct = indices[own]
-    slots[distinct] = np.arange(len(distinct))
-    change = add_up(weights, slots[indices], starts, rows, len(distinct))
-    for start in range(0, len(distinct), BLOCK):
-        block = slice(start, start + BLOCK)
-        table[distinct[block]] += change[block]
 
 
 # ---- shared pieces ---------------------------------------------------------------------------
