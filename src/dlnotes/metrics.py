@@ -763,11 +763,13 @@ def _detections(name: str, image: dict, scored: bool) -> dict[str, np.ndarray]:
         raise ValueError(f"{name} must have {', '.join(sorted(missing))} for each image")
     boxes = np.asarray(image["boxes"], np.float64).reshape(-1, 4)
     labels = np.asarray(image["labels"])
+    if labels.size and labels.dtype.kind not in "iu":
+        raise TypeError(f"{name}: labels must be integers, got {labels.dtype}")
     result = {"boxes": boxes, "labels": labels}
     if scored:
         result["scores"] = np.asarray(image["scores"], np.float64)
     for key, values in result.items():
-        if len(values) != len(boxes):
+        if values.shape[:1] != (len(boxes),) or (key != "boxes" and values.ndim != 1):
             raise ValueError(f"{name}: {key} must have one entry for each of {len(boxes)} boxes")
     return result
 
@@ -870,27 +872,36 @@ def frechet_distance(mean1: Values, cov1: Values, mean2: Values, cov2: Values) -
     """Return |μ₁ - μ₂|² + tr(Σ₁ + Σ₂ - 2 (Σ₁ Σ₂)^½), between two normal distributions.
 
     Of features of images it is the FID (Dowson and Landau, 1982; Heusel et al., 2017). Means
-    (d,), covariances (d, d), symmetric; the result is at least 0. Cost O(d³).
+    (d,), covariances (d, d), symmetric and without negative eigenvalues (but for rounding, up to
+    1e-5 of the largest), which may be singular; the result is at least 0. Cost O(d³).
     """
-    from scipy.linalg import sqrtm
-
     mean1, mean2 = (_array(n, m).astype(float) for n, m in [("mean1", mean1), ("mean2", mean2)])
     if mean1.ndim != 1:
         raise ValueError(f"mean1 must have shape (d,), got {mean1.shape}")
     _validate.same_shape(mean1=mean1, mean2=mean2)
-    covariances = []
+    covariances, roots = [], []
     for name, value in {"cov1": cov1, "cov2": cov2}.items():
         value = _array(name, value).astype(float)
         _validate.has_shape(name, value, (len(mean1), len(mean1)), "(d, d) for means of (d,)")
         if not np.allclose(value, value.T):
             raise ValueError(f"{name} must be symmetric")
         covariances.append(value)
-    # tr (Σ₁ Σ₂)^½ = tr (Σ₁^½ Σ₂ Σ₁^½)^½, whose argument is symmetric: its eigenvalues are real.
-    root = np.real(sqrtm(covariances[0]))
-    eigenvalues = np.linalg.eigvalsh(root @ covariances[1] @ root.T)
-    mixed = np.sqrt(np.maximum(eigenvalues, 0)).sum()
+        roots.append(_covariance_root(name, value))
+    # tr (Σ₁ Σ₂)^½ = tr (Σ₁^½ Σ₂ Σ₁^½)^½, the sum of the singular values of Σ₂^½ Σ₁^½.
+    mixed = np.linalg.svd(roots[1] @ roots[0], compute_uv=False).sum()
     traces = np.trace(covariances[0]) + np.trace(covariances[1])
     return float(max(0.0, np.sum((mean1 - mean2) ** 2) + traces - 2 * mixed))
+
+
+def _covariance_root(name: str, covariance: np.ndarray) -> np.ndarray:
+    """Return the symmetric root of a covariance; ValueError for a negative eigenvalue."""
+    values, vectors = np.linalg.eigh(covariance)
+    largest = np.abs(values).max()
+    if values[0] < -1e-5 * largest:
+        raise ValueError(f"{name} must have no negative eigenvalues, got {values[0]:.3g}")
+    # The root of an eigenvalue that is 0 but for rounding would be no small number.
+    values[values < len(values) * np.finfo(float).eps * largest] = 0
+    return (vectors * np.sqrt(values)) @ vectors.T
 
 
 def sample_precision_recall(real: Values, generated: Values, *, k: int = 3) -> tuple[float, float]:

@@ -117,14 +117,17 @@ def embedding_renorm(
     norm_type: the order of the norm, at least 1; max_norm: at least 0.
     """
     input, weight, _ = _lookup(input, weight, None)
+    if not weight.flags.writeable:
+        raise ValueError("weight is changed in place, so it must be a writable array")
     max_norm, norm_type = (
         _validate.number("max_norm", max_norm, low=0),
         _validate.number("norm_type", norm_type, low=1),
     )
     rows = np.unique(input)
-    norms = np.linalg.norm(weight[rows], norm_type, axis=1)
-    long = norms > max_norm
-    weight[rows[long]] *= (max_norm / (norms[long] + 1e-7)).astype(weight.dtype)[:, None]
+    with np.errstate(over="ignore", invalid="ignore"):  # ∞ becomes NaN, as in torch
+        norms = np.linalg.norm(weight[rows], norm_type, axis=1)
+        long = norms > max_norm
+        weight[rows[long]] *= (max_norm / (norms[long] + 1e-7)).astype(weight.dtype)[:, None]
 
 
 def embedding_bag(
@@ -243,7 +246,8 @@ class _Bags:
             starts = np.cumsum(self.sizes)[filled] - self.sizes[filled]
             largest[filled] = np.maximum.reduceat(rows, starts, axis=0)
             place = np.arange(len(rows))[:, None]
-            place = np.where(rows == largest[self.bag], place, len(rows))
+            # The largest of numbers one of which is NaN is NaN, as for max-pooling.
+            place = np.where((rows == largest[self.bag]) | np.isnan(rows), place, len(rows))
             first[filled] = np.minimum.reduceat(place, starts, axis=0)
         return largest, first
 
@@ -294,7 +298,8 @@ def _indices(name, value, size) -> np.ndarray:
         bad = value < 0 if size is None else (value < 0) | (value >= size)
         allowed = "at least 0" if size is None else f"in 0 … {size - 1}"
         raise ValueError(f"{name} must be {allowed}, got {value[bad][0]}")
-    return value
+    # Below a limit all kinds fit into one: NumPy joins uint64 and int64 to floats.
+    return value if size is None else value.astype(np.intp, copy=False)
 
 
 def _lookup(input, weight, padding_idx):

@@ -48,7 +48,10 @@ def margin_ranking_loss_backward(
     """Return (dinput1, dinput2) = dy · (-target, target) where the loss is not cut off."""
     input1, input2, target, margin = _pair(input1, input2, target, margin)
     dloss = _spread(dy, input1.shape, input1.dtype, reduction)
-    dinput2 = dloss * target * (-target * (input1 - input2) + margin >= 0)
+    # A mask, no product: ∞ · 0 would be NaN.
+    dinput2 = np.where(
+        -target * (input1 - input2) + margin >= 0, dloss * target, input1.dtype.type(0)
+    )
     return -dinput2, dinput2
 
 
@@ -77,7 +80,7 @@ def hinge_embedding_loss_backward(
     target = _signs(target, input.shape, input.dtype)
     margin = _validate.number("margin", margin)
     dloss = _spread(dy, input.shape, input.dtype, reduction)
-    return dloss * np.where(target > 0, target, -(margin - input >= 0).astype(input.dtype))
+    return np.where(target > 0, dloss, np.where(margin - input >= 0, -dloss, input.dtype.type(0)))
 
 
 def cosine_embedding_loss(
@@ -110,7 +113,8 @@ def cosine_embedding_loss_backward(
     input1, input2, target, margin = _vectors(input1, input2, target, margin)
     cosine, length, square1, square2 = _cosine(input1, input2)
     dloss = _spread(dy, target.shape, input1.dtype, reduction)
-    dcosine = dloss * np.where(target > 0, -target, cosine - margin >= 0)
+    dunlike = np.where(cosine - margin >= 0, dloss, dloss.dtype.type(0))
+    dcosine = np.where(target > 0, -dloss, dunlike)
     dcosine, cosine, length = dcosine[..., None], cosine[..., None], length[..., None]
     return (
         dcosine * (input2 / length - cosine * input1 / square1[..., None]),
@@ -199,7 +203,8 @@ def triplet_margin_loss_backward(
         far_too = _norm(pn, p)
         closest = np.minimum(far, far_too)
         share = ((far < far_too) + (far <= far_too).astype(far.dtype)) / 2
-    dloss = _spread(dy, near.shape, anchor.dtype, reduction) * (near - closest + margin >= 0)
+    dloss = _spread(dy, near.shape, anchor.dtype, reduction)
+    dloss = np.where(near - closest + margin >= 0, dloss, dloss.dtype.type(0))
     dap = _norm_backward(dloss, ap, near, p)
     dan = _norm_backward(-dloss * share, an, far, p)
     if not swap:

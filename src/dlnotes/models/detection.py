@@ -19,8 +19,8 @@ class YOLO(Network):
     convolution. The first version ended in linear layers, had 7×7 cells, two boxes for each and no
     anchors; the first 20 of its 24 convolutions were trained on ImageNet before.
 
-    Width and height must be multiples of `stride`. The object's bias starts at -4, since few cells
-    have one.
+    Width and height must be multiples of `stride`, else ValueError. The object's bias starts at -4,
+    since few cells have one.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class YOLO(Network):
 
     def forward(self, x):
         """Return the logits of each cell and anchor."""
+        _engine.check_sides(x, self.stride)
         y = self.head(self.backbone(x))
         n, channels, h, w = y.shape
         y = y.reshape(n, self.anchors, channels // self.anchors, h, w)

@@ -69,7 +69,9 @@ class SiameseNetwork(Network):
             self.fc = nn.Linear(self.embedding.embedding_dim, 1)
 
     def forward(self, x1, x2):
-        """Return the distance, or the logit of being the same."""
+        """Return the distance, or the logit of being the same; as many x1 as x2."""
+        if len(x1) != len(x2):
+            raise ValueError(f"x1 and x2 must be pairs, got {len(x1)} and {len(x2)} images")
         a, b = self.embedding(x1), self.embedding(x2)
         if self.compare == "distance":
             return _length(a - b)

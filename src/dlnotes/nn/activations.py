@@ -1,4 +1,7 @@
-"""Activation functions as modules; the functions themselves are in `dlnotes.kernels`."""
+"""Activation functions as modules; the functions themselves are in `dlnotes.kernels`.
+
+torch's `inplace` is not taken: results are always new.
+"""
 
 from dlnotes import _validate
 from dlnotes._validate import Number

@@ -63,7 +63,9 @@ class MultiheadAttention(Module):
     other, drawn by Xavier's uniform rule; in_proj_bias: (3 embed_dim,) of 0; out_proj: a Linear.
     Where keys or values have another number of features (kdim, vdim), q_proj_weight, k_proj_weight
     and v_proj_weight, (embed_dim, features), take in_proj_weight's place. `dropout` drops attention
-    weights in training. Arguments as in torch, without add_bias_kv and add_zero_attn.
+    weights in training. Arguments as in torch, without add_bias_kv and add_zero_attn (and so, from
+    there on, for keywords only); `forward` takes no is_causal, which is a hint in torch: give the
+    mask itself.
     """
 
     def __init__(
@@ -72,10 +74,10 @@ class MultiheadAttention(Module):
         num_heads: Int,
         dropout: Number = 0.0,
         bias: bool = True,
-        batch_first: bool = False,
         *,
         kdim: Int | None = None,
         vdim: Int | None = None,
+        batch_first: bool = False,
         dtype=np.float32,
     ):
         super().__init__()
@@ -136,8 +138,11 @@ class MultiheadAttention(Module):
         sequences = [_sequence(n, x) for n, x in (("query", query), ("key", key), ("value", value))]
         query, key, value = self._with_batch_first(sequences)
         heads = self._split(self._project(query, 0))
+        held = 0 if cache is None else len(cache)
+        count = held if held and not cache.growing else held + key.shape[1]
+        # A mask that is refused must not leave the cache longer.
+        mask = _joined_mask(attn_mask, key_padding_mask, (*heads.shape[:3], count), heads)
         keys, values = self._keys_and_values(key, value, cache)
-        mask = _joined_mask(attn_mask, key_padding_mask, (*heads.shape[:3], keys.shape[2]), heads)
         dropout = self.dropout if self.training else 0.0
         weights = None
         if need_weights:

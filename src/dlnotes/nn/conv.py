@@ -7,7 +7,8 @@ bias=False leaves the bias (out_channels,) out. padding may be "valid" (none) or
 weight.shape[1] times the entries of a kernel. Inputs may come without n.
 
 padding_mode, of the convolutions that are not transposed, says what the padding holds: "zeros",
-"reflect", "replicate" or "circular" (see `kernels.pad`).
+"reflect", "replicate" or "circular" (see `kernels.pad`). The transposed ones have none: torch's
+takes "zeros" alone. As in all layers, there is no `device`.
 """
 
 import math

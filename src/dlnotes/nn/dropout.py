@@ -1,4 +1,4 @@
-"""Dropout as modules: active in training mode only."""
+"""Dropout as modules: active in training mode only. torch's `inplace` is not taken."""
 
 from dlnotes import _validate
 from dlnotes._validate import Number

@@ -13,6 +13,10 @@ gradient.
 Inputs are tensors (arrays are taken as constants); values, arguments and errors are those of the
 kernel of the same name in `dlnotes.kernels`; convolutions, poolings and losses of classes also take
 one sample without the batch axis, as in torch. Gradients flow to every tensor but the targets.
+
+Arguments stand in torch.nn.functional's order. What follows its deprecated size_average and reduce,
+which are not taken, is for keywords only. Also missing: `inplace` of the activations and dropouts,
+`dtype` of the softmaxes, `enable_gqa` of attention, `weight` of mse_loss, l1_loss and huber_loss.
 """
 
 import functools
@@ -731,24 +735,24 @@ def cdist(
 # ---- losses ----------------------------------------------------------------------------------
 
 
-def mse_loss(input, target, reduction: str = "mean") -> Tensor:
+def mse_loss(input, target, *, reduction: str = "mean") -> Tensor:
     """Return the squared error."""
     return _loss("mse_loss", input, target, reduction)
 
 
-def l1_loss(input, target, reduction: str = "mean") -> Tensor:
+def l1_loss(input, target, *, reduction: str = "mean") -> Tensor:
     """Return the absolute error."""
     return _loss("l1_loss", input, target, reduction)
 
 
-def binary_cross_entropy(input, target, reduction: str = "mean", *, weight=None) -> Tensor:
+def binary_cross_entropy(input, target, weight=None, *, reduction: str = "mean") -> Tensor:
     """Return the cross-entropy of probabilities and targets in [0, 1]."""
     weight = _constant("weight", weight)
     return _loss("binary_cross_entropy", input, target, reduction, weight=weight)
 
 
 def binary_cross_entropy_with_logits(
-    input, target, reduction: str = "mean", *, weight=None, pos_weight=None
+    input, target, weight=None, *, reduction: str = "mean", pos_weight=None
 ) -> Tensor:
     """Return the cross-entropy of σ(input) and targets in [0, 1]."""
     weights = {"weight": weight, "pos_weight": pos_weight}
@@ -756,7 +760,7 @@ def binary_cross_entropy_with_logits(
     return _loss("binary_cross_entropy_with_logits", input, target, reduction, **weights)
 
 
-def smooth_l1_loss(input, target, reduction: str = "mean", beta: Number = 1.0) -> Tensor:
+def smooth_l1_loss(input, target, *, reduction: str = "mean", beta: Number = 1.0) -> Tensor:
     """Return the squared error where it is small and the absolute error where it is large."""
     return _loss("smooth_l1_loss", input, target, reduction, beta=beta)
 
@@ -768,7 +772,7 @@ def huber_loss(input, target, reduction: str = "mean", delta: Number = 1.0) -> T
 
 @_one_label_too
 def nll_loss(
-    input, target, reduction: str = "mean", *, weight=None, ignore_index: int = -100
+    input, target, weight=None, *, ignore_index: int = -100, reduction: str = "mean"
 ) -> Tensor:
     """Return minus the log-probability of each sample's label.
 
@@ -782,10 +786,10 @@ def nll_loss(
 def cross_entropy(
     input,
     target,
-    reduction: str = "mean",
-    *,
     weight=None,
+    *,
     ignore_index: int = -100,
+    reduction: str = "mean",
     label_smoothing: Number = 0.0,
 ) -> Tensor:
     """Return the cross-entropy of softmax(input) and labels or target probabilities.
@@ -800,14 +804,14 @@ def cross_entropy(
 
 @_one_label_too
 def multi_margin_loss(
-    input, target, p: int = 1, margin: Number = 1.0, weight=None, reduction: str = "mean"
+    input, target, p: int = 1, margin: Number = 1.0, weight=None, *, reduction: str = "mean"
 ) -> Tensor:
     """Return the hinge loss of several classes."""
     settings = {"p": p, "margin": margin, "weight": _constant("weight", weight)}
     return _loss("multi_margin_loss", input, target, reduction, **settings)
 
 
-def kl_div(input, target, reduction: str = "mean", *, log_target: bool = False) -> Tensor:
+def kl_div(input, target, *, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """Return the divergence of target probabilities from log-probabilities `input`."""
     return _loss("kl_div", input, target, reduction, log_target=log_target)
 
@@ -827,20 +831,20 @@ def gaussian_nll_loss(
 
 
 def margin_ranking_loss(
-    input1, input2, target, margin: Number = 0.0, reduction: str = "mean"
+    input1, input2, target, margin: Number = 0.0, *, reduction: str = "mean"
 ) -> Tensor:
     """Return how far the pair is from the order that target (±1) says, with a margin."""
     settings = {"target": _constant("target", target), "margin": margin, "reduction": reduction}
     return apply("margin_ranking_loss", input1, input2, **settings)
 
 
-def hinge_embedding_loss(input, target, margin: Number = 1.0, reduction: str = "mean") -> Tensor:
+def hinge_embedding_loss(input, target, margin: Number = 1.0, *, reduction: str = "mean") -> Tensor:
     """Return the distance `input` of like pairs, and what unlike ones lack to the margin."""
     return _loss("hinge_embedding_loss", input, target, reduction, margin=margin)
 
 
 def cosine_embedding_loss(
-    input1, input2, target, margin: Number = 0.0, reduction: str = "mean"
+    input1, input2, target, margin: Number = 0.0, *, reduction: str = "mean"
 ) -> Tensor:
     """Return 1 - cos of like pairs, and what the cosine of unlike ones has above the margin."""
     settings = {"target": _constant("target", target), "margin": margin, "reduction": reduction}
@@ -863,6 +867,7 @@ def triplet_margin_loss(
     p: Number = 2.0,
     eps: Number = 1e-6,
     swap: bool = False,
+    *,
     reduction: str = "mean",
 ) -> Tensor:
     """Return max(0, d(anchor, positive) - d(anchor, negative) + margin)."""
@@ -1050,7 +1055,9 @@ def _dropout(input: Tensor, shape: tuple, p, training: bool, generator) -> Tenso
         raise TypeError(f"training must be True or False, got {type(training).__name__}")
     if not training or p == 0:
         return input
-    generator = random.generator() if generator is None else generator
+    if generator is None:
+        generator = random.generator()
+    _validate.generator("generator", generator)
     keep = np.asarray(generator.random(shape, dtype=np.float32) >= p)
     return apply("dropout", input, keep=keep, p=p)
 

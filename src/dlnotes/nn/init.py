@@ -41,13 +41,13 @@ def uniform_(tensor: Tensor, a: Number = 0.0, b: Number = 1.0, generator=None) -
     a, b = _validate.number("a", a), _validate.number("b", b)
     if a > b:
         raise ValueError(f"a must not exceed b, got a={a} and b={b}")
-    return _fill(tensor, _rng(generator).uniform(a, b, _leaf(tensor).shape))
+    return _fill(tensor, _rng(generator).uniform(a, b, _floats(tensor).shape))
 
 
 def normal_(tensor: Tensor, mean: Number = 0.0, std: Number = 1.0, generator=None) -> Tensor:
     """Draw from the normal distribution with deviation `std`, at least 0, around `mean`."""
     mean, std = _validate.number("mean", mean), _validate.number("std", std, low=0)
-    return _fill(tensor, _rng(generator).normal(mean, std, _leaf(tensor).shape))
+    return _fill(tensor, _rng(generator).normal(mean, std, _floats(tensor).shape))
 
 
 def xavier_uniform_(tensor: Tensor, gain: Number = 1.0, generator=None) -> Tensor:
@@ -121,7 +121,7 @@ def trunc_normal_(
     if a >= b or std == 0:
         raise ValueError(f"a must be below b and std above 0, got a={a}, b={b} and std={std}")
     low, high = ndtr((a - mean) / std), ndtr((b - mean) / std)
-    quantiles = _rng(generator).uniform(low, high, _leaf(tensor).shape)
+    quantiles = _rng(generator).uniform(low, high, _floats(tensor).shape)
     return _fill(tensor, np.clip(mean + std * ndtri(quantiles), a, b))
 
 
@@ -133,7 +133,7 @@ def orthogonal_(tensor: Tensor, gain: Number = 1, generator=None) -> Tensor:
     two axes. Cost: a QR decomposition, O(rows · columns · the smaller of both).
     """
     gain = _validate.number("gain", gain)
-    shape = _leaf(tensor).shape
+    shape = _floats(tensor).shape
     if len(shape) < 2:
         raise ValueError(f"tensor must have two or more axes, got {shape}")
     if 0 in shape:
@@ -236,11 +236,13 @@ def _leaf(tensor) -> Tensor:
     return tensor
 
 
+def _floats(tensor) -> Tensor:
+    """Return a leaf that can hold what is drawn: integers would cut it off in silence."""
+    _validate.floats("tensor", _leaf(tensor).data)
+    return tensor
+
+
 def _rng(generator) -> np.random.Generator:
     if generator is None:
         return random.generator()
-    if not isinstance(generator, np.random.Generator):
-        raise TypeError(
-            f"generator must be a numpy.random.Generator, got {type(generator).__name__}"
-        )
-    return generator
+    return _validate.generator("generator", generator)

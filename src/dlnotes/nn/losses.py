@@ -26,7 +26,7 @@ class MSELoss(_Loss):
 
     def forward(self, input, target) -> Tensor:
         """Return the loss."""
-        return F.mse_loss(input, target, self.reduction)
+        return F.mse_loss(input, target, reduction=self.reduction)
 
 
 class L1Loss(_Loss):
@@ -34,7 +34,7 @@ class L1Loss(_Loss):
 
     def forward(self, input, target) -> Tensor:
         """Return the loss."""
-        return F.l1_loss(input, target, self.reduction)
+        return F.l1_loss(input, target, reduction=self.reduction)
 
 
 class BCELoss(_Loss):
@@ -49,7 +49,7 @@ class BCELoss(_Loss):
 
     def forward(self, input, target) -> Tensor:
         """Return the loss."""
-        return F.binary_cross_entropy(input, target, self.reduction, weight=self.weight)
+        return F.binary_cross_entropy(input, target, self.weight, reduction=self.reduction)
 
 
 class BCEWithLogitsLoss(_Loss):
@@ -64,8 +64,8 @@ class BCEWithLogitsLoss(_Loss):
 
     def forward(self, input, target) -> Tensor:
         """Return the loss."""
-        weights = {"weight": self.weight, "pos_weight": self.pos_weight}
-        return F.binary_cross_entropy_with_logits(input, target, self.reduction, **weights)
+        settings = {"reduction": self.reduction, "pos_weight": self.pos_weight}
+        return F.binary_cross_entropy_with_logits(input, target, self.weight, **settings)
 
 
 class SmoothL1Loss(_Loss):
@@ -80,7 +80,7 @@ class SmoothL1Loss(_Loss):
 
     def forward(self, input, target) -> Tensor:
         """Return the loss."""
-        return F.smooth_l1_loss(input, target, self.reduction, self.beta)
+        return F.smooth_l1_loss(input, target, reduction=self.reduction, beta=self.beta)
 
 
 class HuberLoss(_Loss):
@@ -114,7 +114,8 @@ class KLDivLoss(_Loss):
 
     def forward(self, input, target) -> Tensor:
         """Return the loss."""
-        return F.kl_div(input, target, self.reduction, log_target=self.log_target)
+        settings = {"reduction": self.reduction, "log_target": self.log_target}
+        return F.kl_div(input, target, **settings)
 
 
 class GaussianNLLLoss(_Loss):
@@ -144,9 +145,8 @@ class NLLLoss(_Loss):
 
     def forward(self, input, target) -> Tensor:
         """Return the loss."""
-        return F.nll_loss(
-            *(input, target, self.reduction), weight=self.weight, ignore_index=self.ignore_index
-        )
+        settings = {"ignore_index": self.ignore_index, "reduction": self.reduction}
+        return F.nll_loss(input, target, self.weight, **settings)
 
 
 class CrossEntropyLoss(_Loss):
@@ -173,7 +173,8 @@ class CrossEntropyLoss(_Loss):
     def forward(self, input, target) -> Tensor:
         """Return the loss."""
         settings = {"ignore_index": self.ignore_index, "label_smoothing": self.label_smoothing}
-        return F.cross_entropy(input, target, self.reduction, weight=self.weight, **settings)
+        settings["reduction"] = self.reduction
+        return F.cross_entropy(input, target, self.weight, **settings)
 
 
 class MultiMarginLoss(_Loss):

@@ -286,9 +286,9 @@ class RMSNorm(_Norm):
             self.weight = Parameter(np.empty(self.normalized_shape, dtype))
         self.reset_parameters()
 
-    def forward(self, input) -> Tensor:
+    def forward(self, x) -> Tensor:
         """Return the normalised input."""
-        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
     def extra_repr(self) -> str:
         """Return the settings."""

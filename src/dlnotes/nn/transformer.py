@@ -1,8 +1,9 @@
 """Transformer layers and stacks, as in torch.nn (Vaswani et al., 2017).
 
 Sequences are (length, n, d_model), with batch_first (n, length, d_model), or without n. In every
-mask True means "do not look"; floats are added to the scores. With norm_first a layer normalises
-what goes into each part (Xiong et al., 2020), otherwise the sum that comes out of it.
+mask True means "do not look"; floats are added to the scores. There is no is_causal, which in torch
+only hints at what a mask holds: give the mask. With norm_first a layer normalises what goes into
+each part (Xiong et al., 2020), otherwise the sum that comes out of it.
 
 The stacks and layers take a `cache` for decoding step by step inside `no_grad()`: made by
 `new_cache()`, it keeps keys and values, and each call then brings the new positions alone. One
@@ -58,7 +59,9 @@ class _Layer(Module):
             kind = type(activation).__name__
             raise TypeError(f'activation must be "relu", "gelu" or a function, got {kind}')
         for name in self.attentions:
-            attention = MultiheadAttention(d_model, nhead, dropout, bias, batch_first, dtype=dtype)
+            attention = MultiheadAttention(
+                *(d_model, nhead, dropout, bias), batch_first=batch_first, dtype=dtype
+            )
             self.add_module(name, attention)
         self.linear1 = Linear(d_model, dim_feedforward, bias, dtype=dtype)
         self.dropout = Dropout(dropout)
@@ -220,7 +223,8 @@ class TransformerDecoder(_Stack):
 class Transformer(Module):
     """An encoder and a decoder, each with a normalisation at the end.
 
-    Every weight matrix is drawn by Xavier's uniform rule, as in torch.
+    Every weight matrix is drawn by Xavier's uniform rule, as in torch. Without torch's
+    custom_encoder and custom_decoder, and so for keywords only from there on.
     """
 
     def __init__(
@@ -232,11 +236,11 @@ class Transformer(Module):
         dim_feedforward: Int = 2048,
         dropout: Number = 0.1,
         activation: Activation = "relu",
+        *,
         layer_norm_eps: Number = 1e-5,
         batch_first: bool = False,
         norm_first: bool = False,
         bias: bool = True,
-        *,
         dtype=np.float32,
     ):
         super().__init__()

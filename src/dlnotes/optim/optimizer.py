@@ -78,8 +78,9 @@ class Optimizer:
         for p, _ in ready:
             _validate.same_dtype(gradient=p.grad, parameter=p.data)
             _validate.same_shape(gradient=p.grad, parameter=p.data)
-        for p, group in ready:
-            self._update(p, group)
+        with np.errstate(all="ignore"):  # as in torch, the parameters say what overflows
+            for p, group in ready:
+                self._update(p, group)
         return loss
 
     def state_dict(self) -> dict:

@@ -54,7 +54,8 @@ class AveragedModel(Module):
     moving average (Polyak and Juditsky, 1992) give `get_ema_avg_fn(decay)`. Calling it runs the
     averaged model.
 
-    Arguments and state_dict ("n_averaged" and the model's keys after "module.") are torch's.
+    Arguments (without device, multi_avg_fn and use_buffers) and state_dict ("n_averaged" and the
+    model's keys after "module.") are torch's.
     """
 
     def __init__(self, model: Module, *, avg_fn: Callable | None = None):
@@ -80,7 +81,8 @@ class AveragedModel(Module):
         for name, average in own.items():
             current = given[name].data
             if self.n_averaged:
-                current = self.avg_fn(average.data, current, self.n_averaged)
+                with np.errstate(all="ignore"):  # ∞ may become NaN, as in torch
+                    current = self.avg_fn(average.data, current, self.n_averaged)
             average.data[...] = current
         # What is no parameter, such as running statistics, is copied as it is.
         given = dict(model._named_state())

@@ -76,14 +76,15 @@ def _norm(arrays: list[np.ndarray], norm_type, error_if_nonfinite) -> np.floatin
     arrays = [a for a in arrays if a.size]
     if not arrays:
         return np.float32(0)
-    if norm_type == math.inf:
-        total = max(np.abs(a).max() for a in arrays)
-    elif norm_type == 2:
-        # Norm of the norms: squares of norms of many arrays overflow no sooner than their sum.
-        total = _two_norm(np.array([_two_norm(a) for a in arrays]))
-    else:
-        norm_type = float(norm_type)
-        total = sum((np.abs(a) ** norm_type).sum() for a in arrays) ** (1 / norm_type)
+    with np.errstate(over="ignore", invalid="ignore"):  # the norm says it: ∞ or NaN, as in torch
+        if norm_type == math.inf:
+            total = np.max([np.abs(a).max() for a in arrays])  # unlike max(), sees every NaN
+        elif norm_type == 2:
+            # Norm of the norms: squares of norms of many arrays overflow no sooner than their sum.
+            total = _two_norm(np.array([_two_norm(a) for a in arrays]))
+        else:
+            norm_type = float(norm_type)
+            total = sum((np.abs(a) ** norm_type).sum() for a in arrays) ** (1 / norm_type)
     if error_if_nonfinite and not np.isfinite(total):
         raise ValueError(f"the total norm of order {norm_type} is {total}, so nothing is clipped")
     return total
