@@ -675,6 +675,15 @@ def test_every_operation_keeps_float32(name):
         "sum": {"axis": 0, "keepdims": False},
         "mean": {"axis": 0, "keepdims": False},
         "max": {"axis": 0, "keepdims": False},
+        "min": {"axis": 0, "keepdims": False},
+        "var": {"axis": 0, "keepdims": False, "correction": 1},
+        "std": {"axis": 0, "keepdims": False, "correction": 1},
+        "logsumexp": {"dim": 0},
+        "cumsum": {"dim": 0},
+        "gather": {"dim": 0, "index": np.array([[0, 1]])},
+        "expand": {"sizes": (3, 2, 2)},
+        "repeat": {"repeats": (2, 3)},
+        "interpolate": {"size": 3, "mode": "linear"},
         "reshape": {"shape": (4,)},
         "permute": {"dims": (1, 0)},
         "getitem": {"index": 0},
@@ -685,8 +694,12 @@ def test_every_operation_keeps_float32(name):
         "clamp": {"min": 0.3, "max": None},
         "cross_entropy": {"target": np.array([0, 1])},
     }.get(name, {})
-    if name in ("add", "sub", "mul", "div", "matmul", "linear", "cat", "stack", "where"):
+    two = ["add", "sub", "mul", "div", "power", "minimum", "maximum", "matmul", "linear", "cat"]
+    two += ["stack", "where", "cosine_similarity", "pairwise_distance", "cdist"]
+    if name in two:
         inputs = inputs * 2
+    if name == "interpolate":
+        inputs = [inputs[0][None]]
     if name in ("binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div"):
         constants = {"target": inputs[0]}
     tensors = [tensor(x, requires_grad=True) for x in inputs]
@@ -774,7 +787,7 @@ x = tensor([[1.0, 2.0]], requires_grad=True)
         (lambda: x + np.ones(2), TypeError, "both sides must have the same dtype, got float32 and"),
         (lambda: np.ones(2) * x, TypeError, "both sides must have the same dtype"),
         (lambda: x + "1", TypeError, "data must be float32"),
-        (lambda: x**x, TypeError, "the exponent must be a number, got Tensor"),
+        (lambda: x ** np.ones(2), TypeError, "the exponent must be a number, got ndarray"),
         (lambda: x**True, TypeError, "the exponent must be a number, got bool"),
         (lambda: np.exp(x), TypeError, "does not support ufuncs"),
         (lambda: x.sum(axis=2), ValueError, "axis must be in -2 … 1, got 2"),
