@@ -52,6 +52,9 @@ def test_tensor_maps_refuse_what_tma_cannot_copy():
         cuda.TensorMap(np.zeros((4, 8)), (4, 8))
     with pytest.raises(ValueError, match=r"array must have 2 dimensions, got shape \(8,\)"):
         cuda.TensorMap(whole[0, :8], (4, 8))
+    for empty in ((0, 8), (4, 0)):
+        with pytest.raises(ValueError, match="array must not be empty"):
+            cuda.TensorMap(np.zeros(empty, np.uint16), (4, 8))
     with pytest.raises(ValueError, match="20 columns of 2 bytes: pad them to 24"):
         cuda.TensorMap(np.zeros((4, 20), np.uint16), (4, 8))
     with pytest.raises(ValueError, match="array must begin at a multiple of 16 bytes"):

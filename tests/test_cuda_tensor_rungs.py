@@ -83,6 +83,19 @@ def test_linear_without_bias_rows_or_inner_size(ladder, rung):
         within_rounding(*run(ladder, rung, x, weight), X @ W.T, abs(X) @ abs(W).T, k)
 
 
+@rungs_of("linear_backward")
+@pytest.mark.parametrize(("m", "n", "k"), [(0, 4, 5), (3, 4, 0), (3, 0, 5)])
+def test_gradients_of_nothing(ladder, rung, m, n, k):
+    """Sums of no terms are zero, and there is no map of an empty matrix."""
+    x, weight, dy = bf(0, m, k), bf(1, n, k), bf(2, m, n)
+    X, W, DY = wide(x, weight, dy)
+    for given_, wanted in zip(
+        run(ladder, rung, dy, x, weight), (DY @ W, DY.T @ X, DY.sum(0)), strict=True
+    ):
+        assert given_.shape == wanted.shape
+        np.testing.assert_allclose(given_, wanted, atol=1e-4)
+
+
 @rungs_of("linear")
 def test_matrices_that_begin_anywhere(ladder, rung, device):
     """Two bytes into an array no line begins at a multiple of 16, which copies of 16 bytes need."""

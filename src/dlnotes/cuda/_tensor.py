@@ -48,7 +48,8 @@ def from_bfloat16(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def _address(array) -> int:
+def address(array) -> int:
+    """Return where an array's memory begins."""
     return array.data_ptr() if hasattr(array, "data_ptr") else array.ctypes.data
 
 
@@ -84,7 +85,7 @@ class TensorMap:
                 f"array must have rows of a multiple of {_CHUNK} bytes, got {width} columns of "
                 f"{item} bytes: pad them to {width + -width % (_CHUNK // item)}"
             )
-        if _address(self.array) % _CHUNK:
+        if address(self.array) % _CHUNK:
             raise ValueError(f"array must begin at a multiple of {_CHUNK} bytes: pass a copy")
         for name, size in zip(("rows", "columns"), self.box, strict=True):
             _validate.integer(f"box's {name}", size, low=1, high=_MOST_BOX)
@@ -126,7 +127,7 @@ class TensorMap:
         call((status,))
         _room, start = aligned(_MAP_BYTES)
         status = _ENCODE(int(address))(
-            start, int(kind), 2, _address(self.array),
+            start, int(kind), 2, address(self.array),
             (wide * 2)(columns, rows), (wide * 1)(columns * item),
             (narrow * 2)(box_columns, box_rows), (narrow * 2)(1, 1),
             *map(int, settings),
