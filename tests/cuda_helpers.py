@@ -24,6 +24,16 @@ def _compiler() -> str:
 needs_compiler = pytest.mark.skipif(not _compiler(), reason="no C++ compiler for the CPU engine")
 
 
+def nvrtc_installed() -> bool:
+    try:
+        return bool(cuda.architectures())
+    except cuda.ToolError:
+        return False
+
+
+needs_nvrtc = pytest.mark.skipif(not nvrtc_installed(), reason="NVRTC is not installed")
+
+
 DEVICES = [
     pytest.param("cpu", marks=needs_compiler),
     pytest.param(

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from cuda_helpers import of_functions
+from cuda_helpers import needs_nvrtc, nvrtc_installed, of_functions
 from test_cuda_benchmark import benchmark
 
 from dlnotes import cuda
@@ -24,16 +24,6 @@ from dlnotes.cuda import _cubin, _gpu, _nvrtc, _tensor
 from dlnotes.cuda.ladders import Session
 
 ARCHITECTURES = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_100a", "sm_120"]
-
-
-def _nvrtc_installed() -> bool:
-    try:
-        return bool(cuda.architectures())
-    except cuda.ToolError:
-        return False
-
-
-needs_nvrtc = pytest.mark.skipif(not _nvrtc_installed(), reason="NVRTC is not installed")
 
 
 def kernels_by_file(arch: str) -> dict[str, list[str]]:
@@ -543,7 +533,7 @@ def paper_driver(tmp_path_factory):
 
 
 needs_paper = pytest.mark.skipif(
-    sys.platform != "linux" or not C_COMPILER or not _nvrtc_installed(),
+    sys.platform != "linux" or not C_COMPILER or not nvrtc_installed(),
     reason="needs Linux, a C compiler and NVRTC",
 )
 
