@@ -24,6 +24,10 @@ def _compiler() -> str:
 needs_compiler = pytest.mark.skipif(not _compiler(), reason="no C++ compiler for the CPU engine")
 
 
+# Compiled for doubles they do not fit a block of a GPU; the CPU engine has room for them.
+TILES_OF_DOUBLES = {"attention_tiled", "attention_backward_tiled"}
+
+
 def nvrtc_installed() -> bool:
     try:
         return bool(cuda.architectures())

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from cuda_helpers import needs_nvrtc, nvrtc_installed, of_functions
+from cuda_helpers import TILES_OF_DOUBLES, needs_nvrtc, nvrtc_installed, of_functions
 from test_cuda_benchmark import benchmark
 
 from dlnotes import cuda
@@ -118,9 +118,6 @@ def test_rungs_on_tensor_cores_are_compiled_for_the_cards_that_have_them():
     for arch in ARCHITECTURES[1:]:
         assert {"matmul_mma", "conv_mma"} <= files(arch)
         assert ("matmul_wgmma" in files(arch)) == (arch == "sm_90a")
-
-
-TILES_OF_DOUBLES = {"attention_tiled", "attention_backward_tiled"}  # do not fit a block
 
 
 @needs_nvrtc
