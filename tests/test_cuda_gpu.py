@@ -77,7 +77,6 @@ REGISTERS = 65536  # of a multiprocessor, on every architecture of the book
 FEWEST_WARPS = 12  # that these must be enough for: memory is waited for by many
 FEWER_WARPS = {  # that keep their sums in registers: two blocks of 128 threads
     "matmul_mma": 8,
-    "conv_mma": 8,
     "matmul_wgmma": 9,  # one block, in which a warp fetches for the others
     # For sm_100a and sm_120 NVRTC 13.5 takes up to 255 registers, for sm_90a and before up to 167.
     "attention_tiled": 8,
@@ -106,7 +105,8 @@ def test_every_rung_compiles_for_every_card_that_has_its_instructions(file, arch
     for name in names:
         base = name.partition("<")[0]
         needs = FEWER_WARPS.get(base, FEWEST_WARPS)
-        warps = resident_warps(threads_of_blocks()[base], cubin.resources(name).registers)
+        threads = threads_of_blocks().get(base, 1024)  # small cases do not launch every kernel
+        warps = resident_warps(threads, cubin.resources(name).registers)
         assert warps >= needs, f"{name} has registers for {warps} warps"
 
 

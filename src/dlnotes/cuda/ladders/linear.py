@@ -51,8 +51,9 @@ def _result(name: str) -> str | None:
 def _tensor_map(matrix) -> TensorMap:
     """Return a map of a bfloat16 matrix in boxes of a panel.
 
-    TMA needs rows of a multiple of 16 bytes: where they are not, the map is of a copy that zeros
-    fill up, which costs one pass over the matrix. It has no map of an empty matrix, either.
+    TMA needs rows of a multiple of 16 bytes that begin at one: where they do not, the map is of a
+    copy that zeros fill up, which costs one pass over the matrix. There is no map of an empty
+    matrix, either.
     """
     rows, columns = matrix.shape
     missing = int(rows == 0), -columns % 8 if columns else 8
@@ -62,6 +63,8 @@ def _tensor_map(matrix) -> TensorMap:
         import torch
 
         matrix = torch.nn.functional.pad(matrix, (0, missing[1], 0, missing[0]))
+    elif not wide(matrix):
+        matrix = matrix.copy() if isinstance(matrix, np.ndarray) else matrix.clone()
     return TensorMap(matrix, (_PANEL, _PANEL))
 
 
