@@ -123,10 +123,10 @@ class TensorMap:
         )
         wide, narrow = ctypes.c_uint64, ctypes.c_uint32
         flags = driver.CUdriverProcAddress_flags.CU_GET_PROC_ADDRESS_DEFAULT
-        status, address, _ = driver.cuGetProcAddress(b"cuTensorMapEncodeTiled", _SINCE, flags)
+        status, function, _ = driver.cuGetProcAddress(b"cuTensorMapEncodeTiled", _SINCE, flags)
         call((status,))
         _room, start = aligned(_MAP_BYTES)
-        status = _ENCODE(int(address))(
+        status = _ENCODE(int(function))(
             start, int(kind), 2, address(self.array),
             (wide * 2)(columns, rows), (wide * 1)(columns * item),
             (narrow * 2)(box_columns, box_rows), (narrow * 2)(1, 1),
