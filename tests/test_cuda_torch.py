@@ -557,10 +557,43 @@ def test_rungs_of_tensor_cores_make_mixed_precision(device):
         F.linear(x.double(), w.double())
 
 
+@pytest.mark.parametrize("masks", ["none", "causal", "bool", "float"])
+def test_attention_on_tensor_cores_is_mixed_precision(masks, device):
+    """As torch on rounded inputs, but for the weights and their gradients, rounded to 2⁻⁸."""
+    if device == "cuda" and torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("tensor cores multiply bfloat16 from sm_80 on")
+    shapes = [(2, 3, 9, 20), (2, 3, 11, 20), (2, 3, 11, 24)]
+    q, k, v = (draw(i, *s, dtype=f32, device=device) for i, s in enumerate(shapes))
+    dy = draw(3, 2, 3, 9, 24, dtype=f32, device=device).detach()
+    mask = {
+        "bool": lambda: visible(9, 11, like=q),
+        "float": lambda: 100 + noise(2, 1, 9, 11, like=q),  # bfloat16 would lose the noise
+    }.get(masks, lambda: None)()
+    settings = {"attn_mask": mask, "is_causal": masks == "causal"}
+    with F.choose(attention="attention_mma", attention_backward="attention_backward_mma"):
+        y = F.scaled_dot_product_attention(q, k, v, **settings)
+        gradients = torch.autograd.grad(y, (q, k, v), dy)
+    exact = [rounded(x).detach().requires_grad_() for x in (q, k, v)]
+    expected = TF.scaled_dot_product_attention(*exact, **settings)
+    wanted = torch.autograd.grad(expected, exact, rounded(dy))
+    expected = expected.detach()
+    assert y.dtype == gradients[0].dtype == f32
+    assert not torch.equal(y, F.scaled_dot_product_attention(q, k, v, **settings))
+    for mine, theirs in zip((y, *gradients), (expected, *wanted), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=2**-7 * float(theirs.abs().max()))
+    with (
+        F.choose(attention="attention_mma"),
+        pytest.raises(TypeError, match="attention_mma takes bfloat16, got float64"),
+    ):
+        F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+
+
 # ---------------------------------------------------------------- bfloat16
 
-PRODUCTS = {"linear", "conv2d", "conv1d", "conv_transpose2d"}  # what multiplies on tensor cores
+# What multiplies on tensor cores: one product, or one after another.
+PRODUCTS = {"linear", "conv2d", "conv1d", "conv_transpose2d"}
 OF_PRODUCTS = [name for name in CASES if name.partition(",")[0] in PRODUCTS]
+ATTENTION = [name for name in CASES if name.startswith("attention")]
 
 
 @pytest.fixture(name="tensor_cores")
@@ -598,6 +631,25 @@ def test_products_of_bfloat16_are_rounded_once(name, layout, device):
         assert bool(((ours - torchs).double().abs() <= 2**-7 * size).all())
 
 
+@pytest.mark.usefixtures("tensor_cores")
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention_of_bfloat16(name, device):
+    """Scores and sums are float32; weights, their gradients and the results are rounded to 2⁻⁸."""
+    shapes, function = CASES[name]
+    inputs = [draw(i, *s, dtype=bf16, device=device) for i, s in enumerate(shapes)]
+    wide = [x.detach().double().requires_grad_() for x in inputs]
+    with F.choose("checked"):
+        y = function(F, *inputs)
+        dy = draw(9, *y.shape, dtype=bf16, device=device).detach()
+        mine = y, *torch.autograd.grad(y, inputs, dy)
+    value = function(TF, *wide)
+    exact = value, *torch.autograd.grad(value, wide, dy.double())
+    for ours, wanted in zip(mine, exact, strict=True):
+        assert ours.dtype == bf16
+        assert ours.shape == wanted.shape
+        assert bool(((ours.double() - wanted).abs() <= 2**-6 * wanted.abs().max()).all())
+
+
 def in_autocast(function, *inputs):
     with torch.autocast(inputs[0].device.type, dtype=bf16):
         return function(F, *inputs)
@@ -609,7 +661,7 @@ def in_autocast(function, *inputs):
 def test_autocast_gives_products_bfloat16_and_the_others_float32(name, device):
     shapes, function = CASES[name]
     inputs = [draw(i, *s, dtype=f32, device=device) for i, s in enumerate(shapes)]
-    dtype = bf16 if name in OF_PRODUCTS else f32
+    dtype = bf16 if name in {*OF_PRODUCTS, *ATTENTION} else f32
     y = in_autocast(function, *inputs)
     assert y.dtype == dtype
     by_hand = [x.detach().to(dtype).requires_grad_() for x in inputs]

@@ -9,8 +9,8 @@ Names, arguments, results and gradients are torch's. The tensors' device chooses
 GPU a kernel is queued on torch's current stream, on the CPU the engine of `dlnotes.cuda` runs it.
 Tensors are float32, or float64, for which the same source is compiled with every float read as a
 double: that is what `torch.autograd.gradcheck` needs. Products (`linear`, `conv2d`, `conv1d`,
-`conv_transpose2d`) take bfloat16 as well, on tensor cores: sums are float32, results and gradients
-rounded to bfloat16. All tensors of a call must have one dtype and one device; they are made
+`conv_transpose2d`, `scaled_dot_product_attention`) take bfloat16 as well, on tensor cores: sums are
+float32, results and gradients rounded to bfloat16. All tensors of a call must have one dtype and one device; they are made
 contiguous where they are not. What a kernel cannot do (an option, a dtype, a shape) is refused
 before anything is launched.
 
@@ -29,7 +29,9 @@ The last rung of a ladder runs that suits the sizes; `choose` takes another, or 
 
 A rung of tensor cores that is chosen for float32 rounds the matrices of its products alone:
 `choose(linear="matmul_mma", linear_backward="matmul_mma")` leaves activations and gradients
-float32. The forward and the backward pass must both run inside.
+float32. The forward and the backward pass must both run inside. In attention query, key, value and
+the gradient from above are rounded, and within the kernels the weights and the gradients of the
+scores; masks and the softmax are float32.
 """
 
 import contextlib
@@ -110,7 +112,7 @@ def run(ladder: str, *inputs, rung: str | None = None):
     if any(isinstance(x, Tensor) and x.dtype == torch.bfloat16 for x in inputs):
         inputs = [_for_tensor_cores(x) for x in inputs]
     elif rung is not None and LADDERS[ladder].rung(rung).dtype == "bfloat16":
-        inputs = [_rounded(x) for x in inputs]
+        inputs = [_rounded(ladder, place, x) for place, x in enumerate(inputs)]
     if device.type == "cpu":
         return LADDERS[ladder].run(*inputs, rung=rung, device="cpu", mode=_mode)
     with torch.cuda.device(device):
@@ -126,9 +128,10 @@ def _for_tensor_cores(x):
     return x.clone() if x.data_ptr() % 16 else x
 
 
-def _rounded(x):
-    """Return arrays of float32 as bfloat16, but not a bias, which such rungs take as it is."""
-    if isinstance(x, Tensor) and x.dtype == torch.float32 and x.ndim > 1:
+def _rounded(ladder: str, place: int, x):
+    """Return arrays of float32 as bfloat16, but not a bias, say, which such rungs take as it is."""
+    floats = isinstance(x, Tensor) and x.dtype == torch.float32
+    if floats and LADDERS[ladder].multiplies(place, x):
         return x.to(torch.bfloat16)
     return x
 
@@ -835,6 +838,8 @@ def _attention_rungs(query, value) -> dict[str, str]:
     """Return the rungs for these widths; on a GPU, tiles of doubles do not fit a block."""
     if max(query.shape[-1], value.shape[-1]) > _WIDEST:
         return {"forward": "attention_naive", "backward": "attention_backward_naive"}
+    if query.dtype == torch.bfloat16:
+        return {"forward": "attention_mma", "backward": "attention_backward_mma"}
     if query.dtype == torch.float64 and query.is_cuda:
         return {"forward": "attention_online", "backward": "attention_backward_naive"}
     return {"forward": "attention_tiled", "backward": "attention_backward_tiled"}
@@ -845,14 +850,17 @@ class _Attention(Function):
     def forward(ctx, query, key, value, mask, causal, scale):
         inputs = [x.contiguous() for x in (query, key, value)]
         ctx.rungs, ctx.settings = _attention_rungs(query, value), (mask, causal, scale)
+        if ctx.rungs["forward"] == "attention_naive" and query.dtype == torch.bfloat16:
+            inputs = [x.float() for x in inputs]  # too wide for tensor cores
         y, log_sum = run("attention", *inputs, *ctx.settings, rung=ctx.rungs["forward"])
         ctx.save_for_backward(*inputs, y, log_sum)
-        return y
+        return y.to(query.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
-        inputs = dy.contiguous(), *ctx.saved_tensors, *ctx.settings
+        query, *saved = ctx.saved_tensors
+        inputs = dy.contiguous().to(query.dtype), query, *saved, *ctx.settings
         return *run("attention_backward", *inputs, rung=ctx.rungs["backward"]), None, None, None
 
 
@@ -878,7 +886,7 @@ def scaled_dot_product_attention(
     do not fit; TypeError for dtypes.
     """
     _only(dropout_p=(dropout_p, 0.0), enable_gqa=(enable_gqa, False))
-    query, key, value = _floats(query=query, key=key, value=value)
+    query, key, value = _floats(products=True, query=query, key=key, value=value)
     if query.ndim < 2 or not query.shape[:-2] == key.shape[:-2] == value.shape[:-2]:
         shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
         raise ValueError(f"query, key and value must have the same leading axes, got {shapes}")
@@ -918,7 +926,7 @@ def _attention_mask(mask, query: Tensor, scores: tuple[int, ...], is_causal: boo
         raise ValueError(f"attn_mask must broadcast to {scores}, got shape {tuple(mask.shape)}")
     if mask.requires_grad:
         raise ValueError("attn_mask must not want a gradient: the kernels have none for it")
-    return mask
+    return mask.float() if mask.dtype == torch.bfloat16 else mask  # it is added to float32
 
 
 # ---- batch norm ----------------------------------------------------------------------------------
