@@ -10,9 +10,9 @@ GPU a kernel is queued on torch's current stream, on the CPU the engine of `dlno
 Tensors are float32, or float64, for which the same source is compiled with every float read as a
 double: that is what `torch.autograd.gradcheck` needs. Products (`linear`, `conv2d`, `conv1d`,
 `conv_transpose2d`, `scaled_dot_product_attention`) take bfloat16 as well, on tensor cores: sums are
-float32, results and gradients rounded to bfloat16. All tensors of a call must have one dtype and one device; they are made
-contiguous where they are not. What a kernel cannot do (an option, a dtype, a shape) is refused
-before anything is launched.
+float32, results and gradients rounded to bfloat16. All tensors of a call must have one dtype and
+one device; they are made contiguous where they are not. What a kernel cannot do (an option, a
+dtype, a shape) is refused before anything is launched.
 
 Mixed precision is torch's. Parameters stay float32, and inside the block each product gets its
 inputs rounded to bfloat16; all other functions get and return float32:

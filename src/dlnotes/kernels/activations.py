@@ -5,7 +5,7 @@ derivative is cheapest in terms of it; all others take the INPUT x. All are exac
 cleanly, without overflow, for inputs of any size that the dtype holds.
 
 In each: TypeError for an array that is not float32 or float64, or for dy of another dtype;
-ValueError for shapes that differ or a setting out of range.
+ValueError for shapes that differ or a setting out of range. Cost: a few operations for each entry.
 """
 
 import math
@@ -220,7 +220,7 @@ def maxout_backward(
 
 
 def softmax(x: Float[np.ndarray, "*shape"], dim: int = -1) -> Float[np.ndarray, "*shape"]:
-    """Return eˣ / Σ eˣ along the axis `dim`: positive numbers that sum to 1.
+    """Return eˣ / Σ eˣ along the axis `dim`: positive numbers that sum to 1 (Bridle, 1990).
 
     The largest entry is subtracted first, which changes nothing in exact arithmetic and keeps
     the exponential from overflowing.

@@ -7,6 +7,9 @@ and returns the gradient with respect to `input`. As in torch, the mean over an 
 In each: TypeError for arrays that are not float32 or float64 or differ in dtype; ValueError for
 shapes that do not fit (nothing is broadcast), labels or probabilities out of range or NaN, and an
 unknown reduction.
+
+Cost: a few operations for each entry of `input`. Logarithms are natural, so that cross-entropies
+and divergences are in nats.
 """
 
 import numpy as np
@@ -26,7 +29,7 @@ Upstream = np.ndarray | Number
 def mse_loss(
     input: Float[Array, "*shape"], target: Float[Array, "*shape"], reduction: str = "mean"
 ) -> Loss:
-    """Return the squared error (input - target)²."""
+    """Return the squared error (input - target)² (least squares: Legendre, 1805)."""
     input, target = _floats_like(input, target)
     return _reduce((input - target) ** 2, reduction)
 
@@ -137,6 +140,7 @@ def binary_cross_entropy(
 
     Logarithms are cut off at -100, as in torch, so that p = 0 or 1 gives a finite loss. `weight`,
     which broadcasts to the shape, multiplies the entries; the mean is over them all the same.
+    (Goodfellow, Bengio and Courville, 2016, section 6.2.2.)
     """
     input, target = _floats_like(input, target)
     weight = _entry_weight("weight", weight, input)
@@ -228,6 +232,7 @@ def nll_loss(
     input: log-probabilities (n, classes, …); target: integer labels (n, …). `weight` multiplies
     the loss of each class's samples, and samples labelled `ignore_index` count nothing; the mean
     divides by the sum of the weights that were used.
+    (Maximum likelihood: Goodfellow, Bengio and Courville, 2016, section 5.5.)
     """
     input, target, scale = _with_labels(input, target, weight, ignore_index)
     return _reduce_scaled(-_pick(input, target), scale, reduction)
@@ -376,7 +381,7 @@ def kl_div(
 
     0 log 0 counts as 0. With log_target, target holds log t. reduction="mean" divides by all
     entries, as in torch; "batchmean" divides by the first axis, which is the divergence of the
-    definition.
+    definition (Kullback and Leibler, 1951).
     """
     input, target = _floats_like(input, target)
     if log_target:
@@ -472,7 +477,7 @@ def hinge_loss_backward(
 
 
 def logistic_loss(margin: Float[Array, "*shape"], reduction: str = "mean") -> Loss:
-    """Return log(1 + e^-margin), the log loss in nats, without overflow."""
+    """Return log(1 + e^-margin), the log loss in nats, without overflow (Cox, 1958)."""
     margin = _validate.floats("margin", margin)
     loss = np.maximum(-margin, 0) + np.log1p(np.exp(-np.abs(margin)))
     return _reduce(loss, reduction)

@@ -42,7 +42,7 @@ def alias_sample(
     """Return int64 outcomes of shape `size`, drawn independently: a column, then which half of it.
 
     `table` is what `alias_table` returned. Each draw takes two random numbers, however many
-    outcomes there are.
+    outcomes there are. TypeError or ValueError for what cannot be such a table.
     """
     keep, alias = table
     column = generator.integers(0, len(keep), size)

@@ -2,8 +2,12 @@
 
 Names, arguments, defaults and values are those of torch.nn.functional, but that nothing is
 broadcast; `contrastive_loss` is not in torch. `target` holds 1 (alike; the first ranks higher) and
--1 (unlike), as integers or floats. Reduction, dy and errors are those of
-`dlnotes.kernels.losses`; the gradients come as a tuple in the order of the vectors.
+-1 (unlike), as integers or floats. Reduction and dy are those of `dlnotes.kernels.losses`; the
+gradients come as a tuple in the order of the vectors.
+
+In each: TypeError for arrays that are not float32 or float64 or differ in dtype, or a target of
+bool or unsigned integers; ValueError for shapes that differ, a target that holds anything but 1 and
+-1, a setting out of range and an unknown reduction. Cost: a few operations for each entry.
 """
 
 import numpy as np
@@ -24,7 +28,10 @@ def margin_ranking_loss(
     margin: Number = 0.0,
     reduction: str = "mean",
 ) -> Loss:
-    """Return max(0, -target · (input1 - input2) + margin)."""
+    """Return max(0, -target · (input1 - input2) + margin).
+
+    Scores of pairs whose order is known (Herbrich, Graepel and Obermayer, 2000).
+    """
     input1, input2, target, margin = _pair(input1, input2, target, margin)
     return _reduce(np.maximum(-target * (input1 - input2) + margin, 0), reduction)
 
@@ -81,7 +88,8 @@ def cosine_embedding_loss(
 ) -> Loss:
     """Return 1 - cos where target is 1, and max(0, cos - margin) where it is -1.
 
-    cos is the cosine of the angle between the vectors input1 and input2 (along the last axis).
+    cos is the cosine of the angle between the vectors input1 and input2 (along the last axis). A
+    vector of zeros has cosine 0.
     """
     input1, input2, target, margin = _vectors(input1, input2, target, margin)
     cosine = _cosine(input1, input2)[0]

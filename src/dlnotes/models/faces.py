@@ -15,6 +15,7 @@ class EmbeddingNet(Network):
     layer, and division by the length, so that distances lie between 0 and 2 (Schroff, Kalenichenko
     and Philbin, 2015, FaceNet, which has an inception network here and 128 numbers).
     normalize=False leaves the lengths as they are.
+    Sides of 16 pixels or more.
     """
 
     def __init__(

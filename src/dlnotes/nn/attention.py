@@ -1,6 +1,9 @@
 """Multi-head attention, the cache of step-by-step decoding, and encodings of positions.
 
 The functions themselves are in `dlnotes.kernels.attention`.
+
+TypeError for sequences that are not float32 or float64 and masks that hold neither bool nor floats,
+ValueError for shapes and settings that do not fit.
 """
 
 import numpy as np
@@ -52,6 +55,9 @@ class KeyValueCache:
 
 class MultiheadAttention(Module):
     """Attention in num_heads subspaces at once, joined by a linear layer (Vaswani et al., 2017).
+
+    num_heads divides embed_dim; bias=False leaves out all biases; batch_first=True takes and gives
+    (n, length, features). Shapes are at `forward`.
 
     in_proj_weight: (3 embed_dim, embed_dim), the projections of query, key and value one below the
     other, drawn by Xavier's uniform rule; in_proj_bias: (3 embed_dim,) of 0; out_proj: a Linear.
@@ -202,6 +208,8 @@ class PositionalEncoding(Module):
     Sinusoidal (`kernels.sinusoidal_positions`, nothing to train), or with learned=True the rows of
     an Embedding (max_len, d_model), `positions`. Not in torch.nn; its layout is that of the
     transformer layers: (length, n, d_model), with batch_first (n, length, d_model).
+    input (length, n, d_model) → the same; max_len: what ends behind it gives ValueError. (Vaswani
+    et al., 2017.)
     """
 
     def __init__(

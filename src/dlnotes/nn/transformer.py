@@ -82,7 +82,14 @@ class _Layer(Module):
 
 
 class TransformerEncoderLayer(_Layer):
-    """Self-attention, then a network of two linear layers for each position."""
+    """Self-attention, then a network of two linear layers for each position.
+
+    d_model: numbers for each position, which nhead, the number of heads, divides; dim_feedforward:
+    units between linear1 and linear2; dropout: on the weights of attention, between those two, and
+    on each part before it is added; activation: "relu", "gelu" or a function of a tensor;
+    layer_norm_eps: eps of norm1 and norm2; bias=False: no biases at all. `Transformer` hands these
+    arguments on. TypeError or ValueError for other settings. (Vaswani et al., 2017.)
+    """
 
     attentions = ("self_attn",)
 
@@ -104,7 +111,11 @@ class TransformerEncoderLayer(_Layer):
 
 
 class TransformerDecoderLayer(_Layer):
-    """Self-attention, attention to an encoder's output `memory`, and two linear layers."""
+    """Self-attention, attention to an encoder's output `memory`, and two linear layers.
+
+    tgt (t, n, d_model), memory (s, n, d_model) → as tgt. Arguments as in `TransformerEncoderLayer`,
+    with a third normalisation, norm3.
+    """
 
     attentions = ("self_attn", "multihead_attn")
 
@@ -168,6 +179,7 @@ class TransformerEncoder(_Stack):
     """num_layers copies of an encoder layer, and `norm`, if given, at the end.
 
     With a causal mask it is the decoder of a language model without an encoder.
+    num_layers: at least 1. (s, n, d_model) → the same. ValueError for a cache of another length.
     """
 
     def __init__(self, encoder_layer: Module, num_layers: Int, norm: Module | None = None):
@@ -181,7 +193,10 @@ class TransformerEncoder(_Stack):
 
 
 class TransformerDecoder(_Stack):
-    """num_layers copies of a decoder layer, and `norm`, if given, at the end."""
+    """num_layers copies of a decoder layer, and `norm`, if given, at the end.
+
+    tgt (t, n, d_model), memory (s, n, d_model) → as tgt. Otherwise as `TransformerEncoder`.
+    """
 
     def __init__(self, decoder_layer: Module, num_layers: Int, norm: Module | None = None):
         super().__init__(decoder_layer, num_layers, norm)
@@ -256,6 +271,8 @@ class Transformer(Module):
         memory_key_padding_mask=None,
     ) -> Tensor:
         """Return the decoded sequence, of tgt's shape.
+
+        src (s, n, d_model), tgt (t, n, d_model) → as tgt; masks as in `MultiheadAttention`.
 
         To decode step by step, call `encoder` once and then `decoder` with a cache.
         """
