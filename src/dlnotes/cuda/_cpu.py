@@ -411,9 +411,13 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _fenced(array: np.ndarray, gap: int = 1 << 16) -> np.ndarray:
-    """Return a copy at a multiple of 256 bytes, as on a GPU, far from everything else."""
-    room = np.empty(array.nbytes + 2 * gap + 256, np.uint8)
-    start = gap + -(room.ctypes.data + gap) % 256
+    """Return a copy at a multiple of 256 bytes, as on a GPU, far from everything else.
+
+    Where the array itself begins at no multiple of 16 bytes the copy is as far from one: a GPU
+    refuses a float4 there, and so do the checks.
+    """
+    room = np.empty(array.nbytes + 2 * gap + 256 + 16, np.uint8)
+    start = gap + -(room.ctypes.data + gap) % 256 + array.ctypes.data % 16
     copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
