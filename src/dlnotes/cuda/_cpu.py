@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,12 @@ _COMMON = [
     *("-fno-threadsafe-statics", "-fno-strict-aliasing", "-fno-stack-protector"),
     *("-ffp-contract=off", "-U_FORTIFY_SOURCE"),
 ]
-_CHECKS = ["-fsanitize=thread", "-fsanitize=alignment,bounds,integer-divide-by-zero"]
+_CHECKS = [
+    *("-fsanitize=thread", "-fsanitize=alignment,bounds,integer-divide-by-zero"),
+    "-fno-omit-frame-pointer",  # barriers are told apart by the calls that lead to them
+]
+# clang's "bounds" holds a check that ends the process where the engine could only guess why.
+_CHECKS_OF = {"gcc": [], "clang": ["-fno-sanitize=local-bounds"]}
 # At these levels a float4 is still read in one access, as it is written in the source.
 _LEVEL = {
     "gcc": {"fast": ["-O2"], "checked": ["-Og", "-g1", "-fno-tree-sra"], "step": ["-O0", "-g1"]},
@@ -65,7 +71,7 @@ class Compiler:
         build = {"trace": "checked"}.get(mode, mode)
         flags = [*self.common(), *_LEVEL[self.family][build]]
         if mode != "fast":
-            flags += [*_CHECKS, "-DENGINE_WATCH"]
+            flags += [*_CHECKS, *_CHECKS_OF[self.family], "-DENGINE_WATCH"]
         if mode == "step":
             flags.append("-fsanitize-coverage=trace-pc")
         return flags
@@ -330,7 +336,7 @@ class Program:
                 if any(np.may_share_memory(value, o) for o in originals):
                     raise ValueError("two arrays overlap without being the same: pass copies")
                 originals.append(value)
-        copies = [_fenced(original) for original in originals]
+        copies = _far_apart(self.library, originals)
 
         def copy_of(value):
             array = _array(value)
@@ -410,10 +416,26 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return a.ctypes.data == b.ctypes.data and a.nbytes == b.nbytes
 
 
-def _fenced(array: np.ndarray, gap: int = 1 << 16) -> np.ndarray:
-    """Return a copy at a multiple of 256 bytes, as on a GPU, far from everything else."""
-    room = np.empty(array.nbytes + 2 * gap + 256, np.uint8)
-    start = gap + -(room.ctypes.data + gap) % 256
-    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
+class _Memory:
+    """Places in memory, far from each other; given back when no array uses them any more."""
+
+    def __init__(self, library, sizes: list[int]):
+        bytes_of = (ctypes.c_size_t * max(len(sizes), 1))(*sizes)
+        self.places, whole = (ctypes.c_void_p * max(len(sizes), 1))(), ctypes.c_size_t()
+        library.engine_reserve.restype = ctypes.c_void_p
+        start = library.engine_reserve(len(sizes), bytes_of, self.places, ctypes.byref(whole))
+        if start is None:
+            raise MemoryError("no memory to copy these arrays: use a smaller problem")
+        weakref.finalize(self, library.engine_give_back, ctypes.c_void_p(start), whole)
+
+
+def _far_apart(library, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Return copies that begin at pages, each too far from all else for a wrong index to reach."""
+    memory = _Memory(library, [array.nbytes for array in arrays])
+    copies = []
+    for place, array in zip(memory.places, arrays, strict=False):
+        room = (ctypes.c_char * array.nbytes).from_address(place)
+        room.memory = memory  # lives as long as the copy
+        copies.append(np.ndarray(array.shape, array.dtype, room))
+        copies[-1][...] = array
+    return copies
