@@ -39,10 +39,7 @@ _COMMON = [
     *("-fno-threadsafe-statics", "-fno-strict-aliasing", "-fno-stack-protector"),
     *("-ffp-contract=off", "-U_FORTIFY_SOURCE"),
 ]
-_CHECKS = [
-    *("-fsanitize=thread", "-fsanitize=alignment,bounds,integer-divide-by-zero"),
-    "-fno-omit-frame-pointer",  # barriers are told apart by the calls that lead to them
-]
+_CHECKS = ["-fsanitize=thread", "-fsanitize=alignment,bounds,integer-divide-by-zero"]
 # clang's "bounds" holds a check that ends the process where the engine could only guess why.
 _CHECKS_OF = {"gcc": [], "clang": ["-fno-sanitize=local-bounds"]}
 # At these levels a float4 is still read in one access, as it is written in the source.

@@ -1,13 +1,15 @@
 """What a kernel's machine code takes of a multiprocessor, read from the cubin, an ELF file.
 
 Sections and attributes as NVIDIA's `cuobjdump --dump-elf` names them: `.nv.info` holds, by symbol,
-EIATTR_REGCOUNT and EIATTR_MIN_STACK_SIZE; the size of `.nv.shared.NAME` is static shared memory.
+EIATTR_REGCOUNT and EIATTR_MIN_STACK_SIZE; the size of `.nv.shared.NAME` is static shared memory. From
+sm_90 on its first KB is the driver's; a section `.nv.shared.reserved.0` tells.
 """
 
 import struct
 from dataclasses import dataclass
 
 _REGISTERS, _STACK = 0x2F, 0x12  # EIATTR_REGCOUNT, EIATTR_MIN_STACK_SIZE
+_RESERVED, _RESERVED_BYTES = ".nv.shared.reserved.0", 1024
 _VALUE_BY_SIZE = 0x04  # the attribute's data follow, as long as its last field says
 
 
@@ -15,8 +17,8 @@ _VALUE_BY_SIZE = 0x04  # the attribute's data follow, as long as its last field 
 class Resources:
     """What one kernel takes.
 
-    registers: of each thread. shared_bytes: static, of each block; what a launch asks for comes on
-    top. stack_bytes: of each thread in local memory, which lies in the card's main memory: arrays
+    registers: of each thread. shared_bytes: static, of each block, as the kernel declares it; what
+    a launch asks for comes on top, and 1 KB that the driver keeps from sm_80 on. stack_bytes: of each thread in local memory, which lies in the card's main memory: arrays
     indexed by numbers unknown to the compiler, and registers that did not fit (*spills*).
     """
 
@@ -44,6 +46,8 @@ def resources(cubin: bytes, symbol: str) -> Resources:
             if index == number:
                 found[attribute] = value
     _, _, shared = sections.get(f".nv.shared.{symbol}", (0, 0, 0))
+    if _RESERVED in sections:
+        shared = max(shared - _RESERVED_BYTES, 0)
     return Resources(found[_REGISTERS], shared, found[_STACK])
 
 

@@ -60,7 +60,7 @@ class KernelSource:
             text = re.sub(r"\b\w+\b", lambda m: given.get(m[0], m[0]), declared)
             pointee = text[: text.rfind("*")] if "*" in text else text
             const = bool(re.search(r"\bconst\b", pointee))
-            text = " ".join(re.sub(_QUALIFIERS, " ", text).split())
+            text = " ".join(re.sub(_QUALIFIERS, " ", text).split()).replace(" *", "*")
             pointer = text.endswith("*")
             base = text.rstrip("* ")
             dtype = _dtype_of(base)
@@ -331,9 +331,10 @@ def _in_arena(declaration: str, outside: bool) -> str:
             if whole:
                 code.append(f"typedef {whole} {name}_shared_struct;")
                 kind = f"{qualifiers.strip()} {name}_shared_struct"
-        if dynamic:
+        if dynamic:  # the type of an element; it begins at a page, which is aligned for all
             sizes = sizes[sizes.index("]") + 1 :] if sizes else ""
-        code.append(f"typedef {kind}{stars} {name}_shared_type{sizes} {alignment};")
+        aligned = "" if dynamic else alignment
+        code.append(f"typedef {kind}{stars} {name}_shared_type{sizes} {aligned};")
         macro = f"ENGINE_{'FILE_' * outside}{'DYNAMIC_' * dynamic}SHARED"
         code.append(f"{macro}({name}_shared_type, {name});")
     text = " ".join(code)

@@ -65,14 +65,17 @@ struct Fiber {
   State state;
   const char *what, *file;  // where it waits
   int line;
-  uint64_t site;  // where it was called from: of barriers and __activemask
+  uint64_t site;  // by which calls it came there: of barriers and __activemask
+  uint64_t path;  // the same for the function that it is in (watch.h)
+  int depth;
   unsigned mask;
   void* argument;
   Meeting meet;
   int vote, barrier, parity;
 };
 static const int MOST_THREADS = 1024, WARP = 32, MOST_MBARRIERS = 64;
-static const size_t STACK = 128 << 10, GUARD = 16 << 10;
+// Stacks begin at different places of their pages: else their ends would compete for a few lines of the cache.
+static const size_t LEAST_STACK = 128 << 10, SPREAD = 16 << 10, STACK = LEAST_STACK + SPREAD, GUARD = 16 << 10;
 static const size_t GAP = 128, MOST_GAP = 16 << 10;  // between shared variables
 static const size_t FENCE = (size_t)16 << 30;        // addresses on each side of what is watched
 static size_t most_static = 48 << 10;  // bytes of shared memory that a kernel declares
@@ -162,7 +165,7 @@ static void fiber_main() {
 static void resume(int i) {
   Fiber& f = fibers[i];
   if (f.state == NEW) {
-    void** top = (void**)(f.stack + STACK);
+    void** top = (void**)(f.stack + STACK - (size_t)i * 320 % SPREAD);
 #if defined(__x86_64__)
     *--top = 0;
     *--top = (void*)fiber_main;
@@ -182,24 +185,12 @@ static void resume(int i) {
   current = -1;
 }
 unsigned lane() { return (unsigned)current % WARP; }
-// By which calls a fiber came here. The kernel keeps frame pointers where it is watched.
-static __forceinline__ uint64_t call_site(void** frame, int column) {
-  uint64_t site = (uint64_t)column;
-  if (!STRICT) return site ^ (uint64_t)frame[1];
-  const Fiber& f = fibers[current];
-  while ((char*)frame >= f.stack && (char*)(frame + 2) <= f.stack + STACK) {
-    site = site * 0x9e3779b97f4a7c15u + (uint64_t)frame[1];
-    if ((void**)*frame <= frame) break;
-    frame = (void**)*frame;
-  }
-  return site;
-}
 // The lanes that are in the same branch: a lane waits until no other of its warp can go on, and those
 // that then wait at the same place have come together.
-unsigned active_mask(const char* file, int line, int column) {
+unsigned active_mask(const char* file, int line, int column, void* from) {
   Fiber& f = fibers[current];
   f.what = "__activemask", f.file = file, f.line = line;
-  f.site = call_site((void**)__builtin_frame_address(0), column);
+  f.site = f.path ^ (uint64_t)column << 48 ^ (uint64_t)(STRICT ? from : __builtin_return_address(0));
   f.state = AT_ACTIVE_MASK;
   to_scheduler();
   return f.mask;
@@ -277,10 +268,10 @@ static void group_meeting(void* argument, void (*meet)(void**, int), const char*
 }
 
 // ---- barriers of a block -------------------------------------------------------------------------
-int block_barrier(const char* what, int vote, const char* file, int line, int column) {
+int block_barrier(const char* what, int vote, const char* file, int line, int column, void* from) {
   Fiber& f = fibers[current];
   f.what = what, f.file = file, f.line = line, f.vote = vote;
-  f.site = STRICT ? call_site((void**)__builtin_frame_address(0), column) : 0;
+  f.site = f.path ^ (uint64_t)column << 48 ^ (uint64_t)from;
   f.state = AT_BLOCK_BARRIER;
   watch_sync(file, line, true);
   to_scheduler();
@@ -361,7 +352,7 @@ static void run_block() {
   int i = 0;
   for (unsigned z = 0; z < blockDim.z; z++)
     for (unsigned y = 0; y < blockDim.y; y++)
-      for (unsigned x = 0; x < blockDim.x; x++, i++) fibers[i].index = uint3{x, y, z}, fibers[i].state = NEW;
+      for (unsigned x = 0; x < blockDim.x; x++, i++) fibers[i].index = uint3{x, y, z}, fibers[i].state = NEW, fibers[i].path = 0, fibers[i].depth = 0;
   for (;;) {
     bool progress = false;
     for (int w = 0; w < threads; w += WARP) {  // each warp runs until all its lanes wait
@@ -457,7 +448,7 @@ static void on_signal(int number) {
   }
   if (number == SIGFPE) fail("", 0, "integer division by zero, or of the smallest integer by -1");
   if (number == SIGILL || number == SIGTRAP) fail("", 0, "the kernel stopped at a trap, which the compiler sets where no code can be right");
-  fail("", 0, "access to an address that is not the kernel's, or a stack of more than %zu KB; mode=\"checked\" says where", STACK >> 10);
+  fail("", 0, "access to an address that is not the kernel's, or a stack of more than %zu KB; mode=\"checked\" says where", LEAST_STACK >> 10);
 }
 static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGINT};
 

@@ -631,8 +631,21 @@ ENGINE_EXPORT void* __tsan_memset(void* to, int v, size_t n) {
   engine::check_access((char*)to, (int)n, 1, engine::WRITE, HERE, 0);
   return memset(to, v, n);
 }
-ENGINE_EXPORT void __tsan_func_entry(void*) {}
-ENGINE_EXPORT void __tsan_func_exit() {}
+// By which calls a thread came to the function that it is in: those that were not inlined.
+static const int DEEPEST = 32;
+static uint64_t paths[engine::MOST_THREADS][DEEPEST];
+ENGINE_EXPORT void __tsan_func_entry(void* from) {
+  using namespace engine;
+  if (current < 0) return;
+  Fiber& f = fibers[current];
+  if (f.depth++ >= DEEPEST) return;
+  paths[current][f.depth - 1] = f.path;
+  f.path = (f.path ^ (uint64_t)from) * 0x9e3779b97f4a7c15u;
+}
+ENGINE_EXPORT void __tsan_func_exit() {
+  using namespace engine;
+  if (current >= 0 && --fibers[current].depth < DEEPEST) fibers[current].path = paths[current][fibers[current].depth];
+}
 ENGINE_EXPORT void __tsan_init() {}
 ENGINE_EXPORT void __sanitizer_cov_trace_pc() {
   using namespace engine;
