@@ -1,6 +1,7 @@
 """The CPU engine: CUDA's semantics, what each mode reports, and what is refused."""
 
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -1109,6 +1110,44 @@ def test_a_folder_that_cannot_be_written_is_replaced_with_a_message(tmp_path, mo
     said = capsys.readouterr().err
     assert said.count("cannot be written") == 1
     assert "Set DLNOTES_KERNELS" in said
+
+
+def read_only(*args, **kwargs):
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+def test_a_cache_that_can_only_be_read_serves_for_what_it_has(cache, monkeypatch, capsys):
+    assert value_of(7) == 7
+    monkeypatch.setattr(_cache.tempfile, "TemporaryFile", read_only)
+    with monkeypatch.context() as patch:
+        patch.setattr(_cpu.Compiler, "run", lambda *a, **k: pytest.fail("compiled again"))
+        assert value_of(7) == 7
+    assert capsys.readouterr().err == ""
+    assert value_of(8) == 8  # which it does not have
+    assert "Read-only file system" in capsys.readouterr().err
+    assert value_of(7) == 7
+
+
+def test_the_folder_in_its_place_goes_with_the_process(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    code = (
+        "from dlnotes.cuda import _cache; place = _cache.entry('name', lambda new: "
+        "(new / 'part').write_text('x')); assert (place / 'part').exists(); print(place)"
+    )
+    environment = {**os.environ, "DLNOTES_KERNELS": str(tmp_path / "file" / "kernels")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    place = Path(done.stdout.strip())
+    assert "dlnotes-kernels-" in str(place)
+    assert not place.parent.exists()
+
+
+def test_a_file_in_the_place_of_an_entry_gives_way(cache):
+    cache.mkdir()
+    (cache / "name").write_text("a file")
+    place = _cache.entry("name", lambda new: (new / "part").write_text("x"))
+    assert (place / "part").read_text() == "x"
 
 
 def test_without_a_compiler_the_error_says_what_to_install(cache, monkeypatch):
