@@ -1026,6 +1026,23 @@ __global__ void f(int n, const float* x, float* y) {
     assert "lane 0: x[0] → 0" in str(steps)
 
 
+def test_step_counts_where_branches_meet_to_neither():
+    source = """
+__global__ void f(float* y) {
+  int i = threadIdx.x;
+  if (i % 2)
+    y[i] = 1;
+  else
+    y[i] = 2;
+}"""
+    steps = kernel(source, "step").launch(1, 32, np.zeros(32, f32))
+    even, odd = ([step.line for step in steps.lane(lane)] for lane in (0, 1))
+    assert 7 in even
+    assert 5 not in even
+    assert 5 in odd
+    assert 7 not in odd
+
+
 def test_step_records_the_block_and_warp_asked_for():
     source = """
 __global__ void f(int* y) {

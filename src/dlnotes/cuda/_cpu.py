@@ -8,6 +8,7 @@ access stands in, and that works alike for g++ and clang++, Linux and macOS, wit
 import ctypes
 import functools
 import importlib.util
+import itertools
 import os
 import platform
 import re
@@ -207,13 +208,16 @@ _WATCHED_CALL = re.compile(
     r"\s+(?:callq?|bl)\s+_?(?:__tsan_(?!func|init)|__sanitizer_cov_trace_pc)"
 )
 _LOCATION = re.compile(r"\s+\.loc\s+(\d+)\s+(\d+)")
+_LABEL = re.compile(r"[.\w$]+:")
 _FILE = re.compile(r'\s\.file\s+(\d+)\s+"([^"]*)"(?:\s+"([^"]*)")?')
 
 
 def annotate(assembly: str, files: set[str]) -> str:
     """Return `assembly` with a table engine_lines: (return address, file, line) of watched calls.
 
-    Code of the engine's own headers that was inlined counts as the line of `files` before it.
+    Code of the engine's own headers that was inlined counts as the line of `files` before it. A
+    piece of code that begins with a step and no line of its own, as where two branches meet, counts
+    as its first line.
     """
     apple = "__TEXT,__text" in assembly
     label, prefix = ("Lengine_at", "_") if apple else (".Lengine_at", "")
@@ -221,16 +225,23 @@ def annotate(assembly: str, files: set[str]) -> str:
     for number, folder, name in _FILE.findall(assembly):
         numbered[number] = os.path.join(folder, name) if name else folder
     place, ours, out, table = ("", "0"), False, [], []
-    for line in assembly.splitlines():
+    lines, fresh = assembly.splitlines(), False  # since a label no line was named
+    for i, line in enumerate(lines):
         out.append(line)
-        if found := _LOCATION.match(line):
+        if _LABEL.match(line):
+            fresh = True
+        elif found := _LOCATION.match(line):
+            fresh = False
             ours = numbered.get(found[1]) in files
             if ours:
                 place = (numbered[found[1]], found[2])
         elif _WATCHED_CALL.match(line):
             out.append(f"{label}{len(table)}:")
-            step_of_engine = "trace_pc" in line and not ours
-            table.append(("", "0") if step_of_engine else place)
+            is_step = "trace_pc" in line
+            if is_step and fresh and (found := _first_location(lines, i + 1)):
+                ours = numbered.get(found[1]) in files
+                place = (numbered[found[1]], found[2]) if ours else place
+            table.append(("", "0") if is_step and not ours else place)
     names = sorted({file for file, _ in table})
     out += ["\t.data", "\t.p2align 3"]
     out += [f'{label}_file{i}:\n\t.asciz "{name}"' for i, name in enumerate(names)]
@@ -239,6 +250,16 @@ def annotate(assembly: str, files: set[str]) -> str:
         out.append(f"\t.quad {label}{i}, {label}_file{names.index(file)}, {number}")
     out += [f"\t.globl {prefix}engine_lines_end", f"{prefix}engine_lines_end:"]
     return "\n".join(out) + "\n"
+
+
+def _first_location(lines: list[str], start: int) -> re.Match | None:
+    """Return the first line that a piece of code names, None where it ends before."""
+    for line in itertools.islice(lines, start, None):
+        if _LABEL.match(line):
+            return None
+        if found := _LOCATION.match(line):
+            return found
+    return None
 
 
 # ---- running ---------------------------------------------------------------------------------
