@@ -886,7 +886,7 @@ def measure(case: Case, rounds: int, clock: Callable[[], float]) -> Row:
 
 def ratio(here: list[float], there: list[float]) -> Ratio:
     each = [a / b for a, b in zip(here, there, strict=True)]
-    low, middle, high = statistics.quantiles(each, n=4)
+    low, middle, high = statistics.quantiles(each, n=4, method="inclusive")
     return round(middle, 3), round(low, 3), round(high, 3)
 
 

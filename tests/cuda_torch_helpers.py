@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-f32, f64 = torch.float32, torch.float64
+bf16, f32, f64 = torch.bfloat16, torch.float32, torch.float64
 
 
 class TF:

@@ -461,6 +461,17 @@ def test_tiles_of_the_matrix_product_meet_no_bank_conflict(tile, transposed_a, t
     assert max(ways) == 1
 
 
+@pytest.mark.parametrize("ladder", ["conv2d", "conv2d_backward"])
+def test_tiles_of_convolution_meet_no_bank_conflict(ladder):
+    inputs = normal(0, 1, 16, 4, 4), normal(1, 16, 16, 1, 1)
+    if ladder == "conv2d_backward":
+        inputs = normal(2, 1, 16, 4, 4), *inputs
+    traces = cuda.LADDERS[ladder].record(*inputs, rung=ladder.replace("2d", "") + "_implicit")[1]
+    ways = [line.ways for trace in traces for line in trace.report() if line.name in ("As", "Bs")]
+    assert len(ways) == 4 * (1 if ladder == "conv2d" else 2)  # two tiles, each written and read
+    assert max(ways) == 1
+
+
 @pytest.mark.parametrize(("width", "length"), [(32, 32), (128, 16)])
 def test_tiles_of_attention_meet_no_bank_conflict(width, length):
     query, key, value, dy = (normal(i, 1, length, width) for i in range(4))

@@ -44,6 +44,15 @@ TENSOR = (*map(cuda.to_bfloat16, (normal(4, 33, 72), normal(5, 35, 72))), normal
 ODD = tuple(map(cuda.to_bfloat16, (normal(4, 33, 20), normal(5, 35, 20))))
 LONG = tuple(map(cuda.to_bfloat16, (normal(4, 5, 400), normal(5, 3, 400))))  # more than the ring
 PHOTOS = (*map(cuda.to_bfloat16, (normal(0, 2, 8, 9, 7), normal(1, 5, 8, 3, 3))), None, (2, 1), 1)
+PHOTOS_BACK = (cuda.to_bfloat16(normal(2, 2, 5, 5, 7)), *PHOTOS[:2], (2, 1), 1)
+WIDE_BACK = tuple(
+    map(cuda.to_bfloat16, (normal(0, 1, 5, 24, 24), normal(1, 1, 2, 24, 24), normal(2, 5, 2, 1, 1)))
+)
+FOUR_BACK = tuple(
+    map(cuda.to_bfloat16, (normal(0, 2, 5, 6, 6), normal(1, 2, 2, 6, 6), normal(2, 5, 2, 1, 1)))
+)
+MMA_BACK = "conv_backward_mma"
+KEEP = "if (more) keep<BK, BK>(columns[(tile + 1) % 2], pairs, threadIdx.x, 0);"
 LANDED = "    cp_async_wait<1>();  // my copies of this tile have landed\n"
 EMPTY_GROUP = "    cp_async_commit();   // empty after the last tile, so that there is always one group beyond this tile's\n"
 WGMMA = "matmul_wgmma"
@@ -103,12 +112,12 @@ MUTANTS = [
     ("linear", "matmul_mma", TENSOR, RACE, "    __syncthreads();     // everyone's have\n", ""),
     ("linear", "matmul_mma", TENSOR, RACE, "my_row, my_column);\n    __syncthreads();     // everyone has used them\n", "my_row, my_column);\n"),
     ("linear", "matmul_mma", TENSOR, RACE, "As[tile % 2], A,", "As[0], A,"),
-    ("linear", "matmul_mma", TENSOR, OUT, "line < lines ? min(max(length - first, 0), 8) : 0", "min(max(length - first, 0), 8)"),
-    ("linear", "matmul_mma", TENSOR, OUT, "min(max(length - first, 0), 8)", "8"),
+    ("linear", "matmul_mma", TENSOR, OUT, "line < lines ? min(max(length - entry, 0), 8) : 0", "min(max(length - entry, 0), 8)"),
+    ("linear", "matmul_mma", TENSOR, OUT, "min(max(length - entry, 0), 8)", "8"),
     ("linear", "matmul_mma", TENSOR, RACE, "% (CHUNKS < 8 ? CHUNKS : 8)) * 8", "% 8) * 8"),
     ("linear", "matmul_mma", TENSOR, UNINIT, "whole && turn < EACH;", "whole && turn < EACH - 1;"),
-    ("linear", "matmul_mma", ODD, OUT, "if (line < lines && first + e < length)", "if (first + e < length)"),
-    ("linear", "matmul_mma", ODD, OUT, "if (line < lines && first + e < length)", "if (line < lines)"),
+    ("linear", "matmul_mma", ODD, OUT, "line < lines ? min(max(length - entry, 0), 8) : 0", "min(max(length - entry, 0), 8)"),
+    ("linear", "matmul_mma", ODD, OUT, "      if (e < chunk.inside) pairs", "      if (chunk.inside) pairs"),
     ("linear", "matmul_mma", ODD, MISALIGNED, "whole = length % 8 == 0 &&", "whole = length % 4 == 0 &&"),
     ("linear", "matmul_mma", TENSOR, OUT, "  if (row >= m || column >= n) return;\n", "  if (row > m || column >= n) return;\n"),
     ("linear", "matmul_mma", TENSOR, MISALIGNED, "  if (n % 2 == 0) {\n", "  if (both) {\n"),
@@ -228,14 +237,33 @@ MUTANTS = [
     ("conv2d", "conv_mma", PHOTOS, RACE, "    cp_async_wait<1>();  // my copies of this tile's weights have landed\n", ""),
     ("conv2d", "conv_mma", PHOTOS, RACE, "    cp_async_commit();\n    cp_async_wait<1>();  // my", "    cp_async_wait<1>();  // my"),
     ("conv2d", "conv_mma", PHOTOS, RACE, "    __syncthreads();     // everyone's, and the columns are there\n", ""),
-    ("conv2d", "conv_mma", PHOTOS, RACE, "if (more) keep(tile + 1);\n    __syncthreads();     // everyone has used them\n", "if (more) keep(tile + 1);\n"),
-    ("conv2d", "conv_mma", PHOTOS, RACE, "if (more) keep(tile + 1);", "if (more) keep(tile);"),
-    ("conv2d", "conv_mma", PHOTOS, UNINIT, "chunk < BK / 8; chunk++)\n      *", "chunk < BK / 8 - 1; chunk++)\n      *"),
-    ("conv2d", "conv_mma", PHOTOS, OUT, "if (exists && channel", "if (channel"),
-    ("conv2d", "conv_mma", PHOTOS, OUT, "channel < channels && row >= 0", "row >= 0"),
-    ("conv2d", "conv_mma", PHOTOS, OUT, "row >= 0 && row < p.h && column", "row < p.h && column"),
-    ("conv2d", "conv_mma", PHOTOS, OUT, "    if (position >= positions) continue;\n", ""),
-    ("conv2d", "conv_mma", PHOTOS, OUT, "if (out < outs) here", "here"),
+    ("conv2d", "conv_mma", PHOTOS, RACE, f"{KEEP}\n    __syncthreads();     // everyone has used them\n", f"{KEEP}\n"),
+    ("conv2d", "conv_mma", PHOTOS, RACE, KEEP, KEEP.replace("(tile + 1)", "tile")),
+    ("conv2d", "conv_mma", PHOTOS, UNINIT, "i < N / 8; i++)\n    *", "i < N / 8 - 1; i++)\n    *"),
+    ("conv2d", "conv_mma", PHOTOS, OUT, "image < p.n ? row * p.stride_h - p.padding_h : FAR_ABOVE", "row * p.stride_h - p.padding_h"),
+    ("conv2d", "conv_mma", PHOTOS, OUT, "channel < v.channels && row >= 0", "row >= 0"),
+    ("conv2d", "conv_mma", PHOTOS, OUT, "row >= 0 && row < v.h && column", "row < v.h && column"),
+    ("conv2d", "conv_mma", PHOTOS, OUT, "return position < positions ? y + ((size_t)(position / outputs) * p.c_out + first_out) * outputs + position % outputs : nullptr;", "return y + ((size_t)(position / outputs) * p.c_out + first_out) * outputs + position % outputs;"),
+    ("conv2d", "conv_mma", PHOTOS, OUT, "if (line < lines) here", "here"),
+    ("conv2d_backward", MMA_BACK, WIDE_BACK, RACE, "    cp_async_wait<1>();  // my copies of this tile of dy have landed\n", ""),
+    ("conv2d_backward", MMA_BACK, WIDE_BACK, RACE, "    cp_async_commit();\n    cp_async_wait<1>();  // my copies of this tile of dy", "    cp_async_wait<1>();  // my copies of this tile of dy"),
+    ("conv2d_backward", MMA_BACK, PHOTOS_BACK, RACE, "chunk);\n    __syncthreads();     // everyone has used them\n", "chunk);\n"),
+    ("conv2d_backward", MMA_BACK, PHOTOS_BACK, RACE, "columns[(tile + 1) % 2], pairs, line, chunk", "columns[tile % 2], pairs, line, chunk"),
+    ("conv2d_backward", MMA_BACK, PHOTOS_BACK, RACE, "line = threadIdx.x % BK", "line = threadIdx.x % BK / 2"),
+    ("conv2d_backward", MMA_BACK, PHOTOS_BACK, UNINIT, "EACH = BN * BK / THREADS;", "EACH = BN * BK / THREADS / 2;"),
+    ("conv2d_backward", MMA_BACK, FOUR_BACK, MISALIGNED, "whole = outputs % 8 == 0 &&", "whole = outputs % 4 == 0 &&"),
+    ("conv2d_backward", MMA_BACK, PHOTOS_BACK, OUT, "outs && image < p.n ? min", "outs ? min"),
+    ("conv2d_backward", MMA_BACK, PHOTOS_BACK, OUT, "out0 + out < outs && image < p.n ? min", "image < p.n ? min"),
+    ("conv2d_backward", MMA_BACK, PHOTOS_BACK, OUT, "taps, outs, taps, out0 + my_out", "taps, BM, taps, out0 + my_out"),
+    ("conv2d_backward", MMA_BACK, PHOTOS_BACK, OUT, "outs, p.out_h, p.out_w, rows.taps", "outs, p.out_h + 1, p.out_w, rows.taps"),
+    ("conv2d_backward", MMA_BACK, PHOTOS_BACK, OUT, "at.a < p.n ? rows.top + at.row : FAR_ABOVE", "rows.top + at.row"),
+    ("conv2d_backward", MMA_BACK, PHOTOS_BACK, OUT, "return to.a < p.n ? dx", "return to.a <= p.n ? dx"),
+    ("conv2d_backward", MMA_BACK, PHOTOS_BACK, RACE, "row = rows.start + to.row * p.stride_h,", "row = to.row * p.stride_h,"),
+    ("conv2d_backward", MMA_BACK, WIDE_BACK, OUT, "  if (index >= p.c_in * phases.count * length) return;\n", ""),
+    ("conv2d_backward", MMA_BACK, PHOTOS_BACK, OUT, "if (index % length < outs * rows.taps * columns.taps) {", "if (rows.taps * columns.taps) {"),
+    ("conv2d_backward", MMA_BACK, WIDE_BACK, OUT, "split < splits; split++) sum", "split <= splits; split++) sum"),
+    ("conv2d_backward", MMA_BACK, WIDE_BACK, OUT, "  if (i >= count) return;\n", ""),
+    ("conv2d_backward", MMA_BACK, WIDE_BACK, RACE, "parts + ((size_t)split * p.c_out", "parts + ((size_t)0 * p.c_out"),
     ("conv2d_backward", "conv_backward_direct", (normal(0, 2, 5, 4, 6), IMAGES, FILTERS, (2, 1), 0), OUT, "if (down < 0 || right < 0 ||", "if ("),
     ("conv2d_backward", "conv_backward_direct", (normal(0, *Y_SHAPE), IMAGES, FILTERS, (2, 1), 1), OUT, "position < p.n * outputs; position++", "position <= p.n * outputs; position++"),
     ("conv2d", "conv_implicit", GROUPED, OUT, "if (row < outs && position < p.n * outputs)", "if (position < p.n * outputs)"),
@@ -387,8 +415,18 @@ DISAGREEMENTS = [
         "conv2d",
         "conv_mma",
         PHOTOS,
-        "[place<BK>(threadIdx.x, chunk)]",
-        "[threadIdx.x * BK + chunk * 8]",
+        "tile + place<LENGTH>(line, chunk + i)",
+        "tile + line * LENGTH + (chunk + i) * 8",
+    ),
+    # of the gradients: taps in the wrong direction, of another phase, and parts that are left out
+    ("conv2d_backward", MMA_BACK, PHOTOS_BACK, "-rows.apart, -columns", "rows.apart, -columns"),
+    ("conv2d_backward", MMA_BACK, PHOTOS_BACK, "start + padding - first *", "start - first *"),
+    (
+        "conv2d_backward",
+        MMA_BACK,
+        WIDE_BACK,
+        "split < splits; split++) sum",
+        "split < 1; split++) sum",
     ),
 ]
 
@@ -399,7 +437,8 @@ def test_wrong_layout_shows_in_the_result(mutant, mutated):
     right = cuda.LADDERS[ladder].run(*inputs, rung=rung, mode="fast")
     mutated(cuda.LADDERS[ladder].file, text, replacement)
     wrong = cuda.LADDERS[ladder].run(*inputs, rung=rung, mode="fast")
-    assert np.abs(wrong - right).max() > 0.1
+    pairs = zip(right, wrong, strict=True) if isinstance(right, tuple) else [(right, wrong)]
+    assert max(np.abs(a - b).max() for a, b in pairs) > 0.1
 
 
 def test_maps_without_the_swizzle_show_in_the_result(monkeypatch):

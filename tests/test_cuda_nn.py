@@ -104,6 +104,68 @@ def test_training_is_torchs_step_by_step(name, optimizer, device):
         torch.testing.assert_close(value, expected, rtol=0, atol=1e-10, msg=key)
 
 
+@pytest.fixture(name="tensor_cores")
+def skip_without_tensor_cores(device):
+    if device == "cuda" and torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("tensor cores multiply bfloat16 from sm_80 on")
+
+
+@pytest.mark.usefixtures("tensor_cores")
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_mixed_precision_trains_as_torchs(activation, device):
+    """Both round in the same places, from float32 sums that may differ in their last bits.
+
+    A number that lies between two of bfloat16 may so be rounded the other way, by 2⁻⁸; that all
+    numbers are would move a loss so far, and gradients, which pass five layers, a few times.
+    """
+    settings = {"image_size": 12, "activation": activation, "pool": "max", "num_classes": 3}
+    networks = pair(models.LeNet5, settings, f32, device)
+    optimizers = [torch.optim.SGD(n.parameters(), lr=0.1, momentum=0.9) for n in networks]
+    x = draw(0, 8, 1, 12, 12, dtype=f32, device=device).detach()
+    y = integers(0, 3, 8, device=device)
+    losses = []
+    for _ in range(6):
+        outputs = []
+        for f, network, optimizer in zip((F, TF), networks, optimizers, strict=True):
+            with torch.autocast(x.device.type, dtype=torch.bfloat16):
+                logits = network(x)
+                loss = f.cross_entropy(logits, y)
+            optimizer.zero_grad()
+            loss.backward()
+            assert (logits.dtype, loss.dtype) == (torch.bfloat16, f32)
+            assert {p.grad.dtype for p in network.parameters()} == {f32}
+            outputs.append((loss.item(), [p.grad.clone() for p in network.parameters()]))
+        (mine, gradients), (torchs, expected) = outputs
+        assert mine == pytest.approx(torchs, rel=2**-8)
+        for gradient, wanted in zip(gradients, expected, strict=True):
+            assert float((gradient - wanted).norm()) <= 2**-6 * float(wanted.norm())
+        losses.append(mine)
+        for optimizer in optimizers:
+            optimizer.step()
+    assert {p.dtype for p in networks[0].parameters()} == {f32}
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.usefixtures("tensor_cores")
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_sequence_models_run_in_autocast(name, device):
+    """Products alone round, by 2⁻⁸: a loss so far, gradients for each of several layers."""
+    torch.manual_seed(0)
+    network = SEQUENCES[name](nn).to(device, f32)
+    tokens, target = (integers(i, 11, 3, 6, device=device) for i in range(2))
+    results = []
+    for enabled in (True, False):
+        with torch.autocast(tokens.device.type, dtype=torch.bfloat16, enabled=enabled):
+            loss = F.cross_entropy(network(tokens).flatten(0, 1), target.flatten())
+        results.append((loss.item(), torch.autograd.grad(loss, list(network.parameters()))))
+    (mine, gradients), (exact, expected) = results
+    assert mine != exact
+    assert mine == pytest.approx(exact, rel=2**-8)
+    for gradient, wanted in zip(gradients, expected, strict=True):
+        assert gradient.dtype == f32
+        assert float((gradient - wanted).norm()) <= 2**-5 * float(wanted.norm()) + 1e-4
+
+
 @pytest.mark.parametrize("name", DEEP)
 def test_deep_networks_give_torchs_logits(name, device):
     network, settings, shape = DEEP[name]

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 from cuda_helpers import each_device  # noqa: F401  (runs the tests on each device)
-from cuda_torch_helpers import TF, assert_close, draw, f32, f64, integers, noise, visible
+from cuda_torch_helpers import TF, assert_close, bf16, draw, f32, f64, integers, noise, visible
 
 from dlnotes import cuda
 from dlnotes.cuda import functional as F
@@ -369,9 +369,23 @@ def test_kernels_have_no_second_derivative(device):
 X, W = torch.zeros(2, 3), torch.zeros(4, 3)
 IMAGES, FILTERS = torch.zeros(1, 2, 5, 5), torch.zeros(3, 2, 3, 3)
 IDS, attend = torch.zeros(3, dtype=torch.int64), F.scaled_dot_product_attention
+
+
+def half_precision(function, *inputs):
+    with torch.autocast("cpu", dtype=torch.float16):
+        return function(*inputs)
+
+
 WRONG = [
     (lambda: F.linear(X.numpy(), W), TypeError, "input must be a torch tensor, got ndarray"),
-    (lambda: F.linear(X.half(), W), TypeError, "input must be float32 or float64, got float16"),
+    (lambda: F.linear(X.half(), W), TypeError, "input must be bfloat16, float32 or float64, got float16"),  # noqa: E501
+    (lambda: F.linear(X.bfloat16(), W), TypeError, "input is bfloat16 and weight is float32"),
+    (lambda: F.linear(X, W, W[:, 0].bfloat16()), TypeError, "float32 and bias is bfloat16"),
+    (lambda: F.conv2d(IMAGES.bfloat16(), FILTERS), TypeError, "and weight is float32"),
+    (lambda: F.softmax(X.bfloat16(), 1), TypeError, "input must be float32 or float64, got bfloat16"),  # noqa: E501
+    (lambda: F.batch_norm(X, X[0], X[0].bfloat16()), TypeError, "running_var must be float32 or"),
+    (lambda: half_precision(F.linear, X, W), ValueError, "torch.autocast must have dtype=torch.bfloat16, got float16"),  # noqa: E501
+    (lambda: half_precision(F.softmax, X, 1), ValueError, "got float16: the kernels have no other"),
     (lambda: F.linear(X, W.double()), TypeError, "input is float32 and weight is float64"),
     (lambda: F.linear(X.to("meta"), W), ValueError, "input must be a dense tensor on the CPU or"),
     (lambda: F.linear(X, W.T), ValueError, r"input must have shape \(…, 4\)"),
@@ -522,14 +536,131 @@ def test_rungs_of_tensor_cores_make_mixed_precision(device):
     images, filters = (
         draw(i, *s, dtype=f32, device=device) for i, s in enumerate([(2, 3, 6, 5), (4, 3, 3, 3)])
     )
-    with F.choose(conv2d="conv_mma"):
+    dy = draw(4, 2, 4, 6, 5, dtype=f32, device=device).detach()
+    with F.choose(conv2d="conv_mma", conv2d_backward="conv_backward_mma"):
         y = F.conv2d(images, filters, padding=1)
-    assert_close(y, TF.conv2d(rounded(images), rounded(filters), padding=1), f32)
+        gradients = torch.autograd.grad(y, (images, filters), dy)
+    leaves = [rounded(x).detach().requires_grad_() for x in (images, filters)]
+    expected = TF.conv2d(*leaves, padding=1)
+    assert_close(y, expected, f32)
+    wanted = torch.autograd.grad(expected, leaves, rounded(dy))
+    for mine, theirs in zip(gradients, wanted, strict=True):
+        assert_close(mine, theirs, f32)
     with (
         F.choose(linear="matmul_mma"),
         pytest.raises(TypeError, match="takes bfloat16, got float64"),
     ):
         F.linear(x.double(), w.double())
+
+
+# ---------------------------------------------------------------- bfloat16
+
+PRODUCTS = {"linear", "conv2d", "conv1d", "conv_transpose2d"}  # what multiplies on tensor cores
+OF_PRODUCTS = [name for name in CASES if name.partition(",")[0] in PRODUCTS]
+
+
+@pytest.fixture(name="tensor_cores")
+def skip_without_tensor_cores(device):
+    if device == "cuda" and torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("tensor cores multiply bfloat16 from sm_80 on")
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.usefixtures("tensor_cores")
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+@pytest.mark.parametrize("name", OF_PRODUCTS)
+def test_products_of_bfloat16_are_rounded_once(name, layout, device):
+    """Rounding loses 2⁻⁸ of a number at most, the sums in float32 before it next to nothing.
+
+    Torch's functions round as well, and some of them the sums of groups on the way.
+    """
+    shapes, function = CASES[name]
+    inputs = [draw(i, *s, dtype=bf16, device=device, layout=layout) for i, s in enumerate(shapes)]
+    wide = [x.detach().double().requires_grad_() for x in inputs]
+    sizes = [x.detach().abs().requires_grad_() for x in wide]
+    with F.choose("checked"):
+        y = function(F, *inputs)
+        dy = draw(9, *y.shape, dtype=bf16, device=device, layout="transposed").detach()
+        mine = y, *torch.autograd.grad(y, inputs, dy)
+    results = []
+    for given, upstream in ((inputs, dy), (wide, dy.double()), (sizes, dy.double().abs())):
+        value = function(TF, *given)
+        results.append((value, *torch.autograd.grad(value, given, upstream)))
+    for ours, torchs, exact, size in zip(mine, *results, strict=True):
+        assert ours.dtype == torchs.dtype == bf16
+        assert ours.shape == torchs.shape
+        off = (ours.double() - exact).abs()
+        assert bool((off <= 2**-8 * exact.abs() + 1e-5 * size).all())
+        assert bool(((ours - torchs).double().abs() <= 2**-7 * size).all())
+
+
+def in_autocast(function, *inputs):
+    with torch.autocast(inputs[0].device.type, dtype=bf16):
+        return function(F, *inputs)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.usefixtures("tensor_cores")
+@pytest.mark.parametrize("name", CASES)
+def test_autocast_gives_products_bfloat16_and_the_others_float32(name, device):
+    shapes, function = CASES[name]
+    inputs = [draw(i, *s, dtype=f32, device=device) for i, s in enumerate(shapes)]
+    dtype = bf16 if name in OF_PRODUCTS else f32
+    y = in_autocast(function, *inputs)
+    assert y.dtype == dtype
+    by_hand = [x.detach().to(dtype).requires_grad_() for x in inputs]
+    expected = function(F, *by_hand)
+    torch.testing.assert_close(y, expected, rtol=0, atol=0)
+    dy = draw(9, *y.shape, dtype=dtype, device=device).detach()
+    # On a GPU atomics add in any order.
+    room = {"rtol": 0, "atol": 0} if device == "cpu" else {"rtol": 1e-5, "atol": 1e-5}
+    wanted = torch.autograd.grad(expected, by_hand, dy)
+    for gradient, theirs in zip(torch.autograd.grad(y, inputs, dy), wanted, strict=True):
+        assert gradient.dtype == f32
+        torch.testing.assert_close(gradient, theirs.float(), **room)
+    halves = [x.detach().to(bf16) for x in inputs]
+    assert in_autocast(function, *halves).dtype == dtype
+    assert in_autocast(function, halves[0], *inputs[1:]).dtype == dtype  # one rule for a mixture
+
+
+def test_autocast_leaves_float64_alone_and_ends(device):
+    x, w = draw(0, 5, 7, device=device), draw(1, 3, 7, device=device)
+    assert in_autocast(lambda f, x, w: f.linear(x, w), x, w).dtype == f64
+    with pytest.raises(TypeError, match="input is bfloat16 and weight is float64"):
+        in_autocast(lambda f, x, w: f.linear(x, w), x.float(), w)
+    with torch.autocast(x.device.type, dtype=bf16), torch.autocast(x.device.type, enabled=False):
+        assert F.linear(x.float(), w.float()).dtype == f32
+
+
+@pytest.mark.usefixtures("tensor_cores")
+def test_autocast_moves_the_running_statistics_that_it_was_given(device):
+    x = draw(0, 4, 3, 5, dtype=f32, device=device).detach()
+    running = [statistic.to(bf16) for statistic in statistics(x)]
+    before = [statistic.clone() for statistic in running]
+    in_autocast(lambda f, x: f.batch_norm(x, *running, training=True, momentum=0.3), x)
+    expected = [statistic.float() for statistic in before]
+    TF.batch_norm(x, *expected, training=True, momentum=0.3)
+    for moved, wanted, old in zip(running, expected, before, strict=True):
+        assert not torch.equal(moved, old)
+        torch.testing.assert_close(moved, wanted.to(bf16))
+
+
+@pytest.mark.usefixtures("tensor_cores")
+def test_masks_in_autocast(device):
+    qkv = [draw(i, 2, 4, 8, dtype=f32, device=device).detach() for i in range(3)]
+    mask = noise(4, 4, like=qkv[0])
+    expected = in_autocast(lambda f, *x: f.scaled_dot_product_attention(*x, mask), *qkv)
+    attend = lambda f, *x: f.scaled_dot_product_attention(*x, mask.to(bf16))  # noqa: E731
+    torch.testing.assert_close(in_autocast(attend, *qkv), expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.usefixtures("tensor_cores")
+def test_bfloat16_that_begins_anywhere(device):
+    """Rows of a larger matrix begin at no multiple of 16 bytes, where TMA would want them to."""
+    joined = draw(0, 3, 9, dtype=bf16, device=device).detach()
+    x, w = joined[:1], joined[1:]
+    assert w.data_ptr() % 16
+    assert torch.equal(F.linear(x, w), F.linear(x.clone(), w.clone()))
 
 
 # ---------------------------------------------------------------- floats read as doubles

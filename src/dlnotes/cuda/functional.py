@@ -8,9 +8,18 @@
 Names, arguments, results and gradients are torch's. The tensors' device chooses the engine: on a
 GPU a kernel is queued on torch's current stream, on the CPU the engine of `dlnotes.cuda` runs it.
 Tensors are float32, or float64, for which the same source is compiled with every float read as a
-double: that is what `torch.autograd.gradcheck` needs. All tensors of a call must have one dtype and
-one device; they are made contiguous where they are not. What a kernel cannot do (an option, a
-dtype, a shape) is refused before anything is launched.
+double: that is what `torch.autograd.gradcheck` needs. Products (`linear`, `conv2d`, `conv1d`,
+`conv_transpose2d`) take bfloat16 as well, on tensor cores: sums are float32, results and gradients
+rounded to bfloat16. All tensors of a call must have one dtype and one device; they are made
+contiguous where they are not. What a kernel cannot do (an option, a dtype, a shape) is refused
+before anything is launched.
+
+Mixed precision is torch's. Parameters stay float32, and inside the block each product gets its
+inputs rounded to bfloat16; all other functions get and return float32:
+
+>>> with torch.autocast("cpu", dtype=torch.bfloat16):              # doctest: +SKIP
+...     loss = F.cross_entropy(network(images), labels)
+>>> loss.backward()                                                # doctest: +SKIP
 
 Gradients exist once, not twice: a kernel's backward pass has no backward pass of its own.
 The last rung of a ladder runs that suits the sizes; `choose` takes another, or another mode:
@@ -18,10 +27,9 @@ The last rung of a ladder runs that suits the sizes; `choose` takes another, or 
 >>> with F.choose(linear="matmul_naive"):                          # doctest: +SKIP
 ...     y = F.linear(x, weight, bias)
 
-A rung of tensor cores makes of this mixed precision: `choose(linear="matmul_mma",
-linear_backward="matmul_mma")` rounds the matrices of its products to bfloat16 and sums them in
-float32; parameters, activations and gradients stay float32. The forward and the backward pass must
-both run inside.
+A rung of tensor cores that is chosen for float32 rounds the matrices of its products alone:
+`choose(linear="matmul_mma", linear_backward="matmul_mma")` leaves activations and gradients
+float32. The forward and the backward pass must both run inside.
 """
 
 import contextlib
@@ -47,6 +55,7 @@ FROM_TORCH = (
     "pad", "relu", "relu6", "sigmoid", "silu", "softplus", "tanh",
 )  # fmt: skip
 _FLOATS = (torch.float32, torch.float64)
+_OF_PRODUCTS = (torch.bfloat16, *_FLOATS)
 _MOST_ENTRIES = 2**31 - 1  # kernels count entries in 32 bits
 _MOST_BLOCKS_IN_Z = 65535
 _SHARED = 48 * 1024  # bytes of shared memory that a block gets on any card without asking
@@ -92,17 +101,29 @@ def choose(mode: str | None = None, **rungs: str) -> Iterator[None]:
 def run(ladder: str, *inputs, rung: str | None = None):
     """Return a ladder's outputs for torch tensors, on the device of the first of them.
 
-    The tensors must be contiguous, of one device and float dtype. rung: the one that suits them, if
-    not the last; what `choose` says comes first. No gradient is recorded.
+    The tensors must be contiguous, of one device and float dtype; for bfloat16 the results are
+    float32, not rounded yet. rung: the one that suits them, if not the last; what `choose` says
+    comes first. No gradient is recorded.
     """
     device = next(x.device for x in inputs if isinstance(x, Tensor))
     rung = _rungs.get(ladder, rung)
-    if rung is not None and LADDERS[ladder].rung(rung).dtype == "bfloat16":
+    if any(isinstance(x, Tensor) and x.dtype == torch.bfloat16 for x in inputs):
+        inputs = [_for_tensor_cores(x) for x in inputs]
+    elif rung is not None and LADDERS[ladder].rung(rung).dtype == "bfloat16":
         inputs = [_rounded(x) for x in inputs]
     if device.type == "cpu":
         return LADDERS[ladder].run(*inputs, rung=rung, device="cpu", mode=_mode)
     with torch.cuda.device(device):
         return LADDERS[ladder].run(*inputs, rung=rung, device="cuda")
+
+
+def _for_tensor_cores(x):
+    """Return bfloat16 as such rungs take it: a bias as float32, a matrix where TMA can copy it."""
+    if not isinstance(x, Tensor) or x.dtype != torch.bfloat16:
+        return x
+    if x.ndim == 1:
+        return x.float()
+    return x.clone() if x.data_ptr() % 16 else x
 
 
 def _rounded(x):
@@ -115,7 +136,37 @@ def _rounded(x):
 # ---- arguments -----------------------------------------------------------------------------------
 
 
-def _floats(**tensors) -> None:
+def _floats(*, products: bool = False, **tensors) -> list[Tensor | None]:
+    """Return the tensors, after torch.autocast: all of one float dtype, on one device.
+
+    products: whether the function multiplies on tensor cores. Then it takes bfloat16, too, and
+    inside torch.autocast gets it; others get float32 there. None stays None, except as the first.
+
+    Raises TypeError or ValueError for other tensors, and for torch.autocast to float16.
+    """
+    wanted = torch.bfloat16 if products else torch.float32
+    cast = {name: x.to(wanted) if _in_autocast(x) else x for name, x in tensors.items()}
+    _check_floats(_OF_PRODUCTS if products else _FLOATS, **cast)
+    return list(cast.values())
+
+
+def _in_autocast(x) -> bool:
+    """Return whether torch.autocast has a say in the dtype of x; float64 it leaves alone."""
+    if not isinstance(x, Tensor) or x.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    device = x.device.type
+    if device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):
+        return False
+    dtype = torch.get_autocast_dtype(device)
+    if dtype != torch.bfloat16:
+        raise ValueError(
+            f"torch.autocast must have dtype=torch.bfloat16, got {_short(dtype)}: the kernels have "
+            "no other"
+        )
+    return True
+
+
+def _check_floats(allowed: tuple[torch.dtype, ...], **tensors) -> None:
     """Raise TypeError or ValueError unless all are tensors of one float dtype, on one device.
 
     None is skipped, except as the first.
@@ -126,8 +177,10 @@ def _floats(**tensors) -> None:
             continue
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
-        if tensor.dtype not in _FLOATS:
-            raise TypeError(f"{name} must be float32 or float64, got {_short(tensor.dtype)}")
+        if tensor.dtype not in allowed:
+            *others, last = map(_short, allowed)
+            names = f"{', '.join(others)} or {last}"
+            raise TypeError(f"{name} must be {names}, got {_short(tensor.dtype)}")
         _on_engine(name, tensor)
         if tensor.dtype != like.dtype:
             raise TypeError(
@@ -222,11 +275,13 @@ class _Linear(Function):
     def forward(ctx, x, weight, bias):
         x, weight = x.contiguous(), weight.contiguous()
         ctx.save_for_backward(x, weight)
-        return run("linear", x, weight, None if bias is None else bias.contiguous())
+        y = run("linear", x, weight, None if bias is None else bias.contiguous())
+        return y.to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
+        # Autograd rounds each gradient to the dtype of what it belongs to.
         dx, dweight, dbias = run("linear_backward", dy.contiguous(), *ctx.saved_tensors)
         return dx, dweight, dbias if ctx.needs_input_grad[2] else None
 
@@ -239,7 +294,7 @@ def linear(input, weight, bias=None) -> Tensor:
 
     Raises TypeError for dtypes and ValueError for devices and shapes that do not fit together.
     """
-    _floats(input=input, weight=weight, bias=bias)
+    input, weight, bias = _floats(products=True, input=input, weight=weight, bias=bias)
     _axes("weight", weight, (2,), "a matrix (out, in)")
     n_out, n_in = weight.shape
     if not input.ndim or input.shape[-1] != n_in:
@@ -260,7 +315,8 @@ class _Conv2d(Function):
         x, weight = x.contiguous(), weight.contiguous()
         ctx.save_for_backward(x, weight)
         ctx.settings = settings
-        return run("conv2d", x, weight, None if bias is None else bias.contiguous(), *settings)
+        bias = None if bias is None else bias.contiguous()
+        return run("conv2d", x, weight, bias, *settings).to(x.dtype)
 
     @staticmethod
     @once_differentiable
@@ -282,7 +338,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) 
 
     Raises TypeError for dtypes, ValueError for devices, shapes and settings that do not fit.
     """
-    _floats(input=input, weight=weight, bias=bias)
+    input, weight, bias = _floats(products=True, input=input, weight=weight, bias=bias)
     _axes("weight", weight, (4,), "kernels (out, c, kernel_h, kernel_w)")
     x, groups = _images(input), _validate.integer("groups", groups, low=1)
     if x.shape[1] % groups or len(weight) % groups:
@@ -314,7 +370,7 @@ def conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) 
 
     Raises TypeError for dtypes, ValueError for devices, shapes and settings that do not fit.
     """
-    _floats(input=input, weight=weight, bias=bias)
+    input, weight, bias = _floats(products=True, input=input, weight=weight, bias=bias)
     _axes("input", input, (2, 3), "sequences (n, c, length) or one of them, (c, length)")
     _axes("weight", weight, (3,), "kernels (out, c, kernel)")
     stride, dilation = _along("stride", stride, 1), _along("dilation", dilation, 1)
@@ -358,7 +414,7 @@ class _ConvTranspose2d(Function):
         ctx.save_for_backward(x, weight)
         ctx.settings = settings
         bias = None if bias is None else bias.contiguous()
-        return run("conv_transpose2d", x, weight, bias, *settings)
+        return run("conv_transpose2d", x, weight, bias, *settings).to(x.dtype)
 
     @staticmethod
     @once_differentiable
@@ -383,7 +439,7 @@ def conv_transpose2d(
 
     Raises TypeError for dtypes, ValueError for devices, shapes and settings that do not fit.
     """
-    _floats(input=input, weight=weight, bias=bias)
+    input, weight, bias = _floats(products=True, input=input, weight=weight, bias=bias)
     _axes("weight", weight, (4,), "kernels (c, out, kernel_h, kernel_w)")
     x, groups = _images(input), _validate.integer("groups", groups, low=1)
     if x.shape[1] % groups:
@@ -450,7 +506,7 @@ class _AvgPool2d(Function):
 
 def _pooling(input, kernel_size, stride, padding, ceil_mode=False) -> tuple:
     """Return images, kernel, stride and padding of a pooling, checked."""
-    _floats(input=input)
+    (input,) = _floats(input=input)
     x, kernel = _images(input), _pair("kernel_size", kernel_size, 1)
     stride = kernel if stride is None else _pair("stride", stride, 1)
     padding = _pair("padding", padding, 0)
@@ -514,7 +570,7 @@ def avg_pool2d(
 def max_pool1d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False,
                return_indices=False):  # fmt: skip
     """Return `max_pool2d` of sequences (n, c, length) or (c, length), with errors as there."""
-    _floats(input=input)
+    (input,) = _floats(input=input)
     _axes("input", input, (2, 3), "sequences (n, c, length) or one of them, (c, length)")
     kernel, stride, padding = _windows_of_one_axis(kernel_size, stride, padding)
     settings = _along("dilation", dilation, 1), ceil_mode, True
@@ -526,7 +582,7 @@ def avg_pool1d(
     input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True
 ) -> Tensor:
     """Return `avg_pool2d` of sequences (n, c, length) or (c, length), with errors as there."""
-    _floats(input=input)
+    (input,) = _floats(input=input)
     _axes("input", input, (2, 3), "sequences (n, c, length) or one of them, (c, length)")
     windows = _windows_of_one_axis(kernel_size, stride, padding)
     return avg_pool2d(input.unsqueeze(-2), *windows, ceil_mode, count_include_pad).squeeze(-2)
@@ -559,7 +615,7 @@ def adaptive_avg_pool2d(input, output_size) -> Tensor:
 
     Raises TypeError for dtypes and ValueError for shapes and devices that do not fit.
     """
-    _floats(input=input)
+    (input,) = _floats(input=input)
     x = _images(input)
     if 0 in x.shape[2:]:
         raise ValueError(f"input must have no empty axis of its images, got {tuple(input.shape)}")
@@ -591,7 +647,7 @@ def softmax(input, dim: int) -> Tensor:
 
     An axis other than the last is moved there and back, which copies.
     """
-    _floats(input=input)
+    (input,) = _floats(input=input)
     dim = _validate.dimension("dim", dim, input.ndim)
     rows = input.movedim(dim, -1)
     y = _Softmax.apply(rows.reshape(rows.shape[:-1].numel(), rows.shape[-1]))
@@ -628,7 +684,7 @@ def layer_norm(input, normalized_shape, weight=None, bias=None, eps: float = 1e-
 
     Raises TypeError for dtypes and ValueError for shapes and devices that do not fit.
     """
-    _floats(input=input, weight=weight, bias=bias)
+    input, weight, bias = _floats(input=input, weight=weight, bias=bias)
     shape = _last_axes(input, normalized_shape)
     _shape("weight", weight, shape, "normalized_shape")
     _shape("bias", bias, shape, "normalized_shape")
@@ -690,7 +746,7 @@ def cross_entropy(
     Raises ValueError for what the kernels lack (weight, label_smoothing, probabilities as
     target) and for targets out of range: they are looked at first, for which a GPU is waited for.
     """
-    _floats(input=input)
+    (input,) = _floats(input=input)
     _only(
         weight=(weight, None),
         size_average=(size_average, None),
@@ -761,7 +817,7 @@ def embedding(
         scale_grad_by_freq=(scale_grad_by_freq, False),
         sparse=(sparse, False),
     )
-    _floats(weight=weight)
+    (weight,) = _floats(weight=weight)
     _axes("weight", weight, (2,), "a table (rows, width)")
     if padding_idx is not None:
         padding_idx = _validate.dimension("padding_idx", padding_idx, len(weight))
@@ -822,7 +878,7 @@ def scaled_dot_product_attention(
     do not fit; TypeError for dtypes.
     """
     _only(dropout_p=(dropout_p, 0.0), enable_gqa=(enable_gqa, False))
-    _floats(query=query, key=key, value=value)
+    query, key, value = _floats(query=query, key=key, value=value)
     if query.ndim < 2 or not query.shape[:-2] == key.shape[:-2] == value.shape[:-2]:
         shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
         raise ValueError(f"query, key and value must have the same leading axes, got {shapes}")
@@ -849,6 +905,8 @@ def _attention_mask(mask, query: Tensor, scores: tuple[int, ...], is_causal: boo
         raise ValueError("give attn_mask or is_causal, not both")
     if not isinstance(mask, Tensor):
         raise TypeError(f"attn_mask must be a torch tensor, got {type(mask).__name__}")
+    if _in_autocast(mask):
+        mask = mask.to(query.dtype)
     if mask.dtype not in (torch.bool, query.dtype):
         raise TypeError(
             f"attn_mask must be bool or {_short(query.dtype)}, got {_short(mask.dtype)}"
@@ -926,28 +984,28 @@ def batch_norm(
     Raises ValueError for shapes that do not fit, for one value a channel in training, and for
     missing running statistics without training; TypeError for dtypes.
     """
-    _floats(
+    running = running_mean, running_var  # what moves are these, not what autocast makes of them
+    input, running_mean, running_var, weight, bias = _floats(
         input=input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias
     )
     if input.ndim < 2:
         raise ValueError(f"input must have shape (n, c, …), got {tuple(input.shape)}")
-    channels = input.shape[1:2]
-    running = running_mean, running_var
+    channels, old = input.shape[1:2], (running_mean, running_var)
     names = ("running_mean", "running_var", "weight", "bias")
-    for name, tensor in zip(names, (*running, weight, bias), strict=True):
+    for name, tensor in zip(names, (*old, weight, bias), strict=True):
         _shape(name, tensor, channels, "the channels of input")
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var must be given together, or neither")
     if not training:
         if running_mean is None:
             raise ValueError("running_mean and running_var must be given with training=False")
-        running = tuple(tensor.contiguous() for tensor in running)
-        return _BatchNormInference.apply(input, weight, bias, running, float(eps))
+        old = tuple(tensor.contiguous() for tensor in old)
+        return _BatchNormInference.apply(input, weight, bias, old, float(eps))
     if input.numel() <= channels[0]:
         raise ValueError(
             f"input must have more than one value a channel in training, got {tuple(input.shape)}"
         )
-    old = tuple(None if tensor is None else tensor.contiguous() for tensor in running)
+    old = tuple(None if tensor is None else tensor.contiguous() for tensor in old)
     y, *new = _BatchNorm.apply(input, weight, bias, old, float(momentum), float(eps))
     for tensor, moved in zip(running, new, strict=True):
         if tensor is not None:
@@ -986,7 +1044,7 @@ def group_norm(input, num_groups: int, weight=None, bias=None, eps: float = 1e-5
 
     Raises TypeError for dtypes and ValueError for shapes and devices that do not fit.
     """
-    _floats(input=input, weight=weight, bias=bias)
+    input, weight, bias = _floats(input=input, weight=weight, bias=bias)
     if input.ndim < 2:
         raise ValueError(f"input must have shape (n, c, …), got {tuple(input.shape)}")
     num_groups, channels = _validate.integer("num_groups", num_groups, low=1), input.shape[1:2]
@@ -1023,7 +1081,7 @@ def rms_norm(input, normalized_shape, weight=None, eps: float | None = None) -> 
 
     Raises TypeError for dtypes and ValueError for shapes and devices that do not fit.
     """
-    _floats(input=input, weight=weight)
+    input, weight = _floats(input=input, weight=weight)
     shape = _last_axes(input, normalized_shape)
     _shape("weight", weight, shape, "normalized_shape")
     rows = input.reshape(input.shape[: -len(shape)].numel(), torch.Size(shape).numel())
@@ -1063,7 +1121,7 @@ def local_response_norm(
 
     Raises TypeError for dtypes and ValueError for shapes and devices that do not fit.
     """
-    _floats(input=input)
+    (input,) = _floats(input=input)
     if input.ndim < 3:
         raise ValueError(f"input must have shape (n, c, …), got {tuple(input.shape)}")
     size = _validate.integer("size", size, low=1)
@@ -1124,10 +1182,10 @@ def lstm_cell(input, hx, w_ih, w_hh, b_ih=None, b_hh=None) -> tuple[Tensor, Tens
     Raises ValueError for shapes that do not fit and TypeError for dtypes.
     """
     h, c = hx
-    _cell(4, input, h, w_ih, w_hh, b_ih, b_hh)
-    _floats(input=input, c=c)
+    input, h, *weights = _cell(4, input, h, w_ih, w_hh, b_ih, b_hh)
+    _, c = _floats(input=input, c=c)
     _shape("c", c, tuple(h.shape), "as h")
-    return _LSTMCell.apply(input, h, c, w_ih, w_hh, b_ih, b_hh)
+    return _LSTMCell.apply(input, h, c, *weights)
 
 
 def gru_cell(input, hx, w_ih, w_hh, b_ih=None, b_hh=None) -> Tensor:
@@ -1138,15 +1196,13 @@ def gru_cell(input, hx, w_ih, w_hh, b_ih=None, b_hh=None) -> Tensor:
 
     Raises ValueError for shapes that do not fit and TypeError for dtypes.
     """
-    _cell(3, input, hx, w_ih, w_hh, b_ih, b_hh)
-    return _GRUCell.apply(input, hx, w_ih, w_hh, b_ih, b_hh)
+    return _GRUCell.apply(*_cell(3, input, hx, w_ih, w_hh, b_ih, b_hh))
 
 
-def _cell(gates: int, input, h, w_ih, w_hh, b_ih, b_hh) -> None:
-    """Check what cells of two or four gates have in common."""
-    _floats(input=input, h=h, w_ih=w_ih, w_hh=w_hh)
-    if b_ih is not None or b_hh is not None:
-        _floats(input=input, b_ih=b_ih, b_hh=b_hh)
+def _cell(gates: int, input, h, w_ih, w_hh, b_ih, b_hh) -> list[Tensor | None]:
+    """Check what cells of three or four gates have in common, and return it after autocast."""
+    given = {"input": input, "h": h, "w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
+    given = _floats(**given)
     _axes("input", input, (2,), "a batch (n, in)")
     _axes("h", h, (2,), "a batch (n, units)")
     units = h.shape[1]
@@ -1155,6 +1211,7 @@ def _cell(gates: int, input, h, w_ih, w_hh, b_ih, b_hh) -> None:
     _shape("w_hh", w_hh, (gates * units, units), f"{gates} gates of {units} units")
     for name, bias in (("b_ih", b_ih), ("b_hh", b_hh)):
         _shape(name, bias, (gates * units,), f"{gates} gates of {units} units")
+    return given
 
 
 # ---- Gram matrices, negative sampling ------------------------------------------------------------
@@ -1179,7 +1236,7 @@ def gram_matrix(x) -> Tensor:
     As `dlnotes.kernels.gram_matrix`; not in torch. Ladders "gram_matrix" and
     "gram_matrix_backward". Raises TypeError for dtypes and ValueError for shapes.
     """
-    _floats(x=x)
+    (x,) = _floats(x=x)
     _axes("x", x, (4,), "images (n, c, h, w)")
     return _GramMatrix.apply(x)
 
@@ -1215,7 +1272,7 @@ def negative_sampling_loss(
     Raises ValueError for shapes that do not fit and words out of range, for which a GPU is waited
     for; TypeError for dtypes.
     """
-    _floats(hidden=hidden, weight=weight)
+    hidden, weight = _floats(hidden=hidden, weight=weight)
     _validate.one_of("reduction", reduction, ("mean", "sum"))
     _axes("weight", weight, (2,), "a table (words, d)")
     _axes("hidden", hidden, (2,), "vectors (n, d)")

@@ -5,9 +5,10 @@
 >>> network.load_state_dict(models.LeNet5(nn=torch.nn).state_dict())  # doctest: +SKIP
 
 Each layer is the class of torch.nn, which draws the weights, with a forward pass (and so a backward
-pass) of `dlnotes.cuda.functional`, and it accepts what that accepts. `FROM_TORCH` names what is
-torch's own and has no kernel here: containers, and operations entry by entry. A name that is
-neither is missing, so nothing runs on torch's kernels unawares.
+pass) of `dlnotes.cuda.functional`, and it accepts what that accepts; in torch.autocast to bfloat16
+it computes in mixed precision. `FROM_TORCH` names what is torch's own and has no kernel here:
+containers, and operations entry by entry. A name that is neither is missing, so nothing runs on
+torch's kernels unawares.
 """
 
 import torch

@@ -3,7 +3,7 @@
 import torch
 
 from dlnotes.cuda import functional
-from dlnotes.cuda.functional import _floats, _only
+from dlnotes.cuda.functional import _FLOATS, _check_floats, _only
 
 
 class Adam(torch.optim.Adam):
@@ -41,7 +41,8 @@ class Adam(torch.optim.Adam):
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         changed = parameter, state["exp_avg"], state["exp_avg_sq"]
-        _floats(parameter=parameter, gradient=gradient, exp_avg=changed[1], exp_avg_sq=changed[2])
+        means = {"exp_avg": changed[1], "exp_avg_sq": changed[2]}
+        _check_floats(_FLOATS, parameter=parameter, gradient=gradient, **means)
         state["step"] += 1
         p, mean, square = (tensor.contiguous() for tensor in changed)
         settings = (float(group["lr"]), group["betas"], group["eps"], group["weight_decay"])

@@ -245,9 +245,9 @@ def _conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> 
 
 
 def _conv2d_backward(dy, x, weight, stride=1, padding=0, dilation=1, groups=1) -> Cost:
-    dbias = weight.shape[:1], _bytes(x)
+    gradients = [(shape, _result_bytes(x)) for shape in (x.shape, weight.shape, weight.shape[:1])]
     return _count(
-        *(dy, x, weight, x, weight, dbias),
+        *(dy, x, weight, *gradients),
         operations=4 * prod(dy.shape) * prod(weight.shape[1:]) + prod(dy.shape),
     )
 
@@ -257,15 +257,15 @@ def _conv_transpose2d(x, weight, bias=None, *settings) -> Cost:
     y = p.n, p.c_in, p.h, p.w
     products = prod(x.shape) * prod(weight.shape[1:])  # those beyond the output's edges among them
     return _count(
-        *(x, weight, (y, _bytes(x)), *_present(bias)),
+        *(x, weight, (y, _result_bytes(x)), *_present(bias)),
         operations=2 * products + (bias is not None) * prod(y),
     )
 
 
 def _conv_transpose2d_backward(dy, x, weight, *settings) -> Cost:
-    dbias = (dy.shape[1],), _bytes(x)
+    gradients = [(shape, _result_bytes(x)) for shape in (x.shape, weight.shape, dy.shape[1:2])]
     return _count(
-        *(dy, x, weight, x, weight, dbias),
+        *(dy, x, weight, *gradients),
         operations=4 * prod(x.shape) * prod(weight.shape[1:]) + prod(dy.shape),
     )
 

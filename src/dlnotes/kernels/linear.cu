@@ -202,24 +202,6 @@ matmul_vectorised(int m, int n, int k, const float* __restrict__ A, const float*
 }
 
 // ---- tensor cores ------------------------------------------------------------------------------------
-// Two neighbours of a row of C. One store of 8 bytes if all rows begin at a multiple of 8.
-__device__ __forceinline__ void store2(float* __restrict__ C, int m, int n, int row, int column, float v, float w,
-                                       const float* __restrict__ bias) {
-  if (row >= m || column >= n) return;
-  const bool both = column + 1 < n;
-  if (bias) {
-    v += bias[column];
-    if (both) w += bias[column + 1];
-  }
-  float* out = &C[(size_t)row * n + column];
-  if (n % 2 == 0) {
-    *reinterpret_cast<float2*>(out) = make_float2(v, w);
-  } else {
-    out[0] = v;
-    if (both) out[1] = w;
-  }
-}
-
 // 5. The block computes BM × BN entries, each warp WM × WN of them, by mma. There are two tiles of A and of
 // B: while a pair is multiplied, the next is on its way.
 template <bool TRANSPOSE_A, bool TRANSPOSE_B, int BM, int BN, int BK, int WM, int WN>
@@ -253,14 +235,7 @@ matmul_mma(int m, int n, int k, const nv_bfloat16* __restrict__ A, const nv_bflo
     multiply_tiles<TRANSPOSE_A, TRANSPOSE_B, LENGTH_A, LENGTH_B, BK>(sums, As[tile % 2], Bs[tile % 2], my_row, my_column);
     __syncthreads();     // everyone has used them
   }
-#pragma unroll
-  for (int i = 0; i < WM / 16; i++)
-#pragma unroll
-    for (int j = 0; j < WN / 8; j++)
-#pragma unroll
-      for (int half = 0; half < 2; half++)
-        store2(C, m, n, row0 + my_row + 16 * i + lane / 4 + 8 * half, column0 + my_column + 8 * j + lane % 4 * 2,
-               sums[i][j][2 * half], sums[i][j][2 * half + 1], bias);
+  store_tiles(C, m, n, row0 + my_row, column0 + my_column, sums, bias);
 }
 
 // 6. STAGES tiles of A and B in a ring. The last warp's first thread has TMA fill them; every other four

@@ -13,31 +13,45 @@ __device__ __forceinline__ int place(int line, int chunk) {
   return line * LENGTH + (chunk ^ (line / LINES_IN_A_ROW) % (CHUNKS < 8 ? CHUNKS : 8)) * 8;
 }
 
-// Starts to fill a tile from line `line0` and entry `first0` of a matrix of lines × length on; zero outside.
-// Where not all lines begin at multiples of 16 bytes there is nothing to copy 16 bytes at a time: such a
-// matrix goes through registers, number by number.
-template <int LINES, int LENGTH, int THREADS>
-__device__ __forceinline__ void fetch_tile(nv_bfloat16* tile, const nv_bfloat16* __restrict__ M, int lines, int length, int line0,
-                                           int first0) {
+// A chunk's source: eight neighbours, of which the first `inside` are there and the others zero.
+struct Chunk {
+  const nv_bfloat16* from;
+  int inside;
+};
+// Starts to fill a tile with the chunks source(line, entry), lines and entries counted from the tile's first.
+// `whole`: every chunk begins at a multiple of 16 bytes. Else there is nothing to copy 16 bytes at a time, and
+// they go through registers, number by number.
+template <int LINES, int LENGTH, int THREADS, class Source>
+__device__ __forceinline__ void fetch_chunks(nv_bfloat16* tile, bool whole, Source source) {
   constexpr int CHUNKS = LENGTH / 8, EACH = LINES * CHUNKS / THREADS;
   static_assert(EACH * THREADS == LINES * CHUNKS, "as many chunks for each thread");
-  const bool whole = length % 8 == 0 && reinterpret_cast<size_t>(M) % 16 == 0;
 #pragma unroll
   for (int turn = 0; whole && turn < EACH; turn++) {
-    const int i = turn * THREADS + threadIdx.x, line = line0 + i / CHUNKS, first = first0 + i % CHUNKS * 8;
-    const int inside = line < lines ? min(max(length - first, 0), 8) : 0;
-    cp_async_16(tile + place<LENGTH>(i / CHUNKS, i % CHUNKS), inside ? M + (size_t)line * length + first : M, 2 * inside);
+    const int i = turn * THREADS + threadIdx.x;
+    const Chunk chunk = source(i / CHUNKS, i % CHUNKS * 8);
+    cp_async_16(tile + place<LENGTH>(i / CHUNKS, i % CHUNKS), chunk.from, 2 * chunk.inside);
   }
 #pragma unroll 1
   for (int turn = 0; !whole && turn < EACH; turn++) {
-    const int i = turn * THREADS + threadIdx.x, line = line0 + i / CHUNKS, first = first0 + i % CHUNKS * 8;
+    const int i = turn * THREADS + threadIdx.x;
+    const Chunk chunk = source(i / CHUNKS, i % CHUNKS * 8);
     uint32_t pairs[4] = {};
 #pragma unroll
     for (int e = 0; e < 8; e++)
-      if (line < lines && first + e < length)
-        pairs[e / 2] |= (uint32_t)__bfloat16_as_ushort(M[(size_t)line * length + first + e]) << 16 * (e % 2);
+      if (e < chunk.inside) pairs[e / 2] |= (uint32_t)__bfloat16_as_ushort(chunk.from[e]) << 16 * (e % 2);
     *reinterpret_cast<uint4*>(tile + place<LENGTH>(i / CHUNKS, i % CHUNKS)) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
   }
+}
+// The same from line `line0` and entry `first0` of a matrix of lines × length on; zero outside.
+template <int LINES, int LENGTH, int THREADS>
+__device__ __forceinline__ void fetch_tile(nv_bfloat16* tile, const nv_bfloat16* __restrict__ M, int lines, int length, int line0,
+                                           int first0) {
+  const bool whole = length % 8 == 0 && reinterpret_cast<size_t>(M) % 16 == 0;
+  fetch_chunks<LINES, LENGTH, THREADS>(tile, whole, [=](int line, int entry) -> Chunk {
+    line += line0, entry += first0;
+    const int inside = line < lines ? min(max(length - entry, 0), 8) : 0;
+    return {inside ? M + (size_t)line * length + entry : M, inside};
+  });
 }
 
 // mma's operand A: rows `row` to row + 15 and 16 steps of the sum from `k` on. A tile has lines of rows, or
@@ -78,4 +92,37 @@ __device__ __forceinline__ void multiply_tiles(float (&sums)[MT][NT][4], const n
 #pragma unroll
       for (int j = 0; j < NT; j++) mma_m16n8k16(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
   }
+}
+
+// Two neighbours of a row of C. One store of 8 bytes if all rows begin at a multiple of 8.
+__device__ __forceinline__ void store2(float* __restrict__ C, int m, int n, int row, int column, float v, float w,
+                                       const float* __restrict__ bias) {
+  if (row >= m || column >= n) return;
+  const bool both = column + 1 < n;
+  if (bias) {
+    v += bias[column];
+    if (both) w += bias[column + 1];
+  }
+  float* out = &C[(size_t)row * n + column];
+  if (n % 2 == 0) {
+    *reinterpret_cast<float2*>(out) = make_float2(v, w);
+  } else {
+    out[0] = v;
+    if (both) out[1] = w;
+  }
+}
+
+// A warp's 16 MT × 8 NT results, from (row, column) of C on.
+template <int MT, int NT>
+__device__ __forceinline__ void store_tiles(float* __restrict__ C, int m, int n, int row, int column, const float (&sums)[MT][NT][4],
+                                            const float* __restrict__ bias) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int i = 0; i < MT; i++)
+#pragma unroll
+    for (int j = 0; j < NT; j++)
+#pragma unroll
+      for (int half = 0; half < 2; half++)
+        store2(C, m, n, row + 16 * i + lane / 4 + 8 * half, column + 8 * j + lane % 4 * 2, sums[i][j][2 * half],
+               sums[i][j][2 * half + 1], bias);
 }

@@ -5,7 +5,17 @@ convolution and the gradient of its weight: here are the kernels of `conv2d`, in
 """
 
 from dlnotes.cuda.ladders._base import Ladder, Rung, blocks, pair
-from dlnotes.cuda.ladders.conv import Conv, _cells, conv_sizes
+from dlnotes.cuda.ladders.conv import (
+    MMA,
+    MMA_INPUT,
+    MMA_WEIGHT,
+    Conv,
+    _cells,
+    conv_sizes,
+    input_gradient_mma,
+    output_mma,
+    weight_gradient_mma,
+)
 
 
 def conv_transpose_sizes(
@@ -45,11 +55,16 @@ def _transpose_implicit(s, x, weight, bias=None, *settings):
     return y
 
 
-def _bias(s, p: Conv, dy):
+def _transpose_mma(s, x, weight, bias=None, *settings):
+    p = conv_transpose_sizes(x.shape, weight.shape, *settings)
+    return input_gradient_mma(s, p, x, weight, bias)
+
+
+def _bias(s, p: Conv, dy, kind: str = "float"):
     """Return the sums of dy, for which dy is the output of a convolution."""
-    dbias = s.empty((p.c_in,), dy)
+    dbias = s.empty((p.c_in,), dy, None if kind == "float" else "float32")
     sums = Conv(n=p.n, c_out=p.c_in, out_h=p.h, out_w=p.w)
-    s.launch("conv_backward_bias", p.c_in, 128, sums, dy, dbias)
+    s.launch(f"conv_backward_bias<{kind}>", p.c_in, 128, sums, dy, dbias)
     return dbias
 
 
@@ -73,6 +88,12 @@ def _backward_implicit(s, dy, x, weight, *settings):
     return dx, dweight, _bias(s, p, dy)
 
 
+def _backward_mma(s, dy, x, weight, *settings):
+    p = conv_transpose_sizes(x.shape, weight.shape, *settings)
+    gradients = output_mma(s, p, dy, weight), weight_gradient_mma(s, p, x, dy)
+    return *gradients, _bias(s, p, dy, "nv_bfloat16")
+
+
 FAMILY = (
     Ladder(
         "conv_transpose2d",
@@ -91,6 +112,14 @@ FAMILY = (
                 _transpose_implicit,
                 ("conv_backward_input_implicit<16>",),
             ),
+            Rung(
+                "conv_transpose_mma",
+                "Tensor cores: outputs a stride apart are a product without the other taps.",
+                _transpose_mma,
+                MMA_INPUT,
+                needs="sm_80",
+                dtype="bfloat16",
+            ),
         ),
     ),
     Ladder(
@@ -102,13 +131,25 @@ FAMILY = (
                 "conv_transpose_backward_direct",
                 "One thread for each entry: a convolution, and the gradient of its weight.",
                 _backward_direct,
-                ("conv_direct", "conv_backward_weight_direct", "conv_backward_bias"),
+                ("conv_direct", "conv_backward_weight_direct", "conv_backward_bias<float>"),
             ),
             Rung(
                 "conv_transpose_backward_implicit",
                 "Both gradients as tiled matrix products.",
                 _backward_implicit,
-                ("conv_implicit<16>", "conv_backward_weight_implicit<16>", "conv_backward_bias"),
+                (
+                    "conv_implicit<16>",
+                    "conv_backward_weight_implicit<16>",
+                    "conv_backward_bias<float>",
+                ),
+            ),
+            Rung(
+                "conv_transpose_backward_mma",
+                "The same on tensor cores; long sums are shared by many blocks.",
+                _backward_mma,
+                (MMA, *MMA_WEIGHT, "conv_backward_bias<nv_bfloat16>"),
+                needs="sm_80",
+                dtype="bfloat16",
             ),
         ),
     ),
