@@ -489,7 +489,7 @@ __global__ void f(float* y, int n) {
   p[n] = t[0] = y[0];
 }"""
     run, y = kernel(source), np.zeros(10, f32)
-    for n in (100, 199, -1, -10**9):
+    for n in (100, 199, -1, -(10**9)):
         with pytest.raises(cuda.KernelError, match=rf"shared 's'\[{n}\], which has 100 el"):
             run[1, 1](y, n)
     with pytest.raises(cuda.KernelError, match="out of bounds: write of 4 bytes at shared"):

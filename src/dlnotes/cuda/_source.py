@@ -237,7 +237,8 @@ _DOUBLE_NAMES = {
     **{f"{name}f": name for name in _FLOAT_FUNCTIONS.split()},
     **{f"__{name}f": name for name in _FAST_FUNCTIONS.split()},
     **{f"__f{name}_rn": f"__d{name}_rn" for name in ("add", "sub", "mul", "div", "sqrt")},
-    "__fmaf_rn": "__fma_rn", "__fdividef": "__ddiv_rn",
+    "__fmaf_rn": "__fma_rn",
+    "__fdividef": "__ddiv_rn",
     **{
         f"__float2{kind}_{how}": f"__double2{kind}_{how}"
         for kind in ("int", "uint", "ll", "ull")
