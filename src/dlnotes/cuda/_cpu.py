@@ -18,6 +18,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,14 +157,16 @@ def build(source: Source, kernel: KernelSource, expression: str, mode: str) -> P
     def make(folder: Path) -> None:
         code, assembly, library = (folder / f"kernel.{end}" for end in ("cpp", "s", "so"))
         code.write_text(text, encoding="utf-8")
-        if mode == "fast":
-            compiler.run(*flags, "-c", str(code), "-o", str(folder / "kernel.o"))
-            objects = [folder / "kernel.o"]
-        else:
-            compiler.run(*flags, "-S", str(code), "-o", str(assembly))
-            assembly.write_text(annotate(assembly.read_text(), set(source.files)))
-            objects = [assembly]
-        objects.append(_runtime(compiler, mode))
+        with ThreadPoolExecutor(1) as pool:  # the first time this takes longer than the kernel
+            runtime = pool.submit(_runtime, compiler, mode)
+            if mode == "fast":
+                compiler.run(*flags, "-c", str(code), "-o", str(folder / "kernel.o"))
+                object_file = folder / "kernel.o"
+            else:
+                compiler.run(*flags, "-S", str(code), "-o", str(assembly))
+                assembly.write_text(annotate(assembly.read_text(), set(source.files)))
+                object_file = assembly
+            objects = [object_file, runtime.result()]
         compiler.run(*map(str, objects), "-o", str(library), link=True)
         for file in folder.iterdir():
             if file != library:

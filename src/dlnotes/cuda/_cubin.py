@@ -1,8 +1,8 @@
 """What a kernel's machine code takes of a multiprocessor, read from the cubin, an ELF file.
 
 Sections and attributes as NVIDIA's `cuobjdump --dump-elf` names them: `.nv.info` holds, by symbol,
-EIATTR_REGCOUNT and EIATTR_MIN_STACK_SIZE; the size of `.nv.shared.NAME` is static shared memory. From
-sm_90 on its first KB is the driver's; a section `.nv.shared.reserved.0` tells.
+EIATTR_REGCOUNT and EIATTR_MIN_STACK_SIZE; the size of `.nv.shared.NAME` is static shared memory.
+From sm_90 on its first KB is the driver's; a section `.nv.shared.reserved.0` tells.
 """
 
 import struct
@@ -18,8 +18,9 @@ class Resources:
     """What one kernel takes.
 
     registers: of each thread. shared_bytes: static, of each block, as the kernel declares it; what
-    a launch asks for comes on top, and 1 KB that the driver keeps from sm_80 on. stack_bytes: of each thread in local memory, which lies in the card's main memory: arrays
-    indexed by numbers unknown to the compiler, and registers that did not fit (*spills*).
+    a launch asks for comes on top, and 1 KB that the driver keeps from sm_80 on. stack_bytes: of
+    each thread in local memory, which lies in the card's main memory: arrays indexed by numbers
+    unknown to the compiler, and registers that did not fit (*spills*).
     """
 
     registers: int

@@ -226,8 +226,9 @@ def _template_before(code: str, start: int) -> tuple[tuple[str, str], ...]:
 
 
 _FLOAT_FUNCTIONS = (
-    "acos asin atan atan2 cbrt ceil copysign cos cosh cospi erf erfc exp exp2 expm1 fabs floor fma fmax "
-    "fmin fmod hypot log log10 log1p log2 pow rint round rsqrt sin sinh sinpi sqrt tan tanh trunc"
+    "acos asin atan atan2 cbrt ceil copysign cos cosh cospi erf erfc exp exp2 expm1 fabs floor fma "
+    "fmax fmin fmod hypot log log10 log1p log2 pow rint round rsqrt sin sinh sinpi sqrt tan tanh "
+    "trunc"
 )
 _FAST_FUNCTIONS = "cos exp exp2 log log2 pow sin"  # __expf and so on: fast and less exact
 _DOUBLE_NAMES = {
