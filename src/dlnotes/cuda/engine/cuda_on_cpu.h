@@ -19,6 +19,7 @@
 #include <string.h>
 
 #define __CUDA_ON_CPU__ 1
+#undef NDEBUG  // which zig defines and NVRTC does not
 #define __global__ inline  // so that kernels that nobody asked for cost nothing
 #define __device__
 #define __host__
@@ -36,13 +37,11 @@
 #endif
 // Functions with these two last parameters know the line of the kernel that calls them.
 #define ENGINE_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
-// For those where it matters which of several calls it was: clang makes one call of two equal ones in two
-// branches, unless they differ in the column, and copies others into branches, unless they are convergent.
+// Those where it matters which of several calls it was: clang shall neither make one of two calls in two
+// branches nor copy one into branches. At the levels of _cpu.py g++ does neither.
 #ifdef __clang__
-#define ENGINE_SITE ENGINE_HERE, int column = __builtin_COLUMN()
-#define ENGINE_CONVERGENT __attribute__((convergent))
+#define ENGINE_CONVERGENT __attribute__((convergent, nomerge))
 #else
-#define ENGINE_SITE ENGINE_HERE, int column = 0
 #define ENGINE_CONVERGENT
 #endif
 #define ENGINE_TOGETHER ENGINE_CONVERGENT ENGINE_PLAIN
@@ -94,12 +93,12 @@ enum Access { READ, WRITE, ATOMIC };
 // `meet` runs once, when every lane of the mask has arrived; arguments[lane] is what it brought.
 typedef void (*Meeting)(void** arguments, unsigned mask);
 void warp_meeting(unsigned mask, void* argument, Meeting meet, const char* what, const char* file, int line);
-ENGINE_CONVERGENT int block_barrier(const char* what, int vote, const char* file, int line, int column, void* from);
+ENGINE_CONVERGENT int block_barrier(const char* what, int vote, const char* file, int line, void* from);
 void fail(const char* file, int line, const char* format, ...) __attribute__((noreturn));
 void touch(const void* address, int bytes, Access access, const char* file, int line);
 void launch(void (*body)(void**), void** arguments, const unsigned* shape, size_t shared_bytes);
 unsigned lane();
-ENGINE_CONVERGENT unsigned active_mask(const char* file, int line, int column, void* from);
+ENGINE_CONVERGENT unsigned active_mask(const char* file, int line, void* from);
 
 // One __shared__ variable of one function: `here` gives its place in the current block.
 extern unsigned block_serial;
@@ -143,16 +142,16 @@ ENGINE_CODE(float2, 'f') ENGINE_CODE(float3, 'f') ENGINE_CODE(float4, 'f') ENGIN
 
 // ---- barriers and fences -------------------------------------------------------------------------
 enum { ENGINE_NO_VOTE = -1, ENGINE_VOTE_FALSE = 0, ENGINE_VOTE_TRUE = 1 };
-ENGINE_TOGETHER void __syncthreads(ENGINE_SITE) { engine::block_barrier("__syncthreads", ENGINE_NO_VOTE, file, line, column, ENGINE_FROM); }
-ENGINE_TOGETHER int __syncthreads_count(int p, ENGINE_SITE) { return engine::block_barrier("__syncthreads_count", p != 0, file, line, column, ENGINE_FROM); }
-ENGINE_TOGETHER int __syncthreads_or(int p, ENGINE_SITE) { return engine::block_barrier("__syncthreads_or", p != 0, file, line, column, ENGINE_FROM) != 0; }
-ENGINE_TOGETHER int __syncthreads_and(int p, ENGINE_SITE) { return engine::block_barrier("__syncthreads_and", p == 0, file, line, column, ENGINE_FROM) == 0; }
+ENGINE_TOGETHER void __syncthreads(ENGINE_HERE) { engine::block_barrier("__syncthreads", ENGINE_NO_VOTE, file, line, ENGINE_FROM); }
+ENGINE_TOGETHER int __syncthreads_count(int p, ENGINE_HERE) { return engine::block_barrier("__syncthreads_count", p != 0, file, line, ENGINE_FROM); }
+ENGINE_TOGETHER int __syncthreads_or(int p, ENGINE_HERE) { return engine::block_barrier("__syncthreads_or", p != 0, file, line, ENGINE_FROM) != 0; }
+ENGINE_TOGETHER int __syncthreads_and(int p, ENGINE_HERE) { return engine::block_barrier("__syncthreads_and", p == 0, file, line, ENGINE_FROM) == 0; }
 ENGINE_PLAIN void __syncwarp(unsigned mask = 0xffffffffu, ENGINE_HERE) { engine::warp_meeting(mask, 0, 0, "__syncwarp", file, line); }
 ENGINE_PLAIN void __trap(ENGINE_HERE) { engine::fail(file, line, "__trap: the kernel gives up here"); }
 static inline void __threadfence() {}  // one fiber runs at a time: memory is always consistent
 static inline void __threadfence_block() {}
 static inline void __threadfence_system() {}
-ENGINE_TOGETHER unsigned __activemask(ENGINE_SITE) { return engine::active_mask(file, line, column, ENGINE_FROM); }
+ENGINE_TOGETHER unsigned __activemask(ENGINE_HERE) { return engine::active_mask(file, line, ENGINE_FROM); }
 
 // ---- shuffles and votes: every lane brings a value, the meeting hands the answers out -----------
 // Lanes that nobody reads from may bring a variable without a value. By value clang takes that for a path

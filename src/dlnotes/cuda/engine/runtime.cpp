@@ -187,10 +187,10 @@ static void resume(int i) {
 unsigned lane() { return (unsigned)current % WARP; }
 // The lanes that are in the same branch: a lane waits until no other of its warp can go on, and those
 // that then wait at the same place have come together.
-unsigned active_mask(const char* file, int line, int column, void* from) {
+unsigned active_mask(const char* file, int line, void* from) {
   Fiber& f = fibers[current];
   f.what = "__activemask", f.file = file, f.line = line;
-  f.site = f.path ^ (uint64_t)column << 48 ^ (uint64_t)(STRICT ? from : __builtin_return_address(0));
+  f.site = f.path ^ (uint64_t)(STRICT ? from : __builtin_return_address(0));
   f.state = AT_ACTIVE_MASK;
   to_scheduler();
   return f.mask;
@@ -268,10 +268,10 @@ static void group_meeting(void* argument, void (*meet)(void**, int), const char*
 }
 
 // ---- barriers of a block -------------------------------------------------------------------------
-int block_barrier(const char* what, int vote, const char* file, int line, int column, void* from) {
+int block_barrier(const char* what, int vote, const char* file, int line, void* from) {
   Fiber& f = fibers[current];
   f.what = what, f.file = file, f.line = line, f.vote = vote;
-  f.site = f.path ^ (uint64_t)column << 48 ^ (uint64_t)from;
+  f.site = f.path ^ (uint64_t)from;
   f.state = AT_BLOCK_BARRIER;
   watch_sync(file, line, true);
   to_scheduler();
