@@ -669,12 +669,15 @@ def fresh(inputs: tuple) -> tuple:
     return tuple(x.clone() if hasattr(x, "clone") else x for x in inputs)
 
 
-def in_dtype(torch, inputs: tuple, dtype: str) -> tuple:
-    """Return the inputs for rungs of a dtype: of bfloat16 are the arrays, not vectors of biases."""
+def in_dtype(torch, inputs: tuple, dtype: str, ladder) -> tuple:
+    """Return the inputs for rungs of a dtype: bfloat16 is for what is multiplied, not biases."""
     if dtype == "float32":
         return inputs
     wanted = getattr(torch, dtype)
-    return tuple(x.to(wanted) if _floats(x) and x.ndim > 1 else x for x in inputs)
+    return tuple(
+        x.to(wanted) if _floats(x) and ladder.multiplies(place, x) else x
+        for place, x in enumerate(inputs)
+    )
 
 
 def check_equal(case: Case, rung: str, ours, theirs, tolerance: float) -> None:
@@ -692,8 +695,8 @@ def check_equal(case: Case, rung: str, ours, theirs, tolerance: float) -> None:
 
 def prepare(torch, case: Case, device: str, dtype: str, rungs, sizes, cache: int) -> tuple:
     """Return (the inputs, the sides that `measure` wants), compared with each other first."""
-    inputs = in_dtype(torch, case.make(Draw(torch, device), *sizes), dtype)
     ladder = cuda.LADDERS[case.ladder]
+    inputs = in_dtype(torch, case.make(Draw(torch, device), *sizes), dtype, ladder)
 
     def ours(rung, given):
         return lambda: ladder.run(*given, rung=rung.name, device=device)

@@ -92,7 +92,7 @@ def test_integers_must_be_the_same():
 
 def test_bfloat16_inputs_and_biases():
     inputs = torch.zeros(2, 3), torch.zeros(3), torch.tensor([1]), 7
-    x, bias, ids, number = benchmark.in_dtype(torch, inputs, "bfloat16")
+    x, bias, ids, number = benchmark.in_dtype(torch, inputs, "bfloat16", cuda.LADDERS["linear"])
     assert (x.dtype, bias.dtype, ids.dtype, number) == (
         torch.bfloat16,
         torch.float32,
@@ -384,6 +384,19 @@ def test_bytes_are_those_that_a_kernel_touches(ladder):
     (case,) = (case for case in benchmark.CASES if case.ladder == ladder)
     inputs = case.make(benchmark.Draw(torch, "cpu"), *case.tiny)
     _, traces = cuda.LADDERS[ladder].record(*inputs, rung=EXACT[ladder])
+    assert sum(map(touched, traces)) == cost(ladder, *inputs).bytes
+
+
+EXACT_HALVES = {"linear": "matmul_mma", "conv2d": "conv_mma", "attention": "attention_mma"}
+
+
+@needs_compiler
+@pytest.mark.parametrize("ladder", EXACT_HALVES)
+def test_bytes_of_bfloat16_are_those_that_a_kernel_touches(ladder):
+    (case,) = (case for case in benchmark.CASES if case.ladder == ladder)
+    inputs = case.make(benchmark.Draw(torch, "cpu"), *case.tiny)
+    inputs = benchmark.in_dtype(torch, inputs, "bfloat16", cuda.LADDERS[ladder])
+    _, traces = cuda.LADDERS[ladder].record(*inputs, rung=EXACT_HALVES[ladder])
     assert sum(map(touched, traces)) == cost(ladder, *inputs).bytes
 
 

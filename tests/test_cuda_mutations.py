@@ -40,6 +40,11 @@ NORMED = (IMAGES, normal(0, 3), np.ones(3, np.float32), normal(1, 3), normal(2, 
 NORM_BACK = (normal(3, 2, 3, 9, 7), IMAGES, normal(4, 3), normal(5, 3), np.ones(3, np.float32))
 ATTENTION = (normal(0, 2, 37, 20), normal(1, 2, 41, 20), normal(2, 2, 41, 24))
 ATTENDED = (normal(3, 2, 37, 24), *ATTENTION, normal(4, 2, 37, 24), normal(5, 2, 37))
+WORDS = tuple(cuda.to_bfloat16(normal(i, 2, n, 24)) for i, n in enumerate((37, 90, 90)))
+DWORDS = (cuda.to_bfloat16(normal(3, 2, 37, 24)), *WORDS, normal(4, 2, 37, 24), normal(5, 2, 37))
+NO_KEYS = (WORDS[0], *[np.zeros((2, 0, 24), np.uint16)] * 2)
+SEEN = (*WORDS[1:], WORDS[2], None, True)
+MASKED = (*WORDS, normal(3, 37, 90))
 TENSOR = (*map(cuda.to_bfloat16, (normal(4, 33, 72), normal(5, 35, 72))), normal(6, 35))
 ODD = tuple(map(cuda.to_bfloat16, (normal(4, 33, 20), normal(5, 35, 20))))
 LONG = tuple(map(cuda.to_bfloat16, (normal(4, 5, 400), normal(5, 3, 400))))  # more than the ring
@@ -59,6 +64,9 @@ SPREAD_TENSOR_BACK = (PHOTOS[0], *SPREAD_TENSOR, (2, 1), 1)
 TENSOR_BACK = (TENSOR[0][:, :35].copy(), *TENSOR[:2])
 KEEP = "if (more) keep<BK, BK>(columns[(tile + 1) % 2], pairs, threadIdx.x, 0);"
 LANDED = "    cp_async_wait<1>();  // my copies of this tile have landed\n"
+LANDED_KEYS = "    cp_async_wait<0>();  // my copies of these keys have landed\n"
+TILES_THERE = "  if (tiles > 0) {\n    fetch_tile<ROWS, D, THREADS>(Q, q, p"
+LANDED_PAIR = "    cp_async_wait<0>();  // my copies of this tile have landed\n"
 EMPTY_GROUP = "    cp_async_commit();   // empty after the last tile, so that there is always one group beyond this tile's\n"
 WGMMA = "matmul_wgmma"
 STATES = [normal(i, 11, 19) for i in range(3)]
@@ -313,6 +321,20 @@ MUTANTS = [
     ("attention", "attention_tiled", (*ATTENTION[:2], normal(2, 2, 41, 23)), MISALIGNED, "if (columns % 4 == 0) {", "if (column + 3 < columns) {"),
     ("attention", "attention_tiled", ATTENTION, DIVERGENT, "  fetch<ROWS, D>(Q, q, p.queries, p.e, query0);\n", "  if (query0 + row >= p.queries) return;\n  fetch<ROWS, D>(Q, q, p.queries, p.e, query0);\n"),
     ("attention", "attention_tiled", ATTENTION, LEFT, "    const float sum = row_reduce<Add>(total[r]);\n    const int query = query0 + row + r;", "    const int query = query0 + row + r;\n    if (query >= p.queries) return;\n    const float sum = row_reduce<Add>(total[r]);"),
+    ("attention", "attention_mma", WORDS, RACE, LANDED_KEYS, ""),
+    ("attention", "attention_mma", WORDS, RACE, LANDED_KEYS, LANDED_KEYS.replace("<0>", "<1>")),
+    ("attention", "attention_mma", WORDS, RACE, "    __syncthreads();     // everyone's have, and everyone has used the keys before\n", ""),
+    ("attention", "attention_mma", WORDS, RACE, "(V + place, value, p.keys, p.v, tile * COLUMNS, 0);\n    cp_async_commit();\n", "(V + place, value, p.keys, p.v, tile * COLUMNS, 0);\n"),
+    ("attention", "attention_mma", WORDS, RACE, "K + tile % 2 * COLUMNS * D, my_row", "K + (tile + 1) % 2 * COLUMNS * D, my_row"),
+    ("attention", "attention_mma", WORDS, RACE, "K = Q + ROWS * D;  // two tiles, and of V\n", "K = Q + ROWS * D / 2;\n"),
+    ("attention", "attention_mma", WORDS, OUT, "K = Q + ROWS * D;  // two tiles, and of V\n", "K = Q + 2 * ROWS * D;\n"),
+    ("attention", "attention_mma", WORDS, OUT, "(V + place, value, p.keys, p.v,", "(V + place, value, p.keys + 1, p.v,"),
+    ("attention", "attention_mma", WORDS, OUT, "(V + place, value, p.keys, p.v,", "(V + place, value, p.keys, p.v + 8,"),
+    ("attention", "attention_mma", WORDS, RACE, "if (lane % QUAD == 0 && query < p.queries)\n", "if (query < p.queries)\n"),
+    ("attention", "attention_mma", WORDS, OUT, "if (lane % QUAD == 0 && query < p.queries)\n", "if (lane % QUAD == 0)\n"),
+    ("attention", "attention_mma", WORDS, DIVERGENT, TILES_THERE, "  if (query0 + my_row >= p.queries) return;\n" + TILES_THERE),
+    ("attention", "attention_mma", NO_KEYS, UNFINISHED, TILES_THERE, TILES_THERE.replace("if (tiles > 0) ", "")),
+    ("attention", "attention_mma", MASKED, OUT, "if (score != -INFINITY) score +=", "score +="),
     ("attention_backward", "attention_backward_naive", ATTENDED, OUT, "if (row >= (size_t)p.samples * p.keys) return;", ""),
     ("attention_backward", "attention_backward_naive", ATTENDED, RACE, "if (lane == 0) dots[row] = sum;", "dots[row] = sum;"),
     ("attention_backward", "attention_backward_tiled", ATTENDED, RACE, "p.keys, p.v, key0);\n    __syncthreads();\n    float scores[MINE][THEIRS], dweights", "p.keys, p.v, key0);\n    float scores[MINE][THEIRS], dweights"),
@@ -320,6 +342,23 @@ MUTANTS = [
     ("attention_backward", "attention_backward_tiled", ATTENDED, RACE, "p.keys, p.v, key0 + row + r, x);\n  }", "p.keys, p.v, key0 + r, x);\n  }"),
     ("attention_backward", "attention_backward_tiled", ATTENDED, OUT, "const float weight = seen ? expf(score - log_sum[queries + query]) : 0.f;", "const float weight = expf(score - log_sum[queries + query]);"),
     ("attention_backward", "attention_backward_tiled", ATTENDED, UNINIT, "        W[row + r][x + LANES * c] = weight;\n        S", "        if (seen) W[row + r][x + LANES * c] = weight;\n        S"),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, LANDED_PAIR, ""),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, LANDED_PAIR, LANDED_PAIR.replace("<0>", "<1>")),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, "    __syncthreads();     // everyone's have, and everyone has used the tile before\n", ""),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, "tile * COLUMNS, 0);\n    cp_async_commit();\n  };\n", "tile * COLUMNS, 0);\n  };\n"),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, "K + tile % 2 * COLUMNS * D, *my_v", "K + (tile + 1) % 2 * COLUMNS * D, *my_v"),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, "G = Q + ROWS * D;  // dy", "G = Q + ROWS * D / 2;  // dy"),
+    ("attention_backward", "attention_backward_mma", DWORDS, OUT, "V = K + 2 * COLUMNS * D;", "V = K + 4 * COLUMNS * D;"),
+    ("attention_backward", "attention_backward_mma", DWORDS, OUT, "(G, dy + queries * p.v, p.queries, p.v, query0, 0)", "(G, dy + queries * p.v, p.queries + 1, p.v, query0, 0)"),
+    ("attention_backward", "attention_backward_mma", DWORDS, OUT, "query < p.queries ? log_sum[queries + query] : 0.f;\n    my_dots", "log_sum[queries + query];\n    my_dots"),
+    ("attention_backward", "attention_backward_mma", DWORDS, DIVERGENT, "  if (tiles > 0) {\n", "  if (query0 + my_row >= p.queries) return;\n  if (tiles > 0) {\n"),
+    ("attention_backward", "attention_backward_mma", DWORDS, OUT, "G + place, dy + queries * p.v, p.queries, p.v,", "G + place, dy + queries * p.v, p.queries, p.v + 8,"),
+    ("attention_backward", "attention_backward_mma", DWORDS, OUT, "threadIdx.x < COLUMNS && query < p.queries;", "threadIdx.x < COLUMNS;"),
+    ("attention_backward", "attention_backward_mma", DWORDS, UNINIT, "    keep(first);\n", ""),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, "    if (tile + 1 < tiles) keep(tile + 1);\n", "    if (tile + 1 < tiles) keep(tile);\n"),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, "const int at = tile % 2 * COLUMNS + threadIdx.x;", "const int at = tile % 2 * COLUMNS + threadIdx.x / 2;"),
+    ("attention_backward", "attention_backward_mma", DWORDS, RACE, "p.v, key0 + my_row, 0, value_sums", "p.v, key0, 0, value_sums"),
+    ("attention_backward", "attention_backward_mma", DWORDS, OUT, "column + 8 * j + lane % 4 * 2, sums", "column + 8 * j + lane % 4 * 2 - 2, sums"),
     # LSTM and GRU
     ("lstm_cell", "lstm_naive", LSTM, OUT, "if (i >= 4 * batch * units) return;", ""),
     ("lstm_cell", "lstm_naive", LSTM, RACE, "if (i < batch * units) new_h[i]", "if (i < batch * units) new_h[i % units]"),
@@ -461,6 +500,29 @@ DISAGREEMENTS = [
         "split < splits; split++) sum",
         "split < 1; split++) sum",
     ),
+    (
+        "attention",
+        "attention_mma",
+        WORDS,
+        "A[i][k + e / 2][e % 2 * 2], A[i][k + e / 2]",
+        "A[i][k + e % 2][e / 2 * 2], A[i][k + e % 2]",
+    ),
+    (
+        "attention_backward",
+        "attention_backward_mma",
+        DWORDS,
+        "multiply_sums<D>(key_sums, dweights, my_q);",
+        "multiply_sums<D>(key_sums, dweights, my_g);",
+    ),
+    (
+        "attention_backward",
+        "attention_backward_mma",
+        DWORDS,
+        "log_sums[at], its_dot = tile_dots[at]",
+        "log_sums[at], its_dot = tile_dots[at ^ 1]",
+    ),
+    ("attention", "attention_mma", WORDS, "key_end <= p.keys &&", "key_end <= p.keys + 63 &&"),
+    ("attention", "attention_mma", SEEN, "key_end <= query0 + 1)", "key_end <= query0 + 64)"),
 ]
 
 

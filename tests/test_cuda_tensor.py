@@ -535,6 +535,19 @@ def test_no_bank_conflicts_in_matmul_mma(layout):
 
 
 @needs_compiler
+@pytest.mark.parametrize("width", [32, 64, 128])
+def test_no_bank_conflicts_in_attention_mma(width):
+    query, key, value = (bf(i, length, width) for i, length in enumerate((70, 90, 90)))
+    (y, log_sum), traces = cuda.LADDERS["attention"].record(query, key, value, rung="attention_mma")
+    inputs = (bf(3, *y.shape), query, key, value, y, log_sum)
+    _, more = cuda.LADDERS["attention_backward"].record(*inputs, rung="attention_backward_mma")
+    for trace in (*traces, *more[1:]):  # after the dots
+        rows = [row for row in trace.report() if row.name == "memory"]
+        assert {row.kind for row in rows} == {"read", "write"}
+        assert {row.ways for row in rows} == {1.0}
+
+
+@needs_compiler
 @pytest.mark.parametrize("ladder", ["conv2d", "conv2d_backward"])
 def test_no_bank_conflicts_in_convolutions(ladder):
     inputs = bf(0, 2, 16, 8, 8), bf(1, 64, 16, 3, 3), None
@@ -585,6 +598,21 @@ def test_a_ladder_chooses_by_dtype_and_device(monkeypatch):
         ladder.run(*halves, rung="matmul_tiled")
 
 
+def test_attention_chooses_by_dtype_and_device():
+    for ladder in ("attention", "attention_backward"):
+        last = f"{ladder}_tiled"
+        assert cuda.LADDERS[ladder]._last("float32", "sm_90a").name == last
+        assert cuda.LADDERS[ladder]._last("float64", None).name == last
+        for arch in (None, "sm_80", "sm_90a", "sm_120a"):
+            mma = cuda.LADDERS[ladder]._last("bfloat16", arch)
+            assert mma.name == last.replace("tiled", "mma")
+    with pytest.raises(ValueError, match="no rung of attention takes bfloat16 on sm_75"):
+        cuda.LADDERS["attention"]._last("bfloat16", "sm_75")
+    query, key = bf(0, 4, 8), normal(1, 5, 8)
+    with pytest.raises(TypeError, match="k must have dtype bfloat16"):
+        cuda.LADDERS["attention"].run(query, key, key)
+
+
 def test_bytes_of_products_of_bfloat16():
     x, weight, bias = np.zeros((8, 5), np.uint16), np.zeros((3, 5), np.uint16), np.zeros(3, f32)
     of_inputs, of_y, of_dy = 2 * (8 * 5 + 3 * 5), 4 * 8 * 3, 2 * 8 * 3
@@ -594,6 +622,12 @@ def test_bytes_of_products_of_bfloat16():
     assert back.bytes == of_dy + of_inputs + 4 * (8 * 5 + 3 * 5 + 3)
     images, filters = np.zeros((1, 2, 4, 4), np.uint16), np.zeros((3, 2, 1, 1), np.uint16)
     assert roofline.cost("conv2d", images, filters).bytes == 2 * (32 + 6) + 4 * 48
+    query, key, value = (np.zeros(shape, np.uint16) for shape in ((2, 5, 8), (2, 7, 8), (2, 7, 4)))
+    of_inputs, of_results = 2 * 2 * (5 * 8 + 7 * 8 + 7 * 4), 4 * 2 * 5 * (4 + 1)
+    assert roofline.cost("attention", query, key, value).bytes == of_inputs + of_results
+    y, log_sum, dy = np.zeros((2, 5, 4), f32), np.zeros((2, 5), f32), np.zeros((2, 5, 4), np.uint16)
+    back = roofline.cost("attention_backward", dy, query, key, value, y, log_sum)
+    assert back.bytes == of_inputs + 2 * 2 * 5 * 4 + of_results + 2 * of_inputs  # and the gradients
     back = roofline.cost("conv2d_backward", np.zeros((1, 3, 4, 4), np.uint16), images, filters)
     assert back.bytes == 2 * (48 + 32 + 6) + 4 * (32 + 6 + 3)
 
@@ -607,8 +641,9 @@ OPCODES = {
     0x387: "STL", 0x983: "LDL",
 }  # fmt: skip
 REGISTERS = 0x2F
-THREADS = {"matmul_wgmma": 288}  # of a block; of the others 128
-BLOCKS = {"matmul_mma": 2, "matmul_wgmma": 1}  # that a multiprocessor is to hold; of the others 3
+THREADS = {"matmul_wgmma": 288, "attention_mma": 256, "attention_backward_mma": 256}  # others: 128
+# Blocks that a multiprocessor is to hold; of the others 3. Attention, if narrow, has two of 128.
+BLOCKS = {"matmul_mma": 2, "matmul_wgmma": 1, "attention_mma": 1, "attention_backward_mma": 1}
 WANTED = {"HMMA": 32, "LDSM": 12, "LDGSTS": 4, "LDGDEPBAR": 2}  # at least, of a kernel with mma
 
 

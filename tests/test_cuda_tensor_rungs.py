@@ -5,9 +5,9 @@ import functools
 import numpy as np
 import pytest
 from cuda_helpers import each_device, normal, run  # noqa: F401  (runs the tests on each device)
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_cuda_kernels import convolutions
+from test_cuda_kernels import attentions, convolutions, mask_of
 
 from dlnotes import cuda, kernels
 from dlnotes.cuda import _gpu
@@ -220,3 +220,189 @@ def test_long_sums_are_shared(ladder, rung, monkeypatch):
         assert ("conv_backward_weight_mma", (1, 1, splits)) in launches
         assert any(kernel == "conv_add_parts" for kernel, _ in launches) == (splits > 1)
         launches.clear()
+
+
+# ------------------------------------------------ attention
+
+BF16, F32 = 2.0**-8, 2.0**-23  # what rounding to bfloat16, and a float32 operation, may cost
+
+
+class Exact:
+    """Attention in float64 of the numbers that a rung is given, and how far the rung may be off.
+
+    Relative errors of factors multiply: what is known up to a relative r and is rounded to bfloat16
+    is off by (1 + r) (1 + 2⁻⁸) - 1. Sums of n terms lose n 2⁻²³ of their terms' sizes, as above.
+    """
+
+    def __init__(self, query, key, value, attn_mask=None, is_causal=False, scale=None):
+        self.q, self.k, self.v = wide(query, key, value)
+        (queries, self.e), self.keys = query.shape[-2:], key.shape[-2]
+        self.scale = 1 / np.sqrt(self.e) if scale is None else scale
+        seen, added = np.ones((queries, self.keys), bool), 0.0
+        if is_causal:
+            seen = np.tri(queries, self.keys, dtype=bool)
+        elif attn_mask is not None and attn_mask.dtype == bool:
+            seen = attn_mask
+        elif attn_mask is not None:
+            seen, added = np.isfinite(attn_mask), np.where(np.isfinite(attn_mask), attn_mask, 0.0)
+        scores = self.q @ self.k.mT * self.scale + added
+        sizes_ = abs(self.q) @ abs(self.k).mT * abs(self.scale) + abs(added)
+        seen = np.broadcast_to(seen, scores.shape)
+        scores = np.where(seen, scores, -np.inf)
+        self.log_sum = np.logaddexp.reduce(scores, axis=-1, keepdims=True, initial=-np.inf)
+        finite = np.where(np.isfinite(self.log_sum), self.log_sum, 0)
+        self.log_sum_or_0 = finite
+        self.weights = np.exp(scores - finite)
+        self.y = self.weights @ self.v
+        # Of a score: its e products and sums, mask, scale, largest score and the factor of base 2.
+        largest = np.max(sizes_, axis=-1, where=seen, keepdims=True, initial=0)
+        self.of_scores = (self.e + 16) * F32 * largest + 4 * F32  # 2^x has 2⁻²² itself
+        self.of_log_sum = self.of_scores + self.keys * F32 + 2 * F32 * abs(finite)
+
+    def forward(self):
+        """Return (y, its error), (log_sum, its error)."""
+        sums = (2 * self.keys + 8) * F32  # of weights and of their products, shrunk for each tile
+        off = np.exp(2 * self.of_scores) * (1 + BF16) * (1 + sums) - 1
+        y = self.y, off * (self.weights @ abs(self.v))
+        return y, (self.log_sum[..., 0], self.of_log_sum[..., 0])
+
+    def backward(self, dy):
+        """Return (dquery, its error) and the same for key and value, given y and log_sum."""
+        (dy,) = wide(dy)
+        queries, v = dy.shape[-2:]
+        off = np.exp(self.of_scores + F32 * abs(self.log_sum_or_0)) * (
+            1 + BF16
+        )  # a weight's factor
+        sums = lambda n: (n + 8) * F32  # noqa: E731
+        dvalue = self.weights.mT @ dy
+        of_dvalue = (self.weights * (off * (1 + sums(queries)) - 1)).mT @ abs(dy)
+        slopes = dy @ self.v.mT - (dy * self.y).sum(-1, keepdims=True)
+        sizes_ = (
+            abs(dy) @ abs(self.v).mT
+            + (abs(dy) @ abs(self.y).mT).diagonal(axis1=-2, axis2=-1)[..., None]
+        )
+        dscores = self.weights * slopes
+        of_dscores = self.weights * (off * (abs(slopes) + sums(v) * sizes_) - abs(slopes))
+        most = abs(dscores) + of_dscores
+        dquery, dkey = dscores @ self.k * self.scale, dscores.mT @ self.q * self.scale
+        of_dquery = (of_dscores + sums(self.keys) * most) @ abs(self.k) * abs(self.scale)
+        of_dkey = (of_dscores + sums(queries) * most).mT @ abs(self.q) * abs(self.scale)
+        return (dquery, of_dquery), (dkey, of_dkey), (dvalue, of_dvalue)
+
+
+def within(given_, expected, error):
+    assert given_.dtype == f32
+    assert given_.shape == expected.shape
+    infinite = np.isinf(expected)
+    np.testing.assert_array_equal(given_[infinite], expected[infinite])
+    off = np.abs(given_[~infinite] - expected[~infinite])
+    assert (off <= error[~infinite] + 1e-30).all()
+
+
+def bits_of(shapes, seed: int) -> list[np.ndarray]:
+    return [bf(seed + i, *shape) for i, shape in enumerate(shapes)]
+
+
+LONGER = [(1, 2, 150, 64), (1, 2, 200, 64), (1, 2, 200, 64)]  # more than a block, than two tiles
+WIDE = [(130, 128), (70, 128), (70, 121)]
+
+
+@rungs_of("attention", "attention_backward")
+@some(max_examples=10)
+@given(
+    case=attentions(),
+    seed=st.integers(0, 2**32 - 1),
+    scale=st.sampled_from([None, 0.7, -0.7, 0.0, 60.0]),
+)
+@example(case=(LONGER, "none", ()), seed=0, scale=None)
+@example(case=(LONGER, "causal", ()), seed=1, scale=-0.3)
+@example(case=(LONGER, "float", (1, 150, 200)), seed=2, scale=None)
+@example(case=(WIDE, "causal", ()), seed=3, scale=None)
+@example(case=([(20, 16), (300, 16), (300, 16)], "causal", ()), seed=5, scale=None)  # unseen keys
+@example(case=(WIDE, "bool", (130, 1)), seed=4, scale=20.0)
+def test_attention(ladder, rung, case, seed, scale):
+    shapes, kind, mask_shape = case
+    query, key, value = bits_of(shapes, seed)
+    settings_ = (mask_of(kind, mask_shape, seed), kind == "causal", scale)
+    exact = Exact(query, key, value, *settings_)
+    mask = settings_[0].astype(np.float64) if kind == "float" else settings_[0]
+    wide_inputs = *wide(query, key, value), mask, *settings_[1:]
+    if ladder == "attention":
+        reference, expected = [kernels.scaled_dot_product_attention(*wide_inputs)], exact.forward()
+        inputs = query, key, value, *settings_
+    else:
+        dy = bf(seed + 3, *exact.y.shape)
+        reference = kernels.scaled_dot_product_attention_backward(*wide(dy), *wide_inputs)
+        inputs, expected = given_backward(dy, query, key, value, *settings_)
+    for mine, theirs in zip(expected, reference, strict=False):
+        np.testing.assert_allclose(mine[0], theirs, rtol=1e-9, atol=1e-9)
+    for given_, wanted in zip(run(ladder, rung, *inputs), expected, strict=True):
+        within(given_, *wanted)
+
+
+def given_backward(dy, query, key, value, *settings_):
+    """Return the inputs of a backward rung, and what it has to compute."""
+    exact = Exact(query, key, value, *settings_)
+    results = exact.y.astype(f32), exact.log_sum[..., 0].astype(f32)
+    return (dy, query, key, value, *results, *settings_), exact.backward(dy)
+
+
+@rungs_of("attention")
+def test_attention_to_no_key_at_all_is_zero(ladder, rung):
+    query, key, value = bits_of([(3, 16), (5, 16), (5, 8)], 0)
+    mask = np.ones((3, 5), bool)
+    mask[1] = False
+    for given_mask in (mask, np.where(mask, f32(0), f32(-np.inf))):
+        y, log_sum = run(ladder, rung, query, key, value, given_mask)
+        assert (y[1] == 0).all()
+        assert log_sum[1] == -np.inf
+        assert np.isfinite(log_sum[[0, 2]]).all()
+    for queries, keys in [(3, 0), (0, 5)]:
+        y, log_sum = run(ladder, rung, query[:queries], key[:keys], value[:keys])
+        assert (y == 0).all()
+        assert (log_sum == -np.inf).all()
+        assert y.shape == (queries, 8)
+
+
+@rungs_of("attention_backward")
+def test_gradients_of_attention_to_no_key_at_all_are_zero(ladder, rung):
+    dy, query, key, value = bits_of([(3, 8), (3, 16), (5, 16), (5, 8)], 0)
+    mask = np.ones((3, 5), bool)
+    mask[1], mask[:, 2] = False, False
+    for given_mask in (mask, np.where(mask, f32(0), f32(-np.inf))):
+        inputs, expected = given_backward(dy, query, key, value, given_mask)
+        outputs = run(ladder, rung, *inputs)
+        assert (outputs[0][1] == 0).all()
+        assert (outputs[1][2] == 0).all()
+        assert (outputs[2][2] == 0).all()
+        for given_, wanted in zip(outputs, expected, strict=True):
+            within(given_, *wanted)
+    for queries, keys in [(3, 0), (0, 5)]:
+        inputs = dy[:queries], query[:queries], key[:keys], value[:keys]
+        results = np.zeros((queries, 8), f32), np.full(queries, -np.inf, f32)
+        for given_, x in zip(run(ladder, rung, *inputs, *results), inputs[1:], strict=True):
+            np.testing.assert_array_equal(given_, np.zeros(x.shape, f32))
+
+
+@rungs_of("attention", "attention_backward")
+def test_attention_of_vectors_that_begin_anywhere(ladder, rung, device):
+    if device == "cuda":
+        pytest.skip("how memory is aligned is seen on the CPU")
+    room = np.zeros(1 + 5 * 16, np.uint16)
+    query, key = room[1:].reshape(5, 16), bf(1, 9, 16)
+    query[...] = bf(0, 5, 16)
+    inputs, expected = (query, key, key), Exact(query, key, key).forward()
+    if ladder == "attention_backward":
+        inputs, expected = given_backward(query, query, key, key)
+    outputs = cuda.LADDERS[ladder].run(*inputs, rung=rung, mode="checked")
+    for given_, wanted in zip(outputs, expected, strict=True):
+        within(given_, *wanted)
+
+
+@rungs_of("attention", "attention_backward")
+def test_attention_on_tensor_cores_refuses_wide_vectors(ladder, rung):
+    inputs = bits_of([(3, 130), (4, 130), (4, 2)], 0)
+    if ladder == "attention_backward":
+        inputs = bf(0, 3, 2), *inputs, np.zeros((3, 2), f32), np.zeros(3, f32)
+    with pytest.raises(ValueError, match=f"{rung} takes .* at most 128 numbers, got 130"):
+        run(ladder, rung, *inputs)

@@ -553,6 +553,37 @@ def test_rungs_of_tensor_cores_make_mixed_precision(device):
         F.linear(x.double(), w.double())
 
 
+@pytest.mark.parametrize("masks", ["none", "causal", "bool", "float"])
+def test_attention_on_tensor_cores_is_mixed_precision(masks, device):
+    """As torch on rounded inputs, but for the weights and their gradients, rounded to 2⁻⁸."""
+    if device == "cuda" and torch.cuda.get_device_capability() < (8, 0):
+        pytest.skip("tensor cores multiply bfloat16 from sm_80 on")
+    shapes = [(2, 3, 9, 20), (2, 3, 11, 20), (2, 3, 11, 24)]
+    q, k, v = (draw(i, *s, dtype=f32, device=device) for i, s in enumerate(shapes))
+    dy = draw(3, 2, 3, 9, 24, dtype=f32, device=device).detach()
+    mask = {
+        "bool": lambda: visible(9, 11, like=q),
+        "float": lambda: 100 + noise(2, 1, 9, 11, like=q),  # bfloat16 would lose the noise
+    }.get(masks, lambda: None)()
+    settings = {"attn_mask": mask, "is_causal": masks == "causal"}
+    with F.choose(attention="attention_mma", attention_backward="attention_backward_mma"):
+        y = F.scaled_dot_product_attention(q, k, v, **settings)
+        gradients = torch.autograd.grad(y, (q, k, v), dy)
+    exact = [rounded(x).detach().requires_grad_() for x in (q, k, v)]
+    expected = TF.scaled_dot_product_attention(*exact, **settings)
+    wanted = torch.autograd.grad(expected, exact, rounded(dy))
+    expected = expected.detach()
+    assert y.dtype == gradients[0].dtype == f32
+    assert not torch.equal(y, F.scaled_dot_product_attention(q, k, v, **settings))
+    for mine, theirs in zip((y, *gradients), (expected, *wanted), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=2**-7 * float(theirs.abs().max()))
+    with (
+        F.choose(attention="attention_mma"),
+        pytest.raises(TypeError, match="attention_mma takes bfloat16, got float64"),
+    ):
+        F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+
+
 # ---------------------------------------------------------------- bfloat16
 
 PRODUCTS = {"linear", "conv2d", "conv1d", "conv_transpose2d"}  # what multiplies on tensor cores

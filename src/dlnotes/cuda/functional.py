@@ -29,7 +29,9 @@ The last rung of a ladder runs that suits the sizes; `choose` takes another, or 
 
 A rung of tensor cores that is chosen for float32 rounds the matrices of its products alone:
 `choose(linear="matmul_mma", linear_backward="matmul_mma")` leaves activations and gradients
-float32. The forward and the backward pass must both run inside.
+float32. The forward and the backward pass must both run inside. In attention query, key, value and
+the gradient from above are rounded, and within the kernels the weights and the gradients of the
+scores; masks and the softmax are float32.
 """
 
 import contextlib
@@ -110,7 +112,7 @@ def run(ladder: str, *inputs, rung: str | None = None):
     if any(isinstance(x, Tensor) and x.dtype == torch.bfloat16 for x in inputs):
         inputs = [_for_tensor_cores(x) for x in inputs]
     elif rung is not None and LADDERS[ladder].rung(rung).dtype == "bfloat16":
-        inputs = [_rounded(x) for x in inputs]
+        inputs = [_rounded(ladder, place, x) for place, x in enumerate(inputs)]
     if device.type == "cpu":
         return LADDERS[ladder].run(*inputs, rung=rung, device="cpu", mode=_mode)
     with torch.cuda.device(device):
@@ -126,9 +128,10 @@ def _for_tensor_cores(x):
     return x.clone() if x.data_ptr() % 16 else x
 
 
-def _rounded(x):
-    """Return arrays of float32 as bfloat16, but not a bias, which such rungs take as it is."""
-    if isinstance(x, Tensor) and x.dtype == torch.float32 and x.ndim > 1:
+def _rounded(ladder: str, place: int, x):
+    """Return arrays of float32 as bfloat16, but not a bias, say, which such rungs take as it is."""
+    floats = isinstance(x, Tensor) and x.dtype == torch.float32
+    if floats and LADDERS[ladder].multiplies(place, x):
         return x.to(torch.bfloat16)
     return x
 

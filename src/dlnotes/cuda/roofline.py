@@ -336,7 +336,7 @@ def _gram_backward(dy, x) -> Cost:
 
 
 def _attention(query, key, value, attn_mask=None, is_causal=False, scale=None) -> Cost:
-    shape, size = (*query.shape[:-1], value.shape[-1]), _bytes(query)
+    shape, size = (*query.shape[:-1], value.shape[-1]), _result_bytes(query)
     log_sum = query.shape[:-1], size
     pairs = _pairs(query, key, is_causal)
     # two products for each pair, and the softmax
@@ -350,8 +350,9 @@ def _attention_backward(
 ) -> Cost:
     # scores again, dquery and dkey, each as wide as a query; dweights and dvalue
     each = 2 * (3 * query.shape[-1] + 2 * value.shape[-1]) + 6
+    gradients = [(x.shape, _result_bytes(x)) for x in (query, key, value)]
     return _count(
-        *(dy, query, key, value, y, log_sum, *_present(attn_mask), query, key, value),
+        *(dy, query, key, value, y, log_sum, *_present(attn_mask), *gradients),
         operations=each * _pairs(query, key, is_causal),
     )
 

@@ -11,13 +11,18 @@
 //                      (Milakov and Gimelshein, 2018; Rabe and Staats, 2021)
 //   attention_tiled    a block has many queries, and what it fetches of K and V serves all of them
 //                      (Dao et al., 2022)
+// and with Q, K and V in bfloat16
+//   attention_mma      the same on tensor cores; scores become weights in the registers where the product
+//                      Q Kᵀ leaves them and the product with V takes them from (Dao, 2023; sm_80)
 // and for the gradients, with dS = P (dP - Σ P dP) and dP = dy Vᵀ,
 //   attention_backward_naive   P and dS in memory
 //   attention_backward_tiled   scores are computed again from the tiles, once for dQ by a block a tile of
 //                              queries, once for dK and dV by a block a tile of keys. Doing both at once
 //                              would save that, and cost an atomic for each number of dQ or of dK and
 //                              dV, and with it the same sum in the same order each time.
+//   attention_backward_mma     so, too, on tensor cores, with Q, K, V and dy in bfloat16 (sm_80)
 #include "common.cuh"
+#include "tensor_tiles.cuh"
 
 struct Attention {
   int samples, heads, queries, keys, e, v, causal;
@@ -90,11 +95,12 @@ __global__ void attention_product_transposed_naive(Attention p, int columns, flo
 }
 
 // Σ P dP over the keys, which is Σ dy y over the columns: one warp a query.
-__global__ void attention_backward_dots(Attention p, const float* __restrict__ dy, const float* __restrict__ y, float* __restrict__ dots) {
+template <class T>
+__global__ void attention_backward_dots(Attention p, const T* __restrict__ dy, const float* __restrict__ y, float* __restrict__ dots) {
   const int row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP, lane = threadIdx.x % WARP;
   if (row >= p.samples * p.queries) return;
   float sum = 0.f;
-  for (int i = lane; i < p.v; i += WARP) sum += dy[(size_t)row * p.v + i] * y[(size_t)row * p.v + i];
+  for (int i = lane; i < p.v; i += WARP) sum += (float)dy[(size_t)row * p.v + i] * y[(size_t)row * p.v + i];
   sum = warp_reduce<Add>(sum);
   if (lane == 0) dots[row] = sum;
 }
@@ -235,11 +241,11 @@ __device__ __forceinline__ void store(const float4 (&sums)[PARTS], float factor,
   }
 }
 
-// The eight lanes of a row join their numbers.
-template <class Op>
+// The lanes of a row, eight or N, join their numbers.
+template <class Op, int N = LANES>
 __device__ __forceinline__ float row_reduce(float v) {
 #pragma unroll
-  for (int bit = LANES / 2; bit > 0; bit /= 2) v = Op::join(v, __shfl_xor_sync(ALL_LANES, v, bit));
+  for (int bit = N / 2; bit > 0; bit /= 2) v = Op::join(v, __shfl_xor_sync(ALL_LANES, v, bit));
   return v;
 }
 
@@ -402,4 +408,265 @@ attention_backward_key_value_tiled(Attention p, const float* __restrict__ dy, co
     store(key_sums[r], p.scale, dk + keys * p.e, p.keys, p.e, key0 + row + r, x);
     store(value_sums[r], 1.f, dv + keys * p.v, p.keys, p.v, key0 + row + r, x);
   }
+}
+
+// ---- tensor cores ----------------------------------------------------------------------------------
+// Tiles as above, of bfloat16, and the products are those of tensor_tiles.cuh: a warp has 16 MT rows, and of
+// each 16 × 8 of its scores a lane has rows lane / 4 and lane / 4 + 8 in columns lane % 4 * 2 and the next.
+// Four neighbouring lanes share a row. Weights are powers of 2, which are one instruction: e^x = 2^(x log₂ e).
+const float LOG2_E = 1.44269504f, LN_2 = 0.693147181f;
+const int QUAD = 4;  // lanes of a row
+
+// Prepares products of rows `row0` … with columns `column0` …, rows being queries, or TRANSPOSED keys. Returns what
+// they have to be multiplied by, to be exponents of 2. Where a query may not look at a key, or a mask is added,
+// that is done here, and 1 is left to do; not asking each entry saves time, and most tiles need not.
+template <bool TRANSPOSED, int MT, int NT>
+__device__ __forceinline__ float exponents(float (&products)[MT][NT][4], const Attention& p, const bool* __restrict__ allowed,
+                                           const float* __restrict__ added, int sample, int row0, int column0) {
+  const int query0 = TRANSPOSED ? column0 : row0, key0 = TRANSPOSED ? row0 : column0;
+  const int key_end = key0 + (TRANSPOSED ? 16 * MT : 8 * NT);
+  const bool all_seen = key_end <= p.keys && (!p.causal || key_end <= query0 + 1) && !allowed && !added;
+  if (all_seen && p.scale >= 0.f) return p.scale * LOG2_E;  // below 0 the largest product would be the least score
+  const int lane = threadIdx.x % WARP;
+  auto each = [&](auto change) {
+#pragma unroll
+    for (int j = 0; j < 2 * NT; j++)  // column by column: what belongs to one is then kept in registers for its own turn only
+#pragma unroll
+      for (int i = 0; i < 2 * MT; i++) {
+        const int row = row0 + lane / QUAD + 8 * i, column = column0 + j / 2 * 8 + lane % QUAD * 2 + j % 2;
+        change(products[i / 2][j / 2][i % 2 * 2 + j % 2], TRANSPOSED ? column : row, TRANSPOSED ? row : column);
+      }
+  };
+  each([&](float& product, int query, int key) {
+    const bool outside = query >= p.queries || key >= p.keys || (p.causal && key > query);
+    product = outside ? -INFINITY : product * (p.scale * LOG2_E);
+  });
+  const size_t first = (size_t)(sample / p.heads) * p.mask_batch + (size_t)(sample % p.heads) * p.mask_head;
+  // 32 bits within a head spare the registers that 64 would take.
+  auto at = [&](int query, int key) { return first + ((unsigned)query * p.mask_query + (unsigned)key * p.mask_key); };
+  if (added) each([&](float& score, int query, int key) { if (score != -INFINITY) score += LOG2_E * added[at(query, key)]; });
+  if (allowed) each([&](float& score, int query, int key) { if (score != -INFINITY && !allowed[at(query, key)]) score = -INFINITY; });
+  return 1.f;
+}
+
+template <int MT, int NT>
+__device__ __forceinline__ void scale(float (&sums)[MT][NT][4], float factor) {
+#pragma unroll
+  for (int i = 0; i < MT; i++)
+#pragma unroll
+    for (int j = 0; j < NT; j++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) sums[i][j][e] *= factor;
+}
+
+// 4. Each warp has 16 MT queries; with 32, two products share what is loaded of K and V, but the sums of the widest
+// vectors leave no registers for that. There are two tiles of K and of V: while a pair is used, the next is on its
+// way, and with one barrier for both products some warps take a softmax while others multiply.
+template <int D, int ROWS, int COLUMNS, int MT>
+__global__ void __launch_bounds__(ROWS / MT * 2)
+attention_mma(Attention p, const nv_bfloat16* __restrict__ q, const nv_bfloat16* __restrict__ k, const nv_bfloat16* __restrict__ value,
+              const bool* __restrict__ allowed, const float* __restrict__ added, float* __restrict__ y, float* __restrict__ log_sum) {
+  static_assert(HAS_SM_80 || D < 0, "attention_mma needs sm_80 or later: mma of bfloat16 and cp.async");
+  constexpr int THREADS = ROWS / (16 * MT) * WARP;
+  extern __shared__ __align__(128) uint4 memory[];
+  nv_bfloat16* const Q = reinterpret_cast<nv_bfloat16*>(memory);
+  nv_bfloat16* const K = Q + ROWS * D;  // two tiles, and of V
+  nv_bfloat16* const V = K + 2 * COLUMNS * D;
+  // With `causal` the last queries see most: their blocks begin first, so that the last to begin are short.
+  const int blocks = (p.queries + ROWS - 1) / ROWS, block = blockIdx.x % blocks, sample = blockIdx.x / blocks;
+  const int query0 = (p.causal ? blocks - 1 - block : block) * ROWS, my_row = threadIdx.x / WARP * 16 * MT, lane = threadIdx.x % WARP;
+  const int seen = p.causal ? min(p.keys, query0 + ROWS) : p.keys, tiles = (seen + COLUMNS - 1) / COLUMNS;
+  q += (size_t)sample * p.queries * p.e, k += (size_t)sample * p.keys * p.e, value += (size_t)sample * p.keys * p.v;
+  auto fetch = [&](int tile) {
+    const int place = tile % 2 * COLUMNS * D;
+    fetch_tile<COLUMNS, D, THREADS>(K + place, k, p.keys, p.e, tile * COLUMNS, 0);
+    fetch_tile<COLUMNS, D, THREADS>(V + place, value, p.keys, p.v, tile * COLUMNS, 0);
+    cp_async_commit();
+  };
+  float sums[MT][D / 8][4] = {}, largest[MT][2], total[MT][2] = {};
+#pragma unroll
+  for (int i = 0; i < MT; i++) largest[i][0] = largest[i][1] = -INFINITY;
+  if (tiles > 0) {
+    fetch_tile<ROWS, D, THREADS>(Q, q, p.queries, p.e, query0, 0);
+    fetch(0);
+  }
+  for (int tile = 0; tile < tiles; tile++) {
+    cp_async_wait<0>();  // my copies of these keys have landed
+    __syncthreads();     // everyone's have, and everyone has used the keys before
+    if (tile + 1 < tiles) fetch(tile + 1);
+    float scores[MT][COLUMNS / 8][4] = {};
+    multiply_tiles<false, true, D, D, D>(scores, Q, K + tile % 2 * COLUMNS * D, my_row, 0);
+    const float factor = exponents<false>(scores, p, allowed, added, sample, query0 + my_row, tile * COLUMNS);
+#pragma unroll
+    for (int i = 0; i < MT; i++)
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        float larger = -INFINITY;
+#pragma unroll
+        for (int j = 0; j < COLUMNS / 8; j++) larger = fmaxf(larger, fmaxf(scores[i][j][2 * half], scores[i][j][2 * half + 1]));
+        larger = fmaxf(largest[i][half], factor * row_reduce<Max, QUAD>(larger));
+        const float base = finite_or_0(larger), shrink = exp2_fast(largest[i][half] - base);
+        largest[i][half] = larger;
+        total[i][half] *= shrink;  // of this lane's keys; the lanes add up at the end
+#pragma unroll
+        for (int j = 0; j < COLUMNS / 8; j++)
+#pragma unroll
+          for (int e = 2 * half; e < 2 * half + 2; e++) {
+            scores[i][j][e] = exp2_fast(fmaf(scores[i][j][e], factor, -base));
+            total[i][half] += scores[i][j][e];
+          }
+#pragma unroll
+        for (int j = 0; j < D / 8; j++) sums[i][j][2 * half] *= shrink, sums[i][j][2 * half + 1] *= shrink;
+      }
+    multiply_sums<D>(sums, scores, V + tile % 2 * COLUMNS * D);
+  }
+#pragma unroll
+  for (int i = 0; i < MT; i++)
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const float sum = row_reduce<Add, QUAD>(total[i][half]), inverse = sum == 0.f ? 0.f : 1.f / sum;
+      const int query = query0 + my_row + 16 * i + lane / QUAD + 8 * half;
+#pragma unroll
+      for (int j = 0; j < D / 8; j++) sums[i][j][2 * half] *= inverse, sums[i][j][2 * half + 1] *= inverse;
+      if (lane % QUAD == 0 && query < p.queries)
+        log_sum[(size_t)sample * p.queries + query] = LN_2 * (finite_or_0(largest[i][half]) + log2f(sum));
+    }
+  store_tiles(y + (size_t)sample * p.queries * p.v, p.queries, p.v, query0 + my_row, 0, sums, nullptr);
+}
+
+// The gradients keep a pair of tiles of their own rows, too, and go through the others' as above. The weight of a
+// score that exponents() has prepared:
+__device__ __forceinline__ float weight_of(float product, float factor, float log_sum) {
+  return exp2_fast(fmaf(product, factor, -LOG2_E * finite_or_0(log_sum)));
+}
+
+// dQ, of bfloat16: the block's own rows are queries.
+template <int D, int ROWS, int COLUMNS, int MT>
+__global__ void __launch_bounds__(ROWS / MT * 2)
+attention_backward_query_mma(Attention p, const nv_bfloat16* __restrict__ dy, const nv_bfloat16* __restrict__ q,
+                             const nv_bfloat16* __restrict__ k, const nv_bfloat16* __restrict__ value, const bool* __restrict__ allowed,
+                             const float* __restrict__ added, const float* __restrict__ log_sum, const float* __restrict__ dots,
+                             float* __restrict__ dq) {
+  static_assert(HAS_SM_80 || D < 0, "attention_backward_query_mma needs sm_80 or later: mma of bfloat16 and cp.async");
+  constexpr int THREADS = ROWS / (16 * MT) * WARP;
+  extern __shared__ __align__(128) uint4 memory[];
+  nv_bfloat16* const Q = reinterpret_cast<nv_bfloat16*>(memory);
+  nv_bfloat16* const G = Q + ROWS * D;  // dy
+  nv_bfloat16* const K = G + ROWS * D;  // two tiles, and of V
+  nv_bfloat16* const V = K + 2 * COLUMNS * D;
+  const int blocks = (p.queries + ROWS - 1) / ROWS, block = blockIdx.x % blocks, sample = blockIdx.x / blocks;
+  const int query0 = (p.causal ? blocks - 1 - block : block) * ROWS, my_row = threadIdx.x / WARP * 16 * MT, lane = threadIdx.x % WARP;
+  const int seen = p.causal ? min(p.keys, query0 + ROWS) : p.keys, tiles = (seen + COLUMNS - 1) / COLUMNS;
+  const size_t queries = (size_t)sample * p.queries, keys = (size_t)sample * p.keys;  // those of the samples before
+  auto fetch = [&](int tile) {
+    const int place = tile % 2 * COLUMNS * D;
+    fetch_tile<COLUMNS, D, THREADS>(K + place, k + keys * p.e, p.keys, p.e, tile * COLUMNS, 0);
+    fetch_tile<COLUMNS, D, THREADS>(V + place, value + keys * p.v, p.keys, p.v, tile * COLUMNS, 0);
+    cp_async_commit();
+  };
+  float sums[MT][D / 8][4] = {}, log_sums[MT][2], my_dots[MT][2];
+#pragma unroll
+  for (int i = 0; i < 2 * MT; i++) {
+    const int query = query0 + my_row + 8 * i + lane / QUAD;
+    log_sums[i / 2][i % 2] = query < p.queries ? log_sum[queries + query] : 0.f;
+    my_dots[i / 2][i % 2] = query < p.queries ? dots[queries + query] : 0.f;
+  }
+  if (tiles > 0) {
+    fetch_tile<ROWS, D, THREADS>(Q, q + queries * p.e, p.queries, p.e, query0, 0);
+    fetch_tile<ROWS, D, THREADS>(G, dy + queries * p.v, p.queries, p.v, query0, 0);
+    fetch(0);
+  }
+  for (int tile = 0; tile < tiles; tile++) {
+    cp_async_wait<0>();  // my copies of this tile have landed
+    __syncthreads();     // everyone's have, and everyone has used the tile before
+    if (tile + 1 < tiles) fetch(tile + 1);
+    const nv_bfloat16 *my_k = K + tile % 2 * COLUMNS * D, *my_v = V + tile % 2 * COLUMNS * D;
+    float scores[MT][COLUMNS / 8][4] = {}, dweights[MT][COLUMNS / 8][4] = {};
+    multiply_tiles<false, true, D, D, D>(scores, Q, my_k, my_row, 0);
+    const float factor = exponents<false>(scores, p, allowed, added, sample, query0 + my_row, tile * COLUMNS);
+    multiply_tiles<false, true, D, D, D>(dweights, G, my_v, my_row, 0);
+#pragma unroll
+    for (int i = 0; i < MT; i++)
+#pragma unroll
+      for (int j = 0; j < COLUMNS / 8; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+          scores[i][j][e] = weight_of(scores[i][j][e], factor, log_sums[i][e / 2]) * (dweights[i][j][e] - my_dots[i][e / 2]);
+    multiply_sums<D>(sums, scores, my_k);
+  }
+  scale(sums, p.scale);
+  store_tiles(dq + queries * p.e, p.queries, p.e, query0 + my_row, 0, sums, nullptr);
+}
+
+// dK and dV, of bfloat16: the block's own rows are keys, and scores and weights a row for each key.
+template <int D, int ROWS, int COLUMNS, int MT>
+__global__ void __launch_bounds__(ROWS / MT * 2)
+attention_backward_key_value_mma(Attention p, const nv_bfloat16* __restrict__ dy, const nv_bfloat16* __restrict__ q,
+                                 const nv_bfloat16* __restrict__ k, const nv_bfloat16* __restrict__ value, const bool* __restrict__ allowed,
+                                 const float* __restrict__ added, const float* __restrict__ log_sum, const float* __restrict__ dots,
+                                 float* __restrict__ dk, float* __restrict__ dv) {
+  static_assert(HAS_SM_80 || D < 0, "attention_backward_key_value_mma needs sm_80 or later: mma of bfloat16 and cp.async");
+  constexpr int THREADS = ROWS / (16 * MT) * WARP;
+  static_assert(COLUMNS <= THREADS, "a thread for each query of a tile");
+  extern __shared__ __align__(128) uint4 memory[];
+  nv_bfloat16* const K = reinterpret_cast<nv_bfloat16*>(memory);
+  nv_bfloat16* const V = K + ROWS * D;
+  nv_bfloat16* const Q = V + ROWS * D;  // two tiles, and of dy
+  nv_bfloat16* const G = Q + 2 * COLUMNS * D;
+  float* const log_sums = reinterpret_cast<float*>(G + 2 * COLUMNS * D);  // of the queries of both tiles, and their dots
+  float* const tile_dots = log_sums + 2 * COLUMNS;
+  const int blocks = (p.keys + ROWS - 1) / ROWS, sample = blockIdx.x / blocks, key0 = blockIdx.x % blocks * ROWS;
+  const int my_row = threadIdx.x / WARP * 16 * MT, lane = threadIdx.x % WARP, tiles = (p.queries + COLUMNS - 1) / COLUMNS;
+  const size_t queries = (size_t)sample * p.queries, keys = (size_t)sample * p.keys;
+  float my_log_sum, my_dot;
+  auto fetch = [&](int tile) {
+    const int place = tile % 2 * COLUMNS * D, query = tile * COLUMNS + threadIdx.x;
+    fetch_tile<COLUMNS, D, THREADS>(Q + place, q + queries * p.e, p.queries, p.e, tile * COLUMNS, 0);
+    fetch_tile<COLUMNS, D, THREADS>(G + place, dy + queries * p.v, p.queries, p.v, tile * COLUMNS, 0);
+    cp_async_commit();
+    const bool exists = threadIdx.x < COLUMNS && query < p.queries;
+    my_log_sum = exists ? log_sum[queries + query] : 0.f, my_dot = exists ? dots[queries + query] : 0.f;
+  };
+  auto keep = [&](int tile) {  // what fetch began to read: nobody waits for it before
+    const int at = tile % 2 * COLUMNS + threadIdx.x;
+    if (threadIdx.x < COLUMNS) log_sums[at] = my_log_sum, tile_dots[at] = my_dot;
+  };
+  float key_sums[MT][D / 8][4] = {}, value_sums[MT][D / 8][4] = {};
+  // With `causal` the queries before the block's first key see none of its keys.
+  const int first = p.causal ? key0 / COLUMNS : 0;
+  if (first < tiles) {
+    fetch_tile<ROWS, D, THREADS>(K, k + keys * p.e, p.keys, p.e, key0, 0);
+    fetch_tile<ROWS, D, THREADS>(V, value + keys * p.v, p.keys, p.v, key0, 0);
+    fetch(first);
+    keep(first);
+  }
+  for (int tile = first; tile < tiles; tile++) {
+    cp_async_wait<0>();  // my copies of this tile have landed
+    __syncthreads();     // everyone's have, and everyone has used the tile before
+    if (tile + 1 < tiles) fetch(tile + 1);
+    const nv_bfloat16 *my_q = Q + tile % 2 * COLUMNS * D, *my_g = G + tile % 2 * COLUMNS * D;
+    float scores[MT][COLUMNS / 8][4] = {}, dweights[MT][COLUMNS / 8][4] = {};
+    multiply_tiles<false, true, D, D, D>(scores, K, my_q, my_row, 0);
+    const float factor = exponents<true>(scores, p, allowed, added, sample, key0 + my_row, tile * COLUMNS);
+    multiply_tiles<false, true, D, D, D>(dweights, V, my_g, my_row, 0);
+#pragma unroll
+    for (int j = 0; j < COLUMNS / 8; j++)
+#pragma unroll
+      for (int e = 0; e < 2; e++) {
+        const int at = tile % 2 * COLUMNS + 8 * j + lane % QUAD * 2 + e;
+        const float its_log_sum = log_sums[at], its_dot = tile_dots[at];
+#pragma unroll
+        for (int i = 0; i < 2 * MT; i++) {
+          float &score = scores[i / 2][j][i % 2 * 2 + e], &dweight = dweights[i / 2][j][i % 2 * 2 + e];
+          score = weight_of(score, factor, its_log_sum);
+          dweight = score * (dweight - its_dot);  // the score's gradient
+        }
+      }
+    multiply_sums<D>(value_sums, scores, my_g);
+    multiply_sums<D>(key_sums, dweights, my_q);
+    if (tile + 1 < tiles) keep(tile + 1);
+  }
+  scale(key_sums, p.scale);
+  store_tiles(dk + keys * p.e, p.keys, p.e, key0 + my_row, 0, key_sums, nullptr);
+  store_tiles(dv + keys * p.v, p.keys, p.v, key0 + my_row, 0, value_sums, nullptr);
 }

@@ -1,6 +1,6 @@
 // Instructions that CUDA C++ has no words for: asynchronous copies, matrices from shared memory, tensor
-// cores. Each wrapper is one PTX instruction; PTX ISA chapters 9.7.9 (copies), 9.7.13 (mbarrier), 9.7.14
-// (ldmatrix, mma) and 9.7.15 (wgmma) say what they do. On a CPU the engine's tensor_cores.h takes their place.
+// cores. Each wrapper is one PTX instruction; PTX ISA chapters 9.7.3 (ex2), 9.7.9 (copies, cvt), 9.7.13 (mbarrier),
+// 9.7.14 (ldmatrix, mma) and 9.7.15 (wgmma) say what they do. On a CPU the engine's tensor_cores.h takes their place.
 //
 // A tile in shared memory is read and written 16 bytes at a time ("chunks"). Eight lanes that do so
 // together are served at once if their chunks lie in different places modulo 128 bytes, hence the swizzles.
@@ -59,6 +59,20 @@ __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// ---- what stands between two products, entry by entry --------------------------------------------------
+// sm_80: two numbers rounded to bfloat16, as pairs of operands of mma have them
+__device__ __forceinline__ uint32_t pack_bfloat16(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+// 2^x with a relative error of at most 2⁻²²; 0 where it would be less than 2⁻¹²⁶, which exp2f takes three more instructions for
+__device__ __forceinline__ float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
 
 // ---- sm_90: mbarriers --------------------------------------------------------------------------------

@@ -94,7 +94,31 @@ __device__ __forceinline__ void multiply_tiles(float (&sums)[MT][NT][4], const n
   }
 }
 
-// Two neighbours of a row of C. One store of 8 bytes if all rows begin at a multiple of 8.
+// The same where A, 16 MT rows and 8 KT steps of the sum, is itself what multiply_tiles left: what a lane has of
+// two neighbouring sums is, rounded, what it must have of operand A. B is a tile with lines along the sum.
+template <int LENGTH_B, int MT, int KT, int NT>
+__device__ __forceinline__ void multiply_sums(float (&sums)[MT][NT][4], const float (&A)[MT][KT][4], const nv_bfloat16* Bs) {
+#pragma unroll
+  for (int k = 0; k < KT; k += 2) {
+    uint32_t a[MT][4];
+#pragma unroll
+    for (int i = 0; i < MT; i++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) a[i][e] = pack_bfloat16(A[i][k + e / 2][e % 2 * 2], A[i][k + e / 2][e % 2 * 2 + 1]);
+#pragma unroll
+    for (int j = 0; j < NT; j += 2) {
+      uint32_t b[4];
+      load_b<false, LENGTH_B>(b, Bs, 8 * k, 8 * j);
+#pragma unroll
+      for (int i = 0; i < MT; i++) {
+        mma_m16n8k16(sums[i][j], a[i], b[0], b[1]);
+        mma_m16n8k16(sums[i][j + 1], a[i], b[2], b[3]);
+      }
+    }
+  }
+}
+
+// Two neighbours of a row of C, which is m × n. One store of 8 bytes if all rows begin at a multiple of 8.
 __device__ __forceinline__ void store2(float* __restrict__ C, int m, int n, int row, int column, float v, float w,
                                        const float* __restrict__ bias) {
   if (row >= m || column >= n) return;

@@ -37,6 +37,11 @@ template <int N> ENGINE_PLAIN void cp_async_wait() { engine::copy_wait(N); }
 ENGINE_PLAIN void ldmatrix_x4(uint32_t (&r)[4], const void* row, ENGINE_HERE) { engine::load_matrices(r, row, false, "ldmatrix", file, line); }
 ENGINE_PLAIN void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row, ENGINE_HERE) { engine::load_matrices(r, row, true, "ldmatrix.trans", file, line); }
 ENGINE_PLAIN void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, ENGINE_HERE) { engine::mma(d, a, b0, b1, file, line); }
+ENGINE_PLAIN uint32_t pack_bfloat16(float low, float high) { return engine_to_bfloat16(low) | (uint32_t)engine_to_bfloat16(high) << 16; }
+ENGINE_PLAIN float exp2_fast(float x) {
+  const float y = exp2f(x);
+  return y < 1.17549435e-38f ? 0.f : y;  // 2⁻¹²⁶
+}
 ENGINE_PLAIN void mbarrier_init(uint64_t* barrier, int arrivals, ENGINE_HERE) { engine::mbarrier_init(barrier, arrivals, file, line); }
 ENGINE_PLAIN void fence_mbarrier_init() { engine::mbarrier_fence(); }
 ENGINE_PLAIN void mbarrier_arrive(uint64_t* barrier, ENGINE_HERE) { engine::mbarrier_arrive(barrier, 0, "mbarrier_arrive", file, line); }

@@ -97,17 +97,24 @@ class Ladder:
     """A task, the NumPy function that it is held against, and its rungs from the simplest up.
 
     Inputs of float64 are computed by the same source with every float read as a double.
+    operands: the places of the inputs that rungs of bfloat16 multiply, and so take as bfloat16; the
+    others stay float32. None: all with more than one axis.
     """
 
     name: str
     file: str
     reference: str
     rungs: tuple[Rung, ...]
+    operands: tuple[int, ...] | None = None
 
     def rung(self, name: str) -> Rung:
         """Return the rung `name`."""
         _validate.one_of("rung", name, [rung.name for rung in self.rungs])
         return next(rung for rung in self.rungs if rung.name == name)
+
+    def multiplies(self, place: int, x) -> bool:
+        """Return whether rungs of bfloat16 take the array `x`, the input at `place`, so rounded."""
+        return x.ndim > 1 if self.operands is None else place in self.operands
 
     def run(self, *inputs, rung: str | None = None, device: str = "cpu", mode: str = "fast"):
         """Return the outputs for `inputs` by one rung.

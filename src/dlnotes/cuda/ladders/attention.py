@@ -3,7 +3,8 @@
 query (…, l, e), key (…, s, e), value (…, s, v), all with the same leading axes, and the mask as in
 `dlnotes.kernels.attention`: bool or float32, broadcast to the scores, with at most four axes. The
 forward rungs return (y, log Σ e^score of each query), the backward rungs, which take both,
-(dquery, dkey, dvalue); a mask gets no gradient here.
+(dquery, dkey, dvalue); a mask gets no gradient here. The rungs on tensor cores take query, key and
+value (and dy) of bfloat16, all else and all results are float32.
 """
 
 import ctypes
@@ -14,6 +15,9 @@ from dlnotes.cuda.ladders._base import WARPS, Ladder, Record, Rung, blocks, ints
 # Widest vectors: queries (or keys) of a block and of a tile, forward and backward.
 _FORWARD = {32: (64, 32), 64: (64, 32), 128: (32, 16)}
 _BACKWARD = {32: (32, 32), 64: (32, 32), 128: (16, 16)}
+# The same on tensor cores, and how many times 16 rows a warp has.
+_FORWARD_MMA = {32: (128, 64, 2), 64: (128, 64, 2), 128: (128, 64, 1)}
+_BACKWARD_MMA = {32: (128, 32, 2), 64: (128, 32, 2), 128: (128, 32, 1)}
 
 
 class Attention(Record):
@@ -109,10 +113,24 @@ def _attention_tiled(s, query, key, value, attn_mask=None, is_causal=False, scal
     return y, log_sum
 
 
-def _dots(s, p, dy, y):
+def _attention_mma(s, query, key, value, attn_mask=None, is_causal=False, scale=None):
+    p = attention_sizes(query, key, value, attn_mask, is_causal, scale)
+    y = s.empty((*query.shape[:-1], p.v), query, "float32")
+    log_sum = s.empty(query.shape[:-1], query, "float32")
+    width = _width("attention_mma", p)
+    rows, columns, each = _FORWARD_MMA[width]
+    kernel = f"attention_mma<{width}, {rows}, {columns}, {each}>"
+    grid, block = p.samples * blocks(p.queries, rows), rows // each * 2
+    shared_bytes = 2 * width * (rows + 4 * columns)  # a tile of queries, two of keys and of values
+    inputs = (query, key, value, *_masks(attn_mask))
+    s.launch(kernel, grid, block, p, *inputs, y, log_sum, shared_bytes=shared_bytes)
+    return y, log_sum
+
+
+def _dots(s, p, dy, y, of: str = "float"):
     dots = s.empty(y.shape[:-1], y)
     grid = blocks(p.samples * p.queries, WARPS)
-    s.launch("attention_backward_dots", grid, 32 * WARPS, p, dy, y, dots)
+    s.launch(f"attention_backward_dots<{of}>", grid, 32 * WARPS, p, dy, y, dots)
     return dots
 
 
@@ -154,6 +172,26 @@ def _backward_tiled(
     return dquery, dkey, dvalue
 
 
+def _backward_mma(
+    s, dy, query, key, value, y, log_sum, attn_mask=None, is_causal=False, scale=None
+):
+    p = attention_sizes(query, key, value, attn_mask, is_causal, scale)
+    width = _width("attention_backward_mma", p)
+    rows, columns, each = _BACKWARD_MMA[width]
+    dquery, dkey, dvalue = (s.empty(x.shape, x, "float32") for x in (query, key, value))
+    dots = _dots(s, p, dy, y, "nv_bfloat16")
+    inputs = (dy, query, key, value, *_masks(attn_mask), log_sum, dots)
+    # A pair of tiles of its own rows, two pairs of the others'; then log_sum and dots of two tiles.
+    of_tiles = 2 * width * (2 * rows + 4 * columns)
+    sizes, samples, block = f"<{width}, {rows}, {columns}, {each}>", p.samples, rows // each * 2
+    kernel, grid = f"attention_backward_query_mma{sizes}", samples * blocks(p.queries, rows)
+    s.launch(kernel, grid, block, p, *inputs, dquery, shared_bytes=of_tiles)
+    kernel, grid = f"attention_backward_key_value_mma{sizes}", samples * blocks(p.keys, rows)
+    shared_bytes = of_tiles + 4 * 4 * columns
+    s.launch(kernel, grid, block, p, *inputs, dkey, dvalue, shared_bytes=shared_bytes)
+    return dquery, dkey, dvalue
+
+
 FAMILY = (
     Ladder(
         "attention",
@@ -178,7 +216,19 @@ FAMILY = (
                 _attention_tiled,
                 tuple(f"attention_tiled<{d}, {m}, {n}>" for d, (m, n) in _FORWARD.items()),
             ),
+            Rung(
+                "attention_mma",
+                "Both products on tensor cores: scores become weights without leaving registers.",
+                _attention_mma,
+                tuple(
+                    f"attention_mma<{d}, {m}, {n}, {each}>"
+                    for d, (m, n, each) in _FORWARD_MMA.items()
+                ),
+                needs="sm_80",
+                dtype="bfloat16",
+            ),
         ),
+        operands=(0, 1, 2),
     ),
     Ladder(
         "attention_backward",
@@ -192,7 +242,7 @@ FAMILY = (
                 (
                     "attention_scores_naive",
                     "attention_softmax_naive",
-                    "attention_backward_dots",
+                    "attention_backward_dots<float>",
                     "attention_backward_scores_naive",
                     "attention_product_naive",
                     "attention_product_transposed_naive",
@@ -203,7 +253,7 @@ FAMILY = (
                 "Scores are computed again from tiles: far fewer bytes, and no atomics.",
                 _backward_tiled,
                 (
-                    "attention_backward_dots",
+                    "attention_backward_dots<float>",
                     *(
                         f"attention_backward_{of}_tiled<{d}, {m}, {n}>"
                         for of in ("query", "key_value")
@@ -211,6 +261,22 @@ FAMILY = (
                     ),
                 ),
             ),
+            Rung(
+                "attention_backward_mma",
+                "All products on tensor cores, the next tiles on their way meanwhile.",
+                _backward_mma,
+                (
+                    "attention_backward_dots<nv_bfloat16>",
+                    *(
+                        f"attention_backward_{of}_mma<{d}, {m}, {n}, {each}>"
+                        for of in ("query", "key_value")
+                        for d, (m, n, each) in _BACKWARD_MMA.items()
+                    ),
+                ),
+                needs="sm_80",
+                dtype="bfloat16",
+            ),
         ),
+        operands=(0, 1, 2, 3),
     ),
 )
