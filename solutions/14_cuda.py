@@ -9,8 +9,8 @@
 # %% [markdown]
 # # Exercises 14 · From NumPy to CUDA
 #
-# Fourteen questions on [chapter 14](../notebooks/14_cuda.ipynb), from a warm-up to an open challenge. Whoever
-# has time for half of them takes 1, 2, 3, 5, 6, 8 and 9. Most answers are kernels: a string of CUDA C++,
+# Fifteen questions on [chapter 14](../notebooks/14_cuda.ipynb), from a warm-up to an open challenge. Whoever
+# has time for half of them takes 1, 2, 3, 5, 6, 8, 9 and 11. Most answers are kernels: a string of CUDA C++,
 # in place of the skeleton that a cell holds. The check below it runs your kernel on the processor with every
 # access watched, and says at once what is wrong: a race or a stray access with its line, a wrong value, or more
 # traffic than needed. No GPU is needed, but a C++ compiler (`pip install ziglang` brings one). A teacher's grading
@@ -80,7 +80,7 @@ def up(n, each):
 #
 # Write the kernel `saxpy(int n, float a, const float* x, float* y)`: $y_i \leftarrow a\,x_i + y_i$ for $i <
 # n$. It must be right for *any* one-dimensional launch: also with fewer threads than numbers (then a thread takes several),
-# also with more. In each round neighbouring threads must touch neighbouring numbers.
+# also with more. In each round neighbouring threads must touch neighbouring numbers. (Section 14.1 has the pattern.)
 
 # %% tags=["answer", "q1"]
 # BEGIN SOLUTION
@@ -132,7 +132,7 @@ def more_threads_than_numbers(s):
     run_saxpy(s, 45, 2, 32)
 
 
-@test("q1", 1, hint="a loop: i += gridDim.x * blockDim.x", hidden=False)
+@test("q1", 1, hint="the grid-stride loop of section 14.1", hidden=False)
 def fewer_threads_than_numbers(s):
     """right with fewer threads than numbers"""
     run_saxpy(s, 301, 2, 48)
@@ -188,40 +188,60 @@ __global__ void saxpy(int n, float a, const float* x, float* y) {
 # %% [markdown] tags=["q2", "outcome-3"]
 # ## Question 2 · What a request costs
 #
-# Write two functions of the byte addresses of the lanes of one request, an integer array:
+# The chapter's `sectors_of` and `ways_of` (14.3, 14.4) count for warps whose lanes all take part, and turns for words of 4 bytes only. Write
+# them for every request: two functions of an integer array with the byte addresses of the lanes of one warp, where a lane that is switched off (14.5) has the
+# address −1:
 #
-# - `sectors(addresses, width)`: the number of 32-byte sectors of global memory that a load of `width` bytes
-#   at each address touches. `width` is 1, 2, 4, 8 or 16; an address may be *any* number, so that one load can touch two
-#   sectors;
-# - `ways(addresses)`: the turns that 4-byte accesses to shared memory take: 32 banks, and lanes that want the
-#   same 4-byte word are served together. Addresses are multiples of 4.
+# - `sectors(addresses, width)`: the number of 32-byte sectors of global memory that an access of `width` bytes at each address touches. `width` is 1, 2, 4, 8 or 16;
+#   an address may be *any* number, so that one access can touch two sectors;
+# - `turns(addresses, width)`: the turns that an access to shared memory takes; `width` is 4, 8 or 16, and addresses are multiples of it. With 4 bytes the warp is served at once:
+#   32 banks, and lanes that want the same word are served together. With 8 bytes it is served one *half* of the warp (lanes 0–15, 16–31) after the other, with 16 bytes
+#   one *quarter* after the other, each by the same rule. A part whose lanes are all off takes no turn.
+#
+# A request whose lanes are all off costs nothing: 0.
 
 
 # %% tags=["answer", "q2"]
 def sectors(addresses, width):
-    """Return how many 32-byte sectors are touched."""
+    """Return how many 32-byte sectors are touched; addresses (32,), -1: the lane is off."""
     # BEGIN SOLUTION
-    return len(np.union1d(addresses // 32, (addresses + width - 1) // 32))
+    on = addresses[addresses >= 0]
+    return len(np.union1d(on // 32, (on + width - 1) // 32))
     # END SOLUTION
 
 
-def ways(addresses):
-    """Return in how many turns shared memory serves the request."""
+def turns(addresses, width):
+    """Return in how many turns shared memory serves the request; addresses (32,)."""
     # BEGIN SOLUTION
-    words = np.unique(addresses // 4)
-    return int(np.bincount(words % 32).max())
+    total = 0
+    for part in np.split(addresses, width // 4):
+        first = part[part >= 0] // 4
+        words = np.unique(first[:, None] + np.arange(width // 4))
+        total += int(np.bincount(words % 32).max()) if words.size else 0
+    return total
     # END SOLUTION
 
 
 # %% [markdown] tags=["reasoning", "q2"]
-# **Why.** Sectors are counted once however many lanes want them, hence the set of all first and last sectors (a load of at most
-# 16 bytes touches no third). For banks, lanes with the *same word* count once (a broadcast), so first the different words, and then the fullest bank.
+# **Why.** Sectors are counted once however many lanes want them, hence the set of all first and last sectors (an access of at most
+# 16 bytes touches no third). For banks, lanes with the *same word* count once (a broadcast), so first the different words, and then the fullest bank. A wide access
+# wants 2 or 4 neighbouring words for each lane, which is what fills the 32 banks with half of a warp or a quarter; the parts add up.
 
 
 # %% tags=["test"]
-@test("q2", 1, hint="count different sectors, not lanes", hidden=False)
+def off(addresses, lanes):
+    """The same request with these lanes switched off."""
+    return np.where(np.isin(np.arange(32), lanes), -1, addresses)
+
+
+@test(
+    "q2",
+    1,
+    hint="count different sectors, not lanes; a lane that is off wants nothing",
+    hidden=False,
+)
 def sectors_of_known_patterns(s):
-    """neighbours, strides and one address"""
+    """neighbours, strides, one address, lanes that are off"""
     lane = np.arange(32)
     for what, addresses, right in (
         ("neighbours", 4 * lane, 4),
@@ -232,18 +252,24 @@ def sectors_of_known_patterns(s):
         got = s.sectors(addresses, 4)
         assert got is not None, "sectors returned None: is there a return?"
         assert got == right, f"{what}: got {got}, {right} sectors are touched"
+    got = s.sectors(off(4 * lane + 320, np.arange(5, 32)), 4)
+    assert got not in (2, 3), "a lane that is off has the address -1 and touches no sector"
+    assert got == 1, f"five neighbours, the other lanes off: got {got}, 1 sector is touched"
 
 
-@test("q2", 1, hint="a load that begins at byte 30 of a sector ends in the next", hidden=True)
-def sectors_of_straddling_loads(s):
-    """loads that lie in two sectors"""
-    for seed in range(5):
-        addresses, width = rng(seed).integers(0, 3000, 32), int(rng(seed).choice([2, 4, 8, 16]))
-        touched = {b // 32 for a in addresses.tolist() for b in range(a, a + width)}
+@test("q2", 1, hint="an access that begins at byte 30 of a sector ends in the next", hidden=True)
+def sectors_of_straddling_accesses(s):
+    """accesses that lie in two sectors, and none at all"""
+    for seed in range(6):
+        draw = rng(seed)
+        addresses, width = draw.integers(0, 3000, 32), int(draw.choice([2, 4, 8, 16]))
+        addresses = off(addresses, draw.choice(32, 5 * seed, replace=False))
+        touched = {b // 32 for a in addresses.tolist() if a >= 0 for b in range(a, a + width)}
         got = s.sectors(addresses, width)
         assert got == len(touched), (
             f"width {width}, addresses as they come: got {got}, {len(touched)} is right"
         )
+    assert s.sectors(np.full(32, -1), 4) == 0, "all lanes off: no sector"
 
 
 @test(
@@ -252,8 +278,8 @@ def sectors_of_straddling_loads(s):
     hint="the bank is address / 4 mod 32, and equal words are served together",
     hidden=False,
 )
-def ways_of_known_patterns(s):
-    """columns, rows and broadcasts"""
+def turns_for_words(s):
+    """columns, rows and broadcasts of 4-byte words"""
     lane = np.arange(32)
     for what, addresses, right in (
         ("a row", 4 * lane, 1),
@@ -261,65 +287,116 @@ def ways_of_known_patterns(s):
         ("a column of a tile with 36 columns", 144 * lane, 4),
         ("the same word", 0 * lane + 64, 1),
     ):
-        got = s.ways(addresses)
-        assert got is not None, "ways returned None: is there a return?"
+        got = s.turns(addresses, 4)
+        assert got is not None, "turns returned None: is there a return?"
         assert got != 32 or what != "the same word", (
             "lanes that want the same word are served together"
         )
         assert got == right, f"{what}: got {got} turns, {right} is right"
+    got = s.turns(off(128 * lane, np.arange(3, 32)), 4)
+    assert got == 3, f"three lanes of a column, the others off: got {got} turns, 3 is right"
+
+
+@test("q2", 1, hint="a half or a quarter of the warp at a time; each adds its turns", hidden=False)
+def turns_for_wide_accesses(s):
+    """8 and 16 bytes a lane"""
+    lane = np.arange(32)
+    for what, addresses, width, right in (
+        ("neighbours of 16 bytes", 16 * lane, 16, 4),
+        ("neighbours of 8 bytes", 8 * lane, 8, 2),
+        ("16 bytes at every 32nd byte", 32 * lane, 16, 8),
+        ("the same 16 bytes for all", 0 * lane + 48, 16, 4),
+        ("16 bytes, the second half of the warp off", off(16 * lane, np.arange(16, 32)), 16, 2),
+    ):
+        got = s.turns(addresses, width)
+        assert got != 1 or right == 1, f"{what}: 512 bytes cannot come in one turn of 32 banks"
+        assert got == right, f"{what}: got {got} turns, {right} is right"
 
 
 @test("q2", 1, hint="different words of one bank take turns, equal ones do not", hidden=True)
-def ways_of_random_words(s):
-    """random words"""
-    for seed in range(5):
-        words = rng(seed).integers(0, 100, 32)
-        banks = [{w for w in words.tolist() if w % 32 == b} for b in range(32)]
-        right = max(map(len, banks))
-        got = s.ways(4 * words)
-        assert got == right, f"words {sorted(words.tolist())[:6]} …: got {got}, {right} is right"
+def turns_for_random_accesses(s):
+    """random accesses of all widths"""
+    for seed in range(9):
+        draw, width = rng(seed), (4, 8, 16)[seed % 3]
+        addresses = off(width * draw.integers(0, 60, 32), draw.choice(32, 3 * seed, replace=False))
+        right, each = 0, 128 // width
+        for part in range(0, 32, each):
+            wanted = addresses[part : part + each].tolist()
+            words = {a // 4 + w for a in wanted if a >= 0 for w in range(width // 4)}
+            right += max(sum(w % 32 == b for w in words) for b in range(32))
+        got = s.turns(addresses, width)
+        assert got == right, f"{width} bytes, seed {seed}: got {got} turns, {right} is right"
+    assert s.turns(np.full(32, -1), 8) == 0, "all lanes off: no turn"
 
 
 # %% tags=["wrong", "q2"]
-# expect: sectors are touched
+# expect: a lane that is off has the address -1
 def sectors(addresses, width):
-    return len(addresses) * width // 32
+    return len(np.union1d(addresses // 32, (addresses + width - 1) // 32))
 
 
-def ways(addresses):
-    words = np.unique(addresses // 4)
-    return int(np.bincount(words % 32).max())
+def turns(addresses, width):
+    total = 0
+    for part in np.split(addresses, width // 4):
+        first = part[part >= 0] // 4
+        words = np.unique(first[:, None] + np.arange(width // 4))
+        total += int(np.bincount(words % 32).max()) if words.size else 0
+    return total
 
 
 # %% tags=["wrong", "q2"]
-# expect: a load that begins at byte 30
+# expect: an access that begins at byte 30
 def sectors(addresses, width):
-    return len(np.unique(addresses // 32))
+    return len(np.unique(addresses[addresses >= 0] // 32))
 
 
-def ways(addresses):
-    words = np.unique(addresses // 4)
-    return int(np.bincount(words % 32).max())
+def turns(addresses, width):
+    total = 0
+    for part in np.split(addresses, width // 4):
+        first = part[part >= 0] // 4
+        words = np.unique(first[:, None] + np.arange(width // 4))
+        total += int(np.bincount(words % 32).max()) if words.size else 0
+    return total
 
 
 # %% tags=["wrong", "q2"]
 # expect: lanes that want the same word are served together
 def sectors(addresses, width):
-    return len(np.union1d(addresses // 32, (addresses + width - 1) // 32))
+    on = addresses[addresses >= 0]
+    return len(np.union1d(on // 32, (on + width - 1) // 32))
 
 
-def ways(addresses):
-    return int(np.bincount(addresses // 4 % 32).max())
+def turns(addresses, width):
+    total = 0
+    for part in np.split(addresses, width // 4):
+        words = (part[part >= 0] // 4)[:, None] + np.arange(width // 4)
+        total += int(np.bincount(words.ravel() % 32).max()) if words.size else 0
+    return total
 
 
 # %% tags=["wrong", "q2"]
-# expect: the bank is address / 4 mod 32
+# expect: cannot come in one turn
 def sectors(addresses, width):
-    return len(np.union1d(addresses // 32, (addresses + width - 1) // 32))
+    on = addresses[addresses >= 0]
+    return len(np.union1d(on // 32, (on + width - 1) // 32))
 
 
-def ways(addresses):
-    return int(np.bincount(np.unique(addresses) % 32).max())
+def turns(addresses, width):
+    words = np.unique(addresses[addresses >= 0] // width)
+    return int(np.bincount(words % 32).max()) if words.size else 0
+
+
+# %% tags=["wrong", "q2"]
+# expect: a half or a quarter of the warp at a time
+def sectors(addresses, width):
+    on = addresses[addresses >= 0]
+    return len(np.union1d(on // 32, (on + width - 1) // 32))
+
+
+def turns(addresses, width):
+    first = addresses[addresses >= 0] // 4
+    words = np.unique(first[:, None] + np.arange(width // 4))
+    return int(np.bincount(words % 32).max()) if words.size else 0
 
 
 # %% [markdown] tags=["q3", "outcome-3", "outcome-1"]
@@ -633,7 +710,7 @@ __global__ void average(int n, const float* x, float* y) {
 #
 # Write `total(int n, const float* x, float* sum)`, which adds all $n$ numbers to `sum[0]`. It starts at zero. Any number of blocks; `blockDim.x` is
 # a multiple of 32, at most 1024, and *not* always a power of two. Each block may do one atomic addition, no more, and the reads of
-# `x` must be coalesced. Each number is read once.
+# `x` must be coalesced. Each number is read once. (Section 14.6 has the parts, for blocks of a fixed size.)
 
 # %% tags=["answer", "q5"]
 # BEGIN SOLUTION
@@ -773,7 +850,7 @@ __global__ void total(int n, const float* x, float* sum) {
 # output $a = \sum_i e^{s_i - m} v_i$, an array. Write
 #
 # - `join(one, two)`: each a tuple `(m, d, a)`; return that of both parts together. Scores may be huge, and a part may be *empty or
-#   masked out*: then $m = -\infty$, $d = 0$, $a = 0$, and no NaN may come of it;
+#   masked out*: then $m = -\infty$, $d = 0$, $a = 0$, and no NaN may come of it (the chapter's `joined`, in 14.10, has neither masks nor $a$);
 # - `finished(part)`: the output $\sum_i e^{s_i} v_i / \sum_i e^{s_i}$, zeros for a masked part.
 
 
@@ -919,20 +996,25 @@ def finished(part):
 
 
 # %% [markdown] tags=["q7", "outcome-5", "outcome-6"]
-# ## Question 7 · A softmax that reads twice
+# ## Question 7 · How sure is a row? In one pass
 #
-# Write `softmax(int rows, int columns, const float* x, float* y)`: the softmax of every row. Blocks have 128 threads and each of their four
-# *warps* takes one row; there are ⌈rows / 4⌉ blocks. Entries may be as large as ±1000 or −∞ (masked), but never a whole row of −∞. Each entry of `x` may be read
-# at most twice, coalesced. No shared memory is needed.
+# A network's scores $x_i$ become probabilities $p_i$ by a softmax. How sure it is says their *entropy* $H = -\sum_i p_i \ln p_i$: 0 if one of them is 1, and the logarithm of
+# their number if all are equal. With $m = \max_i x_i$, $d = \sum_i e^{x_i - m}$ and $a = \sum_i e^{x_i - m}(x_i - m)$ it is $H = \ln d - a / d$.
+#
+# Write `entropy(int rows, int columns, const float* x, float* h)`, which writes the entropy of the softmax of every row of `x`. Blocks have 128 threads and each of their four
+# *warps* takes one row; there are ⌈rows / 4⌉ blocks. Entries may be as large as ±1000 or −∞ (masked: $p = 0$, which adds nothing), but never a whole row of −∞. Each entry of `x` may be read
+# only *once*, coalesced. No shared memory is needed.
+#
+# (The chapter's `softmax_online`, in 14.10, keeps $m$ and $d$. What happens to $a$ when $m$ grows you have to find out: every $x_i - m$ in it changes.)
 
 # %% tags=["answer", "q7"]
 # BEGIN SOLUTION
-# BLANK: softmax = r"""
-# BLANK: __global__ void softmax(int rows, int columns, const float* x, float* y) {
+# BLANK: entropy = r"""
+# BLANK: __global__ void entropy(int rows, int columns, const float* x, float* h) {
 # BLANK:   // your code here
 # BLANK: }
 # BLANK: """
-softmax = r"""
+entropy = r"""
 __device__ float warp_max(float v) {
   for (int bit = 16; bit > 0; bit /= 2) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, bit));
   return v;
@@ -941,117 +1023,106 @@ __device__ float warp_sum(float v) {
   for (int bit = 16; bit > 0; bit /= 2) v += __shfl_xor_sync(0xffffffffu, v, bit);
   return v;
 }
-__global__ void softmax(int rows, int columns, const float* x, float* y) {
+__global__ void entropy(int rows, int columns, const float* x, float* h) {
   int row = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (row >= rows) return;
-  x += row * columns, y += row * columns;
-  float m = -1e30f, d = 0.f;
+  x += row * columns;
+  float m = -1e30f, d = 0.f, a = 0.f;  // a: the sum of e^(v - m) (v - m)
   for (int i = lane; i < columns; i += 32) {
-    float v = x[i], larger = fmaxf(m, v);
-    d = d * expf(m - larger) + expf(v - larger);
+    float v = x[i], larger = fmaxf(m, v), shrink = expf(m - larger);
+    a = shrink * (d > 0.f ? a + (m - larger) * d : 0.f);
+    d *= shrink;
+    if (v > -INFINITY) {
+      float weight = expf(v - larger);
+      d += weight;
+      a += weight * (v - larger);
+    }
     m = larger;
   }
-  float all = warp_max(m);
-  d = warp_sum(d * expf(m - all));
-  for (int i = lane; i < columns; i += 32) y[i] = expf(x[i] - all) / d;
+  float all = warp_max(m), shrink = expf(m - all);
+  a = warp_sum(d > 0.f ? shrink * (a + (m - all) * d) : 0.f);
+  d = warp_sum(d * shrink);
+  if (lane == 0) h[row] = logf(d) - a / d;
 }
 """
 # END SOLUTION
 
 # %% [markdown] tags=["reasoning", "q7"]
-# **Why.** Each lane joins its entries one by one as in (14.12), then the lanes' pairs are joined: the common maximum by shuffles, and each
-# sum shrunk to it before it is added. A start of −10³⁰ in place of −∞ avoids ∞ − ∞ in lanes that see only masked entries, or none (fewer than 32 columns):
-# their sum shrinks to $e^{-\text{huge}} = 0$. A whole warp leaves at the guard, so the shuffles miss nobody.
+# **Why.** When the maximum grows from $m$ to $m'$, every weight shrinks by $f = e^{m - m'}$ and every $x_i - m$ falls by $m' - m$: so
+# $a' = f\,(a + (m - m')\,d)$, with the old $d$, and then $d' = f d$. Each lane does that entry by entry, and in the end for the common maximum of the warp, after which the lanes' sums add up.
+# A masked entry has the weight 0, but $0 \cdot (-\infty)$ is NaN, so it is left out; and a lane that has seen nothing has $m = -10^{30}$, where $m - m'$ is huge, but $d = 0$.
+# A whole warp leaves at the guard, so the shuffles miss nobody.
 
 
 # %% tags=["test"]
-def run_softmax(s, x):
+def run_entropy(s, x):
     rows, columns = x.shape
-    run = kernel(s, s.softmax, "softmax", up(rows, 4), 128, rows, columns, x, nans(rows, columns))
-    y = run["y"]
-    e = np.exp(x.astype(np.float64) - x.max(axis=1, keepdims=True))
-    right = e / e.sum(axis=1, keepdims=True)
-    if np.isnan(y).any() and x[np.isfinite(x)].max() > 88:
-        raise AssertionError(
-            "NaN: exp overflows unless the row's largest entry is subtracted first"
-        )
-    unwritten(y, "y")
-    assert close(y, right), (
-        f"{rows} rows of {columns}: the first row sums to {y[0].sum():.4f}, and its entries are not the softmax"
+    run = kernel(s, s.entropy, "entropy", up(rows, 4), 128, rows, columns, x, nans(rows))
+    h, huge = run["h"], x[np.isfinite(x)].max() > 88
+    z = x.astype(np.float64) - x.max(axis=1, keepdims=True)
+    e = np.exp(z)
+    d, a = e.sum(axis=1), (e * np.where(e > 0, z, 0)).sum(axis=1)
+    assert not (huge and not np.isfinite(h).all()), (
+        "NaN or infinity: exp overflows unless the row's largest entry is subtracted first"
+    )
+    assert not (np.isnan(h).any() and np.isinf(x).any()), "NaN: 0 times -inf, or -inf minus -inf"
+    unwritten(h, "h")
+    assert not close(h, np.log(d), atol=1e-3) or close(np.log(d), np.log(d) - a / d, atol=1e-3), (
+        "h is the logarithm of d alone: a / d is missing"
+    )
+    assert close(h, np.log(d) - a / d, atol=1e-3), (
+        f"{rows} rows of {columns}: h[0] is {h[0]:.4f}, the entropy is {np.log(d[0]) - a[0] / d[0]:.4f}"
     )
     return run
 
 
-@test("q7", 1, hint="the last block may have warps without a row", hidden=False)
-def values_of_the_softmax(s):
-    """right on awkward sizes"""
-    run_softmax(s, normal(1, 7, 45))
-    run_softmax(s, normal(2, 1, 3))
-
-
 @test(
     "q7",
     1,
-    hint="keep a maximum and a sum at once, shrinking the sum when the maximum grows",
+    hint="when m grows, a shrinks by the same factor as d, and each x - m in it falls, too",
     hidden=False,
 )
-def reads_of_the_softmax(s):
-    """each entry is read at most twice, coalesced"""
+def values_of_the_entropy(s):
+    """right on awkward sizes"""
+    run_entropy(s, 3 * normal(1, 7, 45))
+    run_entropy(s, normal(2, 1, 3))
+
+
+@test("q7", 1, hint="keep m, d and a at once, entry by entry", hidden=False)
+def reads_of_the_entropy(s):
+    """each entry is read once, coalesced"""
     x = normal(3, 8, 128)
-    run = run_softmax(s, x)
-    sectors = run.count("x", "read", "sectors")
-    assert sectors <= 2 * x.nbytes // 32, (
-        f"{sectors} sectors of x; {2 * x.nbytes // 32} are enough for two passes"
+    sectors = run_entropy(s, x).count("x", "read", "sectors")
+    assert sectors <= x.nbytes // 32, (
+        f"{sectors} sectors of x; {x.nbytes // 32} are enough for one pass"
     )
 
 
-@test(
-    "q7",
-    1,
-    hint="-inf - -inf is NaN: what does a lane do that has seen masked entries only?",
-    hidden=True,
-)
-def masked_and_huge(s):
+@test("q7", 1, hint="subtract the maximum so far before each exponential", hidden=True)
+def entropy_of_huge_entries(s):
     """huge entries"""
-    run_softmax(s, 1000 * normal(4, 5, 50))
+    run_entropy(s, 1000 * normal(4, 5, 50))
+    run_entropy(s, 500 + normal(6, 3, 97))
 
 
 @test(
     "q7",
     1,
-    hint="-inf - -inf is NaN: what does a lane do that has seen masked entries only?",
+    hint="0 · (-inf) is NaN: what does a lane do that has seen masked entries only?",
     hidden=True,
 )
-def masked_entries(s):
+def entropy_with_masked_entries(s):
     """masked entries"""
     x = normal(5, 6, 70)
     x[:, 1::2] = -np.inf
     x[3, :68] = -np.inf
     x[4, 1:] = -np.inf
-    run_softmax(s, x)
+    run_entropy(s, x)
 
 
 # %% tags=["wrong", "q7"]
 # expect: exp overflows
-softmax = r"""
-__device__ float warp_sum(float v) {
-  for (int bit = 16; bit > 0; bit /= 2) v += __shfl_xor_sync(0xffffffffu, v, bit);
-  return v;
-}
-__global__ void softmax(int rows, int columns, const float* x, float* y) {
-  int row = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
-  if (row >= rows) return;
-  x += row * columns, y += row * columns;
-  float d = 0.f;
-  for (int i = lane; i < columns; i += 32) d += expf(x[i]);
-  d = warp_sum(d);
-  for (int i = lane; i < columns; i += 32) y[i] = expf(x[i]) / d;
-}
-"""
-
-# %% tags=["wrong", "q7"]
-# expect: are enough for two passes
-softmax = r"""
+entropy = r"""
 __device__ float warp_max(float v) {
   for (int bit = 16; bit > 0; bit /= 2) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, bit));
   return v;
@@ -1060,22 +1131,52 @@ __device__ float warp_sum(float v) {
   for (int bit = 16; bit > 0; bit /= 2) v += __shfl_xor_sync(0xffffffffu, v, bit);
   return v;
 }
-__global__ void softmax(int rows, int columns, const float* x, float* y) {
+__global__ void entropy(int rows, int columns, const float* x, float* h) {
   int row = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (row >= rows) return;
-  x += row * columns, y += row * columns;
-  float m = -INFINITY, d = 0.f;
+  x += row * columns;
+  float d = 0.f, a = 0.f;
+  for (int i = lane; i < columns; i += 32) {
+    float v = x[i], weight = expf(v);
+    d += weight;
+    if (weight > 0.f) a += weight * v;
+  }
+  d = warp_sum(d), a = warp_sum(a);
+  if (lane == 0) h[row] = logf(d) - a / d;
+}
+"""
+
+# %% tags=["wrong", "q7"]
+# expect: are enough for one pass
+entropy = r"""
+__device__ float warp_max(float v) {
+  for (int bit = 16; bit > 0; bit /= 2) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, bit));
+  return v;
+}
+__device__ float warp_sum(float v) {
+  for (int bit = 16; bit > 0; bit /= 2) v += __shfl_xor_sync(0xffffffffu, v, bit);
+  return v;
+}
+__global__ void entropy(int rows, int columns, const float* x, float* h) {
+  int row = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  x += row * columns;
+  float m = -INFINITY, d = 0.f, a = 0.f;
   for (int i = lane; i < columns; i += 32) m = fmaxf(m, x[i]);
   m = warp_max(m);
-  for (int i = lane; i < columns; i += 32) d += expf(x[i] - m);
-  d = warp_sum(d);
-  for (int i = lane; i < columns; i += 32) y[i] = expf(x[i] - m) / d;
+  for (int i = lane; i < columns; i += 32) {
+    float weight = expf(x[i] - m);
+    d += weight;
+    if (weight > 0.f) a += weight * (x[i] - m);
+  }
+  d = warp_sum(d), a = warp_sum(a);
+  if (lane == 0) h[row] = logf(d) - a / d;
 }
 """
 
 # %% tags=["wrong", "q7"]
-# expect: are not the softmax
-softmax = r"""
+# expect: each x - m in it falls
+entropy = r"""
 __device__ float warp_max(float v) {
   for (int bit = 16; bit > 0; bit /= 2) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, bit));
   return v;
@@ -1084,25 +1185,32 @@ __device__ float warp_sum(float v) {
   for (int bit = 16; bit > 0; bit /= 2) v += __shfl_xor_sync(0xffffffffu, v, bit);
   return v;
 }
-__global__ void softmax(int rows, int columns, const float* x, float* y) {
+__global__ void entropy(int rows, int columns, const float* x, float* h) {
   int row = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (row >= rows) return;
-  x += row * columns, y += row * columns;
-  float m = -1e30f, d = 0.f;
+  x += row * columns;
+  float m = -1e30f, d = 0.f, a = 0.f;  // a: the sum of e^(v - m) (v - m)
   for (int i = lane; i < columns; i += 32) {
-    float v = x[i], larger = fmaxf(m, v);
-    d = d * expf(m - larger) + expf(v - larger);
+    float v = x[i], larger = fmaxf(m, v), shrink = expf(m - larger);
+    a = shrink * (a);
+    d *= shrink;
+    if (v > -INFINITY) {
+      float weight = expf(v - larger);
+      d += weight;
+      a += weight * (v - larger);
+    }
     m = larger;
   }
-  float all = warp_max(m);
-  d = warp_sum(d);
-  for (int i = lane; i < columns; i += 32) y[i] = expf(x[i] - all) / d;
+  float all = warp_max(m), shrink = expf(m - all);
+  a = warp_sum(shrink * a);
+  d = warp_sum(d * shrink);
+  if (lane == 0) h[row] = logf(d) - a / d;
 }
 """
 
 # %% tags=["wrong", "q7"]
-# expect: were never written, or are NaN
-softmax = r"""
+# expect: 0 times -inf
+entropy = r"""
 __device__ float warp_max(float v) {
   for (int bit = 16; bit > 0; bit /= 2) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, bit));
   return v;
@@ -1111,28 +1219,70 @@ __device__ float warp_sum(float v) {
   for (int bit = 16; bit > 0; bit /= 2) v += __shfl_xor_sync(0xffffffffu, v, bit);
   return v;
 }
-__global__ void softmax(int rows, int columns, const float* x, float* y) {
+__global__ void entropy(int rows, int columns, const float* x, float* h) {
   int row = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (row >= rows) return;
-  x += row * columns, y += row * columns;
-  float m = -INFINITY, d = 0.f;
+  x += row * columns;
+  float m = -1e30f, d = 0.f, a = 0.f;  // a: the sum of e^(v - m) (v - m)
   for (int i = lane; i < columns; i += 32) {
-    float v = x[i], larger = fmaxf(m, v);
-    d = d * expf(m - larger) + expf(v - larger);
+    float v = x[i], larger = fmaxf(m, v), shrink = expf(m - larger);
+    a = shrink * (d > 0.f ? a + (m - larger) * d : 0.f);
+    d *= shrink;
+    float weight = expf(v - larger);
+    d += weight;
+    a += weight * (v - larger);
     m = larger;
   }
-  float all = warp_max(m);
-  d = warp_sum(d > 0.f ? d * expf(m - all) : d);
-  for (int i = lane; i < columns; i += 32) y[i] = expf(x[i] - all) / d;
+  float all = warp_max(m), shrink = expf(m - all);
+  a = warp_sum(d > 0.f ? shrink * (a + (m - all) * d) : 0.f);
+  d = warp_sum(d * shrink);
+  if (lane == 0) h[row] = logf(d) - a / d;
+}
+"""
+
+# %% tags=["wrong", "q7"]
+# expect: a / d is missing
+entropy = r"""
+__device__ float warp_max(float v) {
+  for (int bit = 16; bit > 0; bit /= 2) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, bit));
+  return v;
+}
+__device__ float warp_sum(float v) {
+  for (int bit = 16; bit > 0; bit /= 2) v += __shfl_xor_sync(0xffffffffu, v, bit);
+  return v;
+}
+__global__ void entropy(int rows, int columns, const float* x, float* h) {
+  int row = blockIdx.x * 4 + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  x += row * columns;
+  float m = -1e30f, d = 0.f, a = 0.f;  // a: the sum of e^(v - m) (v - m)
+  for (int i = lane; i < columns; i += 32) {
+    float v = x[i], larger = fmaxf(m, v), shrink = expf(m - larger);
+    a = shrink * (d > 0.f ? a + (m - larger) * d : 0.f);
+    d *= shrink;
+    if (v > -INFINITY) {
+      float weight = expf(v - larger);
+      d += weight;
+      a += weight * (v - larger);
+    }
+    m = larger;
+  }
+  float all = warp_max(m), shrink = expf(m - all);
+  a = warp_sum(d > 0.f ? shrink * (a + (m - all) * d) : 0.f);
+  d = warp_sum(d * shrink);
+  if (lane == 0) h[row] = logf(d);
 }
 """
 
 # %% [markdown] tags=["q8", "outcome-5", "outcome-2"]
-# ## Question 8 · Matrix product in tiles
+# ## Question 8 · Matrix product, four results a thread
 #
 # Write `product(int m, int n, int k, const float* A, const float* B, float* C)`: $C = AB$ with $A$ of $m \times k$, $B$ of $k \times n$, all
-# row-major and of any size. Blocks have (16, 16) threads, one block for each 16 × 16 piece of $C$, `blockIdx.x` along its columns. Fetch tiles through shared memory:
-# each number of $A$ is fetched once for each block that needs it.
+# row-major and of any size. Blocks have (32, 8) threads, one block for each 32 × 32 piece of $C$, `blockIdx.x` along its columns: so a thread computes *four* entries of $C$.
+# Fetch tiles through shared memory, coalesced: each number of $A$ and of $B$ is asked for once for each block that needs it. And for its four products of a step along $k$ a thread may read
+# *five* numbers from shared memory, not eight.
+#
+# (The chapter's `tiled`, in 14.9, has one entry a thread and sizes that fit. Which four entries should a thread take?)
 
 # %% tags=["answer", "q8"]
 # BEGIN SOLUTION
@@ -1143,34 +1293,44 @@ __global__ void softmax(int rows, int columns, const float* x, float* y) {
 # BLANK: """
 product = r"""
 __global__ void product(int m, int n, int k, const float* A, const float* B, float* C) {
-  __shared__ float a[16][16], b[16][16];
-  int x = threadIdx.x, y = threadIdx.y, row = blockIdx.y * 16 + y, column = blockIdx.x * 16 + x;
-  float sum = 0.f;
-  for (int first = 0; first < k; first += 16) {
-    a[y][x] = row < m && first + x < k ? A[row * k + first + x] : 0.f;
-    b[y][x] = first + y < k && column < n ? B[(first + y) * n + column] : 0.f;
+  __shared__ float a[32][32], b[32][32];
+  int x = threadIdx.x, y = threadIdx.y, row = blockIdx.y * 32 + y, column = blockIdx.x * 32 + x;
+  float sum[4] = {};
+  for (int first = 0; first < k; first += 32) {
+    for (int r = 0; r < 32; r += 8) {
+      a[y + r][x] = row + r < m && first + x < k ? A[(row + r) * k + first + x] : 0.f;
+      b[y + r][x] = first + y + r < k && column < n ? B[(first + y + r) * n + column] : 0.f;
+    }
     __syncthreads();
-    for (int i = 0; i < 16; i++) sum += a[y][i] * b[i][x];
+    for (int i = 0; i < 32; i++) {
+      float v = b[i][x];
+      for (int r = 0; r < 4; r++) sum[r] += a[y + 8 * r][i] * v;
+    }
     __syncthreads();
   }
-  if (row < m && column < n) C[row * n + column] = sum;
+  for (int r = 0; r < 4; r++)
+    if (row + 8 * r < m && column < n) C[(row + 8 * r) * n + column] = sum[r];
 }
 """
 # END SOLUTION
 
 # %% [markdown] tags=["reasoning", "q8"]
-# **Why.** Every thread fetches one entry of each tile, with `x` along the rows in memory, so both fetches are coalesced. What lies outside counts as
-# 0, which changes no sum, so the last tile needs no loop of its own. The first barrier: the tiles are complete; the second: all have used them. No
-# thread leaves early, since each is needed for fetching.
+# **Why.** A thread takes four entries of *one column* of the piece, eight rows apart: they share the number of $B$, and the lanes of a warp have neighbouring columns in each of the four rows, so
+# reading `b`, writing `C` and both fetches are coalesced and without conflicts, and the number of `a` is a broadcast. What lies outside counts as 0, which changes no sum, so the last tile needs no loop of its
+# own. The first barrier: the tiles are complete; the second: all have used them. No thread leaves early, since each is needed for fetching.
 
 
 # %% tags=["test"]
 def run_product(s, m, n, k):
     A, B = normal(m, m, k), normal(n + 50, k, n)
     run = kernel(
-        s, s.product, "product", (up(n, 16), up(m, 16)), (16, 16), m, n, k, A, B, nans(m, n)
+        s, s.product, "product", (up(n, 32), up(m, 32)), (32, 8), m, n, k, A, B, nans(m, n)
     )
     C = run["C"]
+    rows = np.flatnonzero(np.isnan(C).all(axis=1))
+    assert not rows.size or rows.size == m, (
+        f"row {rows[0]} of C was never written: 8 rows of threads, 32 rows of the piece"
+    )
     unwritten(C, "C")
     assert not (m == n > 1 and close(C, (A @ B).T)), "C is transposed"
     assert close(C, A @ B, atol=1e-3), (
@@ -1187,24 +1347,34 @@ def run_product(s, m, n, k):
 )
 def values_of_the_product(s):
     """right on awkward sizes"""
-    run_product(s, 20, 35, 33)
+    run_product(s, 37, 35, 33)
 
 
 @test(
-    "q8", 1, hint="fetch 16 × 16 numbers of A and of B, wait, use each 16 times, wait", hidden=False
+    "q8", 1, hint="fetch 32 × 32 numbers of A and of B, wait, use each 32 times, wait", hidden=False
 )
 def traffic_of_the_product(s):
     """each number is fetched once for each block that needs it"""
-    run = run_product(s, 32, 32, 32)
-    for name in "AB":
-        sectors, enough = run.count(name, "read", "sectors"), 2 * 32 * 32 * 4 // 32
+    run = run_product(s, 32, 64, 32)
+    for name, enough in (("A", 2 * 32 * 32 * 4 // 32), ("B", 32 * 64 * 4 // 32)):
+        sectors = run.count(name, "read", "sectors")
         assert sectors <= enough, f"{sectors} sectors of {name}; {enough} are enough with tiles"
+
+
+@test("q8", 1, hint="keep the number that the four entries share in a register", hidden=True)
+def shared_reads_of_the_product(s):
+    """five reads from shared memory for four products"""
+    run = run_product(s, 32, 32, 32)
+    enough = 32**3 // 32 * 5 // 4 + 2 * 32  # reads, and the writing of both tiles
+    assert run.shared_requests <= enough, (
+        f"{run.shared_requests} requests to shared memory; {enough} are enough if four entries share a number"
+    )
 
 
 @test("q8", 1, hint="k smaller than a tile, a single row, a single column", hidden=True)
 def values_of_small_products(s):
     """small and thin products"""
-    for m, n, k in ((1, 1, 1), (3, 40, 5), (33, 2, 17), (16, 16, 16)):
+    for m, n, k in ((1, 1, 1), (3, 40, 5), (33, 2, 17), (9, 32, 32)):
         run_product(s, m, n, k)
 
 
@@ -1212,11 +1382,12 @@ def values_of_small_products(s):
 # expect: are enough with tiles
 product = r"""
 __global__ void product(int m, int n, int k, const float* A, const float* B, float* C) {
-  int row = blockIdx.y * 16 + threadIdx.y, column = blockIdx.x * 16 + threadIdx.x;
-  if (row >= m || column >= n) return;
-  float sum = 0.f;
-  for (int i = 0; i < k; i++) sum += A[row * k + i] * B[i * n + column];
-  C[row * n + column] = sum;
+  int column = blockIdx.x * 32 + threadIdx.x;
+  for (int row = blockIdx.y * 32 + threadIdx.y; row < m && row < blockIdx.y * 32 + 32; row += 8) {
+    float sum = 0.f;
+    for (int i = 0; i < k && column < n; i++) sum += A[row * k + i] * B[i * n + column];
+    if (column < n) C[row * n + column] = sum;
+  }
 }
 """
 
@@ -1224,16 +1395,22 @@ __global__ void product(int m, int n, int k, const float* A, const float* B, flo
 # expect: has a race
 product = r"""
 __global__ void product(int m, int n, int k, const float* A, const float* B, float* C) {
-  __shared__ float a[16][16], b[16][16];
-  int x = threadIdx.x, y = threadIdx.y, row = blockIdx.y * 16 + y, column = blockIdx.x * 16 + x;
-  float sum = 0.f;
-  for (int first = 0; first < k; first += 16) {
-    a[y][x] = row < m && first + x < k ? A[row * k + first + x] : 0.f;
-    b[y][x] = first + y < k && column < n ? B[(first + y) * n + column] : 0.f;
+  __shared__ float a[32][32], b[32][32];
+  int x = threadIdx.x, y = threadIdx.y, row = blockIdx.y * 32 + y, column = blockIdx.x * 32 + x;
+  float sum[4] = {};
+  for (int first = 0; first < k; first += 32) {
+    for (int r = 0; r < 32; r += 8) {
+      a[y + r][x] = row + r < m && first + x < k ? A[(row + r) * k + first + x] : 0.f;
+      b[y + r][x] = first + y + r < k && column < n ? B[(first + y + r) * n + column] : 0.f;
+    }
     __syncthreads();
-    for (int i = 0; i < 16; i++) sum += a[y][i] * b[i][x];
+    for (int i = 0; i < 32; i++) {
+      float v = b[i][x];
+      for (int r = 0; r < 4; r++) sum[r] += a[y + 8 * r][i] * v;
+    }
   }
-  if (row < m && column < n) C[row * n + column] = sum;
+  for (int r = 0; r < 4; r++)
+    if (row + 8 * r < m && column < n) C[(row + 8 * r) * n + column] = sum[r];
 }
 """
 
@@ -1241,18 +1418,24 @@ __global__ void product(int m, int n, int k, const float* A, const float* B, flo
 # expect: not all threads of a block come to the same
 product = r"""
 __global__ void product(int m, int n, int k, const float* A, const float* B, float* C) {
-  __shared__ float a[16][16], b[16][16];
-  int x = threadIdx.x, y = threadIdx.y, row = blockIdx.y * 16 + y, column = blockIdx.x * 16 + x;
+  __shared__ float a[32][32], b[32][32];
+  int x = threadIdx.x, y = threadIdx.y, row = blockIdx.y * 32 + y, column = blockIdx.x * 32 + x;
   if (row >= m || column >= n) return;
-  float sum = 0.f;
-  for (int first = 0; first < k; first += 16) {
-    a[y][x] = first + x < k ? A[row * k + first + x] : 0.f;
-    b[y][x] = first + y < k ? B[(first + y) * n + column] : 0.f;
+  float sum[4] = {};
+  for (int first = 0; first < k; first += 32) {
+    for (int r = 0; r < 32; r += 8) {
+      a[y + r][x] = row + r < m && first + x < k ? A[(row + r) * k + first + x] : 0.f;
+      b[y + r][x] = first + y + r < k && column < n ? B[(first + y + r) * n + column] : 0.f;
+    }
     __syncthreads();
-    for (int i = 0; i < 16; i++) sum += a[y][i] * b[i][x];
+    for (int i = 0; i < 32; i++) {
+      float v = b[i][x];
+      for (int r = 0; r < 4; r++) sum[r] += a[y + 8 * r][i] * v;
+    }
     __syncthreads();
   }
-  C[row * n + column] = sum;
+  for (int r = 0; r < 4; r++)
+    if (row + 8 * r < m && column < n) C[(row + 8 * r) * n + column] = sum[r];
 }
 """
 
@@ -1260,14 +1443,61 @@ __global__ void product(int m, int n, int k, const float* A, const float* B, flo
 # expect: reads shared memory that no thread has written
 product = r"""
 __global__ void product(int m, int n, int k, const float* A, const float* B, float* C) {
-  __shared__ float a[16][16], b[16][16];
-  int x = threadIdx.x, y = threadIdx.y, row = blockIdx.y * 16 + y, column = blockIdx.x * 16 + x;
-  float sum = 0.f;
-  for (int first = 0; first < k; first += 16) {
-    if (row < m && first + x < k) a[y][x] = A[row * k + first + x];
-    if (first + y < k && column < n) b[y][x] = B[(first + y) * n + column];
+  __shared__ float a[32][32], b[32][32];
+  int x = threadIdx.x, y = threadIdx.y, row = blockIdx.y * 32 + y, column = blockIdx.x * 32 + x;
+  float sum[4] = {};
+  for (int first = 0; first < k; first += 32) {
+    for (int r = 0; r < 32; r += 8) {
+      if (row + r < m && first + x < k) a[y + r][x] = A[(row + r) * k + first + x];
+      if (first + y + r < k && column < n) b[y + r][x] = B[(first + y + r) * n + column];
+    }
     __syncthreads();
-    for (int i = 0; i < 16; i++) sum += a[y][i] * b[i][x];
+    for (int i = 0; i < 32; i++) {
+      float v = b[i][x];
+      for (int r = 0; r < 4; r++) sum[r] += a[y + 8 * r][i] * v;
+    }
+    __syncthreads();
+  }
+  for (int r = 0; r < 4; r++)
+    if (row + 8 * r < m && column < n) C[(row + 8 * r) * n + column] = sum[r];
+}
+"""
+
+# %% tags=["wrong", "q8"]
+# expect: are enough if four entries share a number
+product = r"""
+__global__ void product(int m, int n, int k, const float* A, const float* B, float* C) {
+  __shared__ float a[32][32], b[32][32];
+  int x = threadIdx.x, y = threadIdx.y, row = blockIdx.y * 32 + y, column = blockIdx.x * 32 + x;
+  float sum[4] = {};
+  for (int first = 0; first < k; first += 32) {
+    for (int r = 0; r < 32; r += 8) {
+      a[y + r][x] = row + r < m && first + x < k ? A[(row + r) * k + first + x] : 0.f;
+      b[y + r][x] = first + y + r < k && column < n ? B[(first + y + r) * n + column] : 0.f;
+    }
+    __syncthreads();
+    for (int r = 0; r < 4; r++)
+      for (int i = 0; i < 32; i++) sum[r] += a[y + 8 * r][i] * b[i][x];
+    __syncthreads();
+  }
+  for (int r = 0; r < 4; r++)
+    if (row + 8 * r < m && column < n) C[(row + 8 * r) * n + column] = sum[r];
+}
+"""
+
+# %% tags=["wrong", "q8"]
+# expect: was never written: 8 rows of threads
+product = r"""
+__global__ void product(int m, int n, int k, const float* A, const float* B, float* C) {
+  __shared__ float a[8][32], b[32][32];
+  int x = threadIdx.x, y = threadIdx.y, row = blockIdx.y * 32 + y, column = blockIdx.x * 32 + x;
+  float sum = 0.f;
+  for (int first = 0; first < k; first += 32) {
+    a[y][x] = row < m && first + x < k ? A[row * k + first + x] : 0.f;
+    for (int r = 0; r < 32; r += 8)
+      b[y + r][x] = first + y + r < k && column < n ? B[(first + y + r) * n + column] : 0.f;
+    __syncthreads();
+    for (int i = 0; i < 32; i++) sum += a[y][i] * b[i][x];
     __syncthreads();
   }
   if (row < m && column < n) C[row * n + column] = sum;
@@ -1518,14 +1748,203 @@ def resident(threads, registers, shared, *, card):
     return blocks, blocks * warps / card["warps"]
 
 
-# %% [markdown] tags=["q11", "outcome-1", "outcome-2"]
-# ## Question 11 · The gradient of an embedding
+# %% [markdown] tags=["q11", "outcome-3"]
+# ## Question 11 · How many lanes for a row?
+#
+# Rows of different lengths are added up, as in 14.5. There every lane had a row. Now `lanes` neighbouring lanes (1, 2, 4, 8, 16 or 32) share one: each takes every `lanes`-th number of it, so a row of length
+# $n$ needs $\lceil n / \text{lanes} \rceil$ rounds of the loop, and a warp has 32 / `lanes` rows, one after the other as they come. The warp goes on until its longest row is done. (The last warp may have fewer rows. What the lanes do to join their sums
+# is left out.) Write, for an integer array `lengths` with at least one number above 0,
+#
+# - `rounds(lengths, lanes)`: the rounds of all warps together;
+# - `share(lengths, lanes)`: of all lanes in all these rounds, the share that adds a number;
+# - `best(lengths)`: the number of lanes with the fewest rounds, the smallest such number if several are equal.
+
+
+# %% tags=["answer", "q11"]
+def rounds(lengths, lanes):
+    """Return the rounds of all warps, a whole number."""
+    # BEGIN SOLUTION
+    each = -(-lengths // lanes)
+    return sum(int(each[i : i + 32 // lanes].max()) for i in range(0, len(each), 32 // lanes))
+    # END SOLUTION
+
+
+def share(lengths, lanes):
+    """Return the share of lanes at work."""
+    # BEGIN SOLUTION
+    return lengths.sum() / (32 * rounds(lengths, lanes))
+    # END SOLUTION
+
+
+def best(lengths):
+    """Return 1, 2, 4, 8, 16 or 32."""
+    # BEGIN SOLUTION
+    return min((1, 2, 4, 8, 16, 32), key=lambda lanes: rounds(lengths, lanes))
+    # END SOLUTION
+
+
+# %% [markdown] tags=["reasoning", "q11"]
+# **Why.** It is (14.6) with rounds in place of steps: a warp takes as long as its longest row. Few lanes a row: rows of different length wait for each other. Many lanes a row: the last round of each row is
+# not full, and rows shorter than `lanes` leave lanes idle. So the best number lies in between, and depends on the lengths; Python's `min` returns the first of equal ones. (Many lanes a row
+# have another virtue that is not counted here: the lanes read neighbours.)
+
+
+# %% tags=["test"]
+def rounds_of(lengths, lanes):
+    warps = [lengths[i : i + 32 // lanes] for i in range(0, len(lengths), 32 // lanes)]
+    return sum(max(math.ceil(n / lanes) for n in warp.tolist()) for warp in warps)
+
+
+def check_rounds(s, lengths, lanes):
+    got = s.rounds(lengths.copy(), lanes)
+    what = f"{len(lengths)} rows of up to {lengths.max()} numbers, {lanes} lanes a row"
+    assert got is not None, "rounds returned None: is there a return?"
+    right = rounds_of(lengths, lanes)
+    full = len(lengths) // (32 // lanes) * (32 // lanes)
+    assert got == right or full == len(lengths) or got != rounds_of(lengths[:full], lanes), (
+        "the last warp is missing: it may have fewer rows than the others"
+    )
+    whole = (
+        sum(max(w) // lanes for w in np.split(lengths[:full], max(1, full * lanes // 32)))
+        if full
+        else -1
+    )
+    assert got == right or got != whole, "a row needs a round for what is left over: round up"
+    assert got == right, f"{what}: got {got} rounds, {right} is right"
+
+
+@test("q11", 1, hint="a warp goes on until its longest row is done", hidden=False)
+def rounds_of_all_warps(s):
+    """rounds of all warps"""
+    lengths = rng(1).integers(1, 60, 64)
+    for lanes in (1, 4, 32):
+        check_rounds(s, lengths, lanes)
+    check_rounds(s, rng(2).integers(1, 40, 45), 2)
+
+
+@test(
+    "q11", 1, hint="each lane adds as many numbers as there are; idle are all others", hidden=False
+)
+def share_at_work(s):
+    """the share of lanes at work"""
+    for seed, lanes in ((3, 1), (4, 8), (5, 32)):
+        lengths = rng(seed).integers(1, 50, 64)
+        got, right = s.share(lengths, lanes), lengths.sum() / (32 * rounds_of(lengths, lanes))
+        assert got is not None, "share returned None: is there a return?"
+        assert not math.isclose(got, right * 32 / lanes) or lanes == 32, (
+            "a warp has 32 lanes, however many share a row"
+        )
+        assert math.isclose(got, right), f"{lanes} lanes a row: got {got:.3f}, {right:.3f} is right"
+
+
+@test("q11", 1, hint="of equal ones the smallest number of lanes", hidden=True)
+def best_number_of_lanes(s):
+    """the best number of lanes"""
+    for lengths in (
+        np.full(64, 7),
+        rng(6).integers(1, 5, 100),
+        rng(7).integers(1, 400, 70),
+        np.array([1, 1, 90, 1]),
+        np.array([5]),
+    ):
+        counts = {lanes: rounds_of(lengths, lanes) for lanes in (1, 2, 4, 8, 16, 32)}
+        right, got = min(counts, key=counts.get), s.best(lengths)
+        assert got is not None, "best returned None: is there a return?"
+        assert got == right, f"{len(lengths)} rows: got {got}, but the rounds are {counts}"
+
+
+@test("q11", 1, hint="a row of no numbers needs no round; the last warp may be short", hidden=True)
+def odd_rows(s):
+    """empty rows and short last warps"""
+    lengths = rng(8).integers(0, 9, 37) * rng(9).integers(0, 2, 37) + (np.arange(37) == 20)
+    for lanes in (1, 2, 8, 16):
+        check_rounds(s, lengths, lanes)
+
+
+# %% tags=["wrong", "q11"]
+# expect: until its longest row is done
+def rounds(lengths, lanes):
+    each = -(-lengths // lanes)
+    return -(-int(each.sum()) * lanes // 32)
+
+
+def share(lengths, lanes):
+    return lengths.sum() / (32 * rounds(lengths, lanes))
+
+
+def best(lengths):
+    return min((1, 2, 4, 8, 16, 32), key=lambda lanes: rounds(lengths, lanes))
+
+
+# %% tags=["wrong", "q11"]
+# expect: the last warp is missing
+def rounds(lengths, lanes):
+    each = -(-lengths // lanes)
+    rows = 32 // lanes
+    return sum(int(each[i * rows : i * rows + rows].max()) for i in range(len(each) // rows))
+
+
+def share(lengths, lanes):
+    return lengths.sum() / (32 * max(rounds(lengths, lanes), 1))
+
+
+def best(lengths):
+    return min((1, 2, 4, 8, 16, 32), key=lambda lanes: rounds(lengths, lanes))
+
+
+# %% tags=["wrong", "q11"]
+# expect: round up
+def rounds(lengths, lanes):
+    rows = 32 // lanes
+    return sum(int(lengths[i : i + rows].max()) // lanes for i in range(0, len(lengths), rows))
+
+
+def share(lengths, lanes):
+    return lengths.sum() / (32 * max(rounds(lengths, lanes), 1))
+
+
+def best(lengths):
+    return min((1, 2, 4, 8, 16, 32), key=lambda lanes: rounds(lengths, lanes))
+
+
+# %% tags=["wrong", "q11"]
+# expect: a warp has 32 lanes
+def rounds(lengths, lanes):
+    each = -(-lengths // lanes)
+    return sum(int(each[i : i + 32 // lanes].max()) for i in range(0, len(each), 32 // lanes))
+
+
+def share(lengths, lanes):
+    return lengths.sum() / (lanes * rounds(lengths, lanes))
+
+
+def best(lengths):
+    return min((1, 2, 4, 8, 16, 32), key=lambda lanes: rounds(lengths, lanes))
+
+
+# %% tags=["wrong", "q11"]
+# expect: of equal ones the smallest
+def rounds(lengths, lanes):
+    each = -(-lengths // lanes)
+    return sum(int(each[i : i + 32 // lanes].max()) for i in range(0, len(each), 32 // lanes))
+
+
+def share(lengths, lanes):
+    return lengths.sum() / (32 * rounds(lengths, lanes))
+
+
+def best(lengths):
+    return min((32, 16, 8, 4, 2, 1), key=lambda lanes: rounds(lengths, lanes))
+
+
+# %% [markdown] tags=["q12", "outcome-1", "outcome-2"]
+# ## Question 12 · The gradient of an embedding
 #
 # Write `scatter(int tokens, int width, const int* ids, const float* dy, float* table)`, which adds row $t$ of `dy` (tokens × width) to row
 # `ids[t]` of `table`. The table starts at zero; ids repeat, and an id of −1 (padding) adds nothing. Blocks have 128 threads and each of their four warps takes one token; there
 # are ⌈tokens / 4⌉ blocks. Reads of `dy` must be coalesced.
 
-# %% tags=["answer", "q11"]
+# %% tags=["answer", "q12"]
 # BEGIN SOLUTION
 # BLANK: scatter = r"""
 # BLANK: __global__ void scatter(int tokens, int width, const int* ids, const float* dy, float* table) {
@@ -1541,7 +1960,7 @@ __global__ void scatter(int tokens, int width, const int* ids, const float* dy, 
 """
 # END SOLUTION
 
-# %% [markdown] tags=["reasoning", "q11"]
+# %% [markdown] tags=["reasoning", "q12"]
 # **Why.** Two tokens with the same word meet in the same row of the table, so the addition must be atomic. The lanes of a warp take neighbouring columns: 4
 # sectors a request for `dy`, and atomics that never meet within a warp.
 
@@ -1577,13 +1996,13 @@ def run_scatter(s, tokens, width, words, padding=False):
     return run
 
 
-@test("q11", 1, hint="repeated ids meet in one row: atomicAdd", hidden=False)
+@test("q12", 1, hint="repeated ids meet in one row: atomicAdd", hidden=False)
 def sums_of_rows(s):
     """right on repeated ids"""
     run_scatter(s, 13, 45, 5)
 
 
-@test("q11", 1, hint="the lanes of a warp take neighbouring columns of one token", hidden=False)
+@test("q12", 1, hint="the lanes of a warp take neighbouring columns of one token", hidden=False)
 def traffic_of_the_scatter(s):
     """dy is read coalesced"""
     run = run_scatter(s, 16, 64, 6)
@@ -1591,7 +2010,7 @@ def traffic_of_the_scatter(s):
     assert each <= 4.1, f"a request for dy touches {each:.0f} sectors; 4 are enough"
 
 
-@test("q11", 1, hint="an id of -1 would be a row before the table", hidden=True)
+@test("q12", 1, hint="an id of -1 would be a row before the table", hidden=True)
 def padding_and_small_sizes(s):
     """padding, one token, few columns"""
     run_scatter(s, 14, 33, 4, padding=True)
@@ -1599,7 +2018,7 @@ def padding_and_small_sizes(s):
     run_scatter(s, 5, 32, 1)
 
 
-# %% tags=["wrong", "q11"]
+# %% tags=["wrong", "q12"]
 # expect: has a race
 scatter = r"""
 __global__ void scatter(int tokens, int width, const int* ids, const float* dy, float* table) {
@@ -1609,7 +2028,7 @@ __global__ void scatter(int tokens, int width, const int* ids, const float* dy, 
 }
 """
 
-# %% tags=["wrong", "q11"]
+# %% tags=["wrong", "q12"]
 # expect: sectors; 4 are enough
 scatter = r"""
 __global__ void scatter(int tokens, int width, const int* ids, const float* dy, float* table) {
@@ -1619,7 +2038,7 @@ __global__ void scatter(int tokens, int width, const int* ids, const float* dy, 
 }
 """
 
-# %% tags=["wrong", "q11"]
+# %% tags=["wrong", "q12"]
 # expect: an id of -1
 scatter = r"""
 __global__ void scatter(int tokens, int width, const int* ids, const float* dy, float* table) {
@@ -1629,8 +2048,8 @@ __global__ void scatter(int tokens, int width, const int* ids, const float* dy, 
 }
 """
 
-# %% [markdown] tags=["q12", "outcome-5"]
-# ## Question 12 · AdamW in one kernel
+# %% [markdown] tags=["q13", "outcome-5"]
+# ## Question 13 · AdamW in one kernel
 #
 # One step of AdamW (chapter 4) for $n$ parameters:
 #
@@ -1641,7 +2060,7 @@ __global__ void scatter(int tokens, int width, const int* ids, const float* dy, 
 # corrections $c_1 = 1 - \beta_1^t$ and $c_2 = 1 - \beta_2^t$ are given. Blocks of 128, one thread a parameter. Each of the four arrays may be read *once*, and `p`, `m`, `v` written once: 7
 # numbers a parameter.
 
-# %% tags=["answer", "q12"]
+# %% tags=["answer", "q13"]
 # BEGIN SOLUTION
 # BLANK: adamw = r"""
 # BLANK: __global__ void adamw(int n, float lr, float decay, float beta1, float beta2, float eps, float c1, float c2,
@@ -1662,7 +2081,7 @@ __global__ void adamw(int n, float lr, float decay, float beta1, float beta2, fl
 """
 # END SOLUTION
 
-# %% [markdown] tags=["reasoning", "q12"]
+# %% [markdown] tags=["reasoning", "q13"]
 # **Why.** Everything is read into registers first and written at the end. The decay is proportional to $p$ itself, not added to the gradient: with Adam the two differ
 # (chapter 4), because what goes through $m / \sqrt v$ is rescaled.
 
@@ -1709,13 +2128,13 @@ def run_adamw(s, n, step, decay=0.1):
     return run
 
 
-@test("q12", 1, hint="m and v first, then p from their new values", hidden=False)
+@test("q13", 1, hint="m and v first, then p from their new values", hidden=False)
 def step_of_adamw(s):
     """the step is right"""
     run_adamw(s, 200, 3)
 
 
-@test("q12", 1, hint="keep numbers in registers: read each once, write at the end", hidden=False)
+@test("q13", 1, hint="keep numbers in registers: read each once, write at the end", hidden=False)
 def traffic_of_adamw(s):
     """7 numbers a parameter"""
     run = run_adamw(s, 256, 5)
@@ -1724,7 +2143,7 @@ def traffic_of_adamw(s):
 
 
 @test(
-    "q12",
+    "q13",
     1,
     hint="the last block has threads without a parameter; late steps have c1 and c2 near 1",
     hidden=True,
@@ -1735,7 +2154,7 @@ def step_of_adamw_elsewhere(s):
     run_adamw(s, 129, 5000, decay=0.0)
 
 
-# %% tags=["wrong", "q12"]
+# %% tags=["wrong", "q13"]
 # expect: that is Adam with L2
 adamw = r"""
 __global__ void adamw(int n, float lr, float decay, float beta1, float beta2, float eps, float c1, float c2,
@@ -1749,7 +2168,7 @@ __global__ void adamw(int n, float lr, float decay, float beta1, float beta2, fl
 }
 """
 
-# %% tags=["wrong", "q12"]
+# %% tags=["wrong", "q13"]
 # expect: 7 are enough
 adamw = r"""
 __global__ void adamw(int n, float lr, float decay, float beta1, float beta2, float eps, float c1, float c2,
@@ -1763,7 +2182,7 @@ __global__ void adamw(int n, float lr, float decay, float beta1, float beta2, fl
 }
 """
 
-# %% tags=["wrong", "q12"]
+# %% tags=["wrong", "q13"]
 # expect: the corrections c1 and c2 are missing
 adamw = r"""
 __global__ void adamw(int n, float lr, float decay, float beta1, float beta2, float eps, float c1, float c2,
@@ -1777,8 +2196,8 @@ __global__ void adamw(int n, float lr, float decay, float beta1, float beta2, fl
 }
 """
 
-# %% [markdown] tags=["q13", "outcome-6"]
-# ## Question 13 · Several processes
+# %% [markdown] tags=["q14", "outcome-6"]
+# ## Question 14 · Several processes
 #
 # Write
 #
@@ -1788,7 +2207,7 @@ __global__ void adamw(int n, float lr, float decay, float beta1, float beta2, fl
 #   plus its message over `bandwidth`; the vector is cut into as many equal pieces as there are processes. One process needs no time.
 
 
-# %% tags=["answer", "q13"]
+# %% tags=["answer", "q14"]
 def averaged(gradients, sizes):
     """Return the gradient of the mean loss over all samples."""
     # BEGIN SOLUTION
@@ -1804,14 +2223,14 @@ def ring_seconds(bytes, processes, bandwidth, latency):
     # END SOLUTION
 
 
-# %% [markdown] tags=["reasoning", "q13"]
+# %% [markdown] tags=["reasoning", "q14"]
 # **Why.** The sum of all samples' gradients is $\sum_k n_k g_k$; divided by $\sum_k n_k$ it is the mean. Where all $n_k$ are equal that is the plain mean of
 # (14.18). A ring has $2(K-1)$ rounds, each with one piece: the bytes hardly grow with $K$, the latencies do, which is why small vectors are joined before
 # they are sent.
 
 
 # %% tags=["test"]
-@test("q13", 1, hint="weigh each gradient by the number of its samples", hidden=False)
+@test("q14", 1, hint="weigh each gradient by the number of its samples", hidden=False)
 def uneven_shares(s):
     """shares of different size"""
     gradients = [rng(k).normal(size=(2, 3)) for k in range(3)]
@@ -1826,7 +2245,7 @@ def uneven_shares(s):
         assert np.allclose(got, right), f"samples {sizes}: not the gradient of the mean loss"
 
 
-@test("q13", 1, hint="0 · NaN is NaN", hidden=True)
+@test("q14", 1, hint="0 · NaN is NaN", hidden=True)
 def an_idle_process(s):
     """a process without samples"""
     gradients = [rng(1).normal(size=4), np.full(4, np.nan), rng(2).normal(size=4)]
@@ -1837,7 +2256,7 @@ def an_idle_process(s):
     )
 
 
-@test("q13", 1, hint="2 (K - 1) rounds, each with one of K pieces", hidden=False)
+@test("q14", 1, hint="2 (K - 1) rounds, each with one of K pieces", hidden=False)
 def time_of_the_ring(s):
     """the time of a ring"""
     for d, k, b, latency in ((1e9, 8, 1e11, 1e-5), (4e6, 2, 1e10, 0), (1e3, 64, 1e10, 1e-5)):
@@ -1855,7 +2274,7 @@ def time_of_the_ring(s):
     assert s.ring_seconds(1e9, 1, 1e11, 1e-5) == 0, "one process needs no time"
 
 
-# %% tags=["wrong", "q13"]
+# %% tags=["wrong", "q14"]
 # expect: the mean of means is not the mean
 def averaged(gradients, sizes):
     return np.mean(gradients, axis=0)
@@ -1865,7 +2284,7 @@ def ring_seconds(bytes, processes, bandwidth, latency):
     return 2 * (processes - 1) * (latency + bytes / processes / bandwidth)
 
 
-# %% tags=["wrong", "q13"]
+# %% tags=["wrong", "q14"]
 # expect: a process without samples has spoilt
 def averaged(gradients, sizes):
     return sum(n * g for g, n in zip(gradients, sizes, strict=True)) / sum(sizes)
@@ -1875,7 +2294,7 @@ def ring_seconds(bytes, processes, bandwidth, latency):
     return 2 * (processes - 1) * (latency + bytes / processes / bandwidth)
 
 
-# %% tags=["wrong", "q13"]
+# %% tags=["wrong", "q14"]
 # expect: half of the rounds
 def averaged(gradients, sizes):
     return sum(n * g for g, n in zip(gradients, sizes, strict=True) if n) / sum(sizes)
@@ -1885,7 +2304,7 @@ def ring_seconds(bytes, processes, bandwidth, latency):
     return (processes - 1) * (latency + bytes / processes / bandwidth)
 
 
-# %% tags=["wrong", "q13"]
+# %% tags=["wrong", "q14"]
 # expect: a round sends one piece
 def averaged(gradients, sizes):
     return sum(n * g for g, n in zip(gradients, sizes, strict=True) if n) / sum(sizes)
@@ -1895,17 +2314,19 @@ def ring_seconds(bytes, processes, bandwidth, latency):
     return 2 * (processes - 1) * (latency + bytes / bandwidth)
 
 
-# %% [markdown] tags=["q14", "outcome-5", "outcome-6"]
-# ## Question 14 · Causal attention in one kernel (challenge)
+# %% [markdown] tags=["q15", "outcome-5", "outcome-6"]
+# ## Question 15 · Causal attention in one kernel (challenge)
 #
 # Write `causal(int n, float scale, const float* q, const float* k, const float* v, float* o)`: attention of $n$ positions with vectors of 32 numbers, one head;
 # position $i$ looks at positions $0 \dots i$ only. Scores are `scale` times the inner products; they may be huge. Blocks have (32, 8) threads: a warp a query, eight queries a block,
-# ⌈n / 8⌉ blocks. No table of scores: nothing but `o` may be written, and a block may fetch each key and each value that it needs at most once (and the
-# whole tile of 32 around it), coalesced.
+# ⌈n / 8⌉ blocks. No table of scores: nothing but `o` may be written to global memory, each entry once, and a block may ask for each key and each value that it needs at most once (and for the
+# whole tile of 32 around it), coalesced, and for no tile that all its queries leave out. How `q` is read is up to you: one number for all lanes, as in the chapter's kernel, will do.
+#
+# (The chapter's `attention`, in 14.12, is the pattern. It has no mask, and four queries a block. Watch the tiles in which a query sees *no* key.)
 #
 # From here it goes on: fewer fetches by more queries a block, results of several queries in registers, 16 bytes a load, tensor cores. `attention.cu` of the library climbs on.
 
-# %% tags=["answer", "q14"]
+# %% tags=["answer", "q15"]
 # BEGIN SOLUTION
 # BLANK: causal = r"""
 # BLANK: __global__ void causal(int n, float scale, const float* q, const float* k, const float* v, float* o) {
@@ -1948,7 +2369,7 @@ __global__ void causal(int n, float scale, const float* q, const float* k, const
 """
 # END SOLUTION
 
-# %% [markdown] tags=["reasoning", "q14"]
+# %% [markdown] tags=["reasoning", "q15"]
 # **Why.** A lane has a key for the scores and a column for the output; the weights go from the first role to the second by shuffles. Tiles beyond the last query of the block are never fetched, which
 # halves the work. A masked key gets the weight 0 itself, not only a very low score: in a tile where *all* keys are masked for a query, the lowest score would be the maximum and $e^0 = 1$.
 
@@ -1981,7 +2402,7 @@ def run_causal(s, n, size=1.0):
     return run
 
 
-@test("q14", 1, hint="key j counts for query i when j <= i", hidden=False)
+@test("q15", 1, hint="key j counts for query i when j <= i", hidden=False)
 def values_of_causal_attention(s):
     """right on awkward sizes"""
     run_causal(s, 21)
@@ -1989,7 +2410,7 @@ def values_of_causal_attention(s):
 
 
 @test(
-    "q14",
+    "q15",
     1,
     hint="tiles of 32 keys and values in shared memory, for all queries of the block",
     hidden=False,
@@ -2008,7 +2429,7 @@ def traffic_of_causal_attention(s):
     assert run.count("o", None, "sectors") <= 64 * 4, "o is written once and not read"
 
 
-@test("q14", 1, hint="when the maximum grows, what has been summed up must shrink", hidden=True)
+@test("q15", 1, hint="when the maximum grows, what has been summed up must shrink", hidden=True)
 def huge_scores_of_causal_attention(s):
     """huge scores, one position, one tile more"""
     run_causal(s, 1)
@@ -2016,7 +2437,7 @@ def huge_scores_of_causal_attention(s):
     run_causal(s, 33)
 
 
-# %% tags=["wrong", "q14"]
+# %% tags=["wrong", "q15"]
 # expect: where is the mask
 causal = r"""
 __device__ float warp_max(float v) {
@@ -2053,7 +2474,7 @@ __global__ void causal(int n, float scale, const float* q, const float* k, const
 }
 """
 
-# %% tags=["wrong", "q14"]
+# %% tags=["wrong", "q15"]
 # expect: are enough with tiles for a block
 causal = r"""
 __global__ void causal(int n, float scale, const float* q, const float* k, const float* v, float* o) {
@@ -2072,7 +2493,7 @@ __global__ void causal(int n, float scale, const float* q, const float* k, const
 }
 """
 
-# %% tags=["wrong", "q14"]
+# %% tags=["wrong", "q15"]
 # expect: has a race
 causal = r"""
 __device__ float warp_max(float v) {
@@ -2108,7 +2529,7 @@ __global__ void causal(int n, float scale, const float* q, const float* k, const
 }
 """
 
-# %% tags=["wrong", "q14"]
+# %% tags=["wrong", "q15"]
 # expect: what has been summed up must shrink
 causal = r"""
 __device__ float warp_max(float v) {

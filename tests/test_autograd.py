@@ -372,6 +372,35 @@ def test_picking_rows_as_torch(shape, rows):
         check(lambda x: x[rows if isinstance(x, Tensor) else index], h.draw(0, shape, dtype))
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int32, np.uint64])
+def test_picking_rows_by_integers_of_any_kind(kind):
+    x = tensor(np.ones((300, 2)), requires_grad=True)
+    rows = [1, 100, 1] if np.dtype(kind).kind == "u" else [1, -1, 1]
+    x[np.array(rows, kind)].sum().backward()
+    expected = np.zeros((300, 2))
+    np.add.at(expected, rows, 1)
+    np.testing.assert_array_equal(x.grad, expected)
+
+
+def test_infinite_and_undefined_results_come_without_a_warning():
+    """As in torch; in the tests warnings are errors."""
+    values = np.float32([-1e4, -1.0, 0.0, 1e4, np.inf, np.nan])
+    for name in ("exp", "log", "sqrt"):
+        check(lambda x, name=name: getattr(x, name)(), values)
+    for function in (
+        lambda x: 1 / x,
+        lambda x: x / 0,
+        lambda x: x * x * x * x * x * x * x * x * x * x,
+        lambda x: x - x,
+        lambda x: x**-0.5,
+        lambda x: x**3,
+        lambda x: x @ x,
+        lambda x: (x * 0).sum(),
+        lambda x: x * float("inf"),
+    ):
+        check(function, values)
+
+
 def test_indexing_by_arrays_tensors_and_masks():
     x = tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     rows = np.array([0, 1])
@@ -379,6 +408,24 @@ def test_indexing_by_arrays_tensors_and_masks():
         np.testing.assert_array_equal(x[index].data, [2, 3])
     x[x.data > 2].sum().backward()
     np.testing.assert_array_equal(x.grad, [[0, 0], [1, 1]])
+
+
+def test_views_share_memory_as_in_torch():
+    x = torch.zeros(2, 3, 4)
+    for view in (
+        lambda x: x.detach(),
+        lambda x: x.reshape(6, 4),
+        lambda x: x.permute(2, 0, 1),
+        lambda x: x.transpose(0, 1).transpose(0, 1).flatten(),
+        lambda x: x[1, :, 1:3],
+        lambda x: x.unsqueeze(1).squeeze(),
+        lambda x: x.split(2, -1)[1],
+        lambda x: x.transpose(0, 1).reshape(6, 4),  # here both must copy
+        lambda x: x[[0, 1]],
+    ):
+        mine = Tensor(x.numpy())
+        theirs = view(x).untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+        assert np.shares_memory(view(mine).data, mine.data) == theirs
 
 
 def test_axes_exchanged_as_torch():
@@ -644,7 +691,7 @@ x = tensor([[1.0, 2.0]], requires_grad=True)
         (lambda: x.sum(axis=(0, -2)), ValueError, "axis must name each axis at most once"),
         (lambda: x.mean(axis=0, dim=0), TypeError, "either axis or dim"),
         (lambda: x.max(axis="0"), TypeError, "axis must be an int"),
-        (lambda: x.reshape(3), ValueError, "reshape"),
+        (lambda: x.reshape(3), ValueError, r"hold the 2 elements of \(1, 2\), got \(3,\)"),
         (lambda: x.flatten(1, 0), ValueError, "start_dim must not come after end_dim, got 1 and 0"),
         (lambda: x.unsqueeze(3), ValueError, "dim must be in -3 … 2, got 3"),
         (lambda: x.squeeze(2), ValueError, "dim must be in"),
@@ -659,15 +706,32 @@ x = tensor([[1.0, 2.0]], requires_grad=True)
         (lambda: x.masked_fill(x > 1, x), ValueError, "value must be one number"),
         (lambda: x < "1", TypeError, "data must be"),
         (lambda: autograd.where(x, x, x), TypeError, "condition or mask must be bool"),
-        (lambda: autograd.cat([]), TypeError, "tensors must be a list or tuple of tensors"),
+        (lambda: autograd.cat([]), ValueError, r"tensors must hold at least one tensor, got \[\]"),
         (lambda: autograd.cat(x), TypeError, "list or tuple of tensors, got Tensor"),
         (lambda: autograd.cat([x, np.ones((1, 2))]), TypeError, "got float32 and float64"),
         (lambda: autograd.cat([x, x], dim=2), ValueError, "dim must be in"),
-        (lambda: autograd.cat([x, x.T]), ValueError, "must match exactly"),
-        (lambda: autograd.stack([x, x.T]), ValueError, "must have the same shape"),
+        (lambda: autograd.cat([x, x.T]), ValueError, r"axis but 0, got \(1, 2\) and \(2, 1\)"),
+        (lambda: autograd.cat([x, x[0]]), ValueError, r"axis but 0, got \(1, 2\) and \(2,\)"),
+        (lambda: autograd.stack([x, x.T]), ValueError, r"one shape, got \(1, 2\) and \(2, 1\)"),
         (lambda: x.transpose(0, 2), ValueError, "dim1 must be in"),
         (lambda: x.permute(0), ValueError, "dims must name each of the 2 axes once"),
-        (lambda: x @ x, ValueError, "matmul"),
+        (lambda: x @ x, ValueError, r"columns on the left .* got shapes \(1, 2\) and \(1, 2\)"),
+        (lambda: x @ tensor(2.0), ValueError, r"at least 1 axis on each side, got \(1, 2\) and"),
+        (
+            lambda: tensor(np.ones((2, 3, 2), np.float32)) @ x.reshape(1, 2, 1).data.repeat(3, 0),
+            ValueError,
+            r"the shapes \(2,\) and \(3,\) do not broadcast",
+        ),
+        (lambda: x + np.ones(3, np.float32), ValueError, r"\(1, 2\) and \(3,\) do not broadcast"),
+        (lambda: x < np.ones(3, np.float32), ValueError, r"\(1, 2\) and \(3,\) do not broadcast"),
+        (
+            lambda: x.masked_fill(np.ones(3, bool), 0),
+            ValueError,
+            r"\(3,\), \(\) and \(1, 2\) do not",
+        ),
+        (lambda: x.reshape(-1, -1), ValueError, r"one length of -1, got \(-1, -1\)"),
+        (lambda: x.reshape(4, -1), ValueError, r"hold the 2 elements of \(1, 2\), got \(4, -1\)"),
+        (lambda: x.reshape(2.0), TypeError, "shape must be an int, got float"),
         (lambda: x[5], IndexError, "out of bounds"),
         (lambda: autograd.apply("no such", x), ValueError, "op must be one of"),
     ],

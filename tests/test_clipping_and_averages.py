@@ -87,6 +87,41 @@ def test_nan_spreads_or_raises_as_in_torch():
     assert utils.clip_grad_norm_([q], 1, math.inf) == math.inf
 
 
+@pytest.mark.parametrize("norm_type", [1.0, 2.0, 3.0, math.inf])
+@pytest.mark.parametrize(
+    "values", [([5, 1], [math.nan]), ([math.inf], [math.nan]), ([math.inf], [1]), ([1e20], [1e20])]
+)
+def test_the_norm_of_bad_or_huge_gradients_is_torchs(values, norm_type):
+    """Wherever NaN stands, and without a warning."""
+    for order in (values, values[::-1]):
+        arrays = [np.float32(v) for v in order]
+        expected = torch.nn.utils.get_total_norm([torch.tensor(a) for a in arrays], norm_type)
+        norm = utils.get_total_norm(arrays, norm_type)
+        np.testing.assert_allclose(norm, expected, rtol=1e-6)
+        if not np.isfinite(norm):
+            with pytest.raises(ValueError, match="nothing is clipped"):
+                utils.get_total_norm(arrays, norm_type, error_if_nonfinite=True)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 3e38])
+def test_averages_and_steps_of_bad_numbers_come_without_a_warning(bad):
+    layer, theirs = nn.Linear(1, 2), torch.nn.Linear(1, 2)
+    average_of = optim.swa_utils.get_ema_avg_fn, torch.optim.swa_utils.get_ema_avg_fn
+    ours = swa_utils.AveragedModel(layer, avg_fn=average_of[0](0.5))
+    torchs = torch.optim.swa_utils.AveragedModel(theirs, avg_fn=average_of[1](0.5))
+    for value in (1, bad, 1):
+        for model, average in ((layer, ours), (theirs, torchs)):
+            model.weight.data[...] = value
+            average.update_parameters(model)
+    expected = torchs.module.weight.detach()
+    np.testing.assert_allclose(ours.module.weight.data, expected, rtol=1e-6)
+    for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta"):
+        p = nn.Parameter(np.float32([1, 2]))
+        p.grad = np.float32([bad, 1])
+        getattr(optim, name)([p], lr=0.1).step()
+        assert np.isfinite(p.data[1])
+
+
 def test_clipping_refuses_bad_input():
     p = nn.Parameter(np.zeros(1))
     with h.shapes_unchecked():

@@ -270,6 +270,14 @@ def test_helpers():
 # Notebooks in normal form.
 
 
+def test_normal_form_folds_the_cells_that_say_so():
+    v4 = nbformat.v4
+    cells = [v4.new_code_cell("x", metadata={"tags": ["hide-input"]}), v4.new_code_cell("y")]
+    folded, shown = notebook_format.normalize(v4.new_notebook(cells=cells), "01")["cells"]
+    assert folded["metadata"]["jupyter"] == {"source_hidden": True}
+    assert "jupyter" not in shown["metadata"]
+
+
 def test_normal_form_is_stable_and_forgets_the_session():
     v4 = nbformat.v4
     view = "application/vnd.jupyter.widget-view+json"

@@ -586,8 +586,10 @@ def test_attention_on_tensor_cores_is_mixed_precision(masks, device):
 
 # ---------------------------------------------------------------- bfloat16
 
-PRODUCTS = {"linear", "conv2d", "conv1d", "conv_transpose2d"}  # what multiplies on tensor cores
+# What multiplies on tensor cores: one product, or one after another.
+PRODUCTS = {"linear", "conv2d", "conv1d", "conv_transpose2d"}
 OF_PRODUCTS = [name for name in CASES if name.partition(",")[0] in PRODUCTS]
+ATTENTION = [name for name in CASES if name.startswith("attention")]
 
 
 @pytest.fixture(name="tensor_cores")
@@ -625,6 +627,25 @@ def test_products_of_bfloat16_are_rounded_once(name, layout, device):
         assert bool(((ours - torchs).double().abs() <= 2**-7 * size).all())
 
 
+@pytest.mark.usefixtures("tensor_cores")
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention_of_bfloat16(name, device):
+    """Scores and sums are float32; weights, their gradients and the results are rounded to 2⁻⁸."""
+    shapes, function = CASES[name]
+    inputs = [draw(i, *s, dtype=bf16, device=device) for i, s in enumerate(shapes)]
+    wide = [x.detach().double().requires_grad_() for x in inputs]
+    with F.choose("checked"):
+        y = function(F, *inputs)
+        dy = draw(9, *y.shape, dtype=bf16, device=device).detach()
+        mine = y, *torch.autograd.grad(y, inputs, dy)
+    value = function(TF, *wide)
+    exact = value, *torch.autograd.grad(value, wide, dy.double())
+    for ours, wanted in zip(mine, exact, strict=True):
+        assert ours.dtype == bf16
+        assert ours.shape == wanted.shape
+        assert bool(((ours.double() - wanted).abs() <= 2**-6 * wanted.abs().max()).all())
+
+
 def in_autocast(function, *inputs):
     with torch.autocast(inputs[0].device.type, dtype=bf16):
         return function(F, *inputs)
@@ -636,7 +657,7 @@ def in_autocast(function, *inputs):
 def test_autocast_gives_products_bfloat16_and_the_others_float32(name, device):
     shapes, function = CASES[name]
     inputs = [draw(i, *s, dtype=f32, device=device) for i, s in enumerate(shapes)]
-    dtype = bf16 if name in OF_PRODUCTS else f32
+    dtype = bf16 if name in {*OF_PRODUCTS, *ATTENTION} else f32
     y = in_autocast(function, *inputs)
     assert y.dtype == dtype
     by_hand = [x.detach().to(dtype).requires_grad_() for x in inputs]

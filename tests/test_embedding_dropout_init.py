@@ -246,6 +246,28 @@ def test_a_pretrained_table():
         nn.Embedding.from_pretrained(np.ones(3))
 
 
+def test_the_largest_of_a_bag_with_nan_is_nan_and_has_the_gradient():
+    weight = np.array([[1.0, np.nan], [3.0, 2.0], [np.nan, 0.0]])
+    input = np.array([[0, 1], [1, 2], [2, 2]])
+    y = kernels.embedding_bag(input, weight, mode="max")
+    np.testing.assert_array_equal(y, [[3, np.nan], [np.nan, 2], [np.nan, 0]])
+    dy = np.arange(1.0, 7).reshape(3, 2)
+    dweight, _ = kernels.embedding_bag_backward(dy, input, weight, mode="max")
+    np.testing.assert_array_equal(dweight, [[0, 2], [1, 4], [8, 6]])
+
+
+@pytest.mark.parametrize("max_norm", [1.0, 0.0])
+def test_rows_that_are_infinite_or_huge_are_cut_down_as_in_torch(max_norm):
+    rows = np.float32([[np.inf, 1], [1e20, 1e20], [np.nan, 1], [2, 2]])
+    theirs = torch.tensor(rows)
+    F.embedding(torch.arange(4), theirs, max_norm=max_norm)
+    kernels.embedding_renorm(rows, np.arange(4), max_norm)
+    np.testing.assert_allclose(rows, theirs, rtol=1e-6)
+    rows.setflags(write=False)
+    with pytest.raises(ValueError, match="weight is changed in place, so it must be a writable"):
+        kernels.embedding_renorm(rows, np.arange(4), max_norm)
+
+
 # ---- bilinear --------------------------------------------------------------------------------
 
 

@@ -218,7 +218,7 @@ def test_bad_arrays(name):
         (lambda x: kernels.maxout_backward(x, x, 3), ValueError, r"dy must have shape \(2, 1\)"),
         (lambda x: kernels.gelu(x, "exact"), ValueError, "approximate must be one of"),
         (lambda x: kernels.leaky_relu(x, "a"), TypeError, "negative_slope must be a number"),
-        (lambda x: kernels.hardtanh(x, 1, 1), ValueError, "min_val must be below max_val, got 1"),
+        (lambda x: kernels.hardtanh(x, 2, 1), ValueError, "must not be above max_val, got 2 and 1"),
         (lambda x: kernels.elu(x, float("nan")), ValueError, "alpha must be finite"),
         (lambda x: kernels.softplus(x, 0), ValueError, "beta must be positive, got 0"),
     ],
@@ -226,6 +226,52 @@ def test_bad_arrays(name):
 def test_bad_settings(call, error, message):
     with h.shapes_unchecked(), pytest.raises(error, match=message):
         call(np.ones((2, 3)))
+
+
+CLOSED = {"relu": 0, "hardtanh": 0, "leaky_relu": np.inf, "elu": np.inf, "leaky_relu -0.3": -np.inf}
+
+
+@pytest.mark.parametrize("case", CLOSED)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_infinite_gradient_is_stopped_where_the_slope_is_0(case, dtype):
+    _, backward, torch_function, _ = pair(case)
+    x = np.array([[-2.0, 0.5, -1.5], [0.25, np.nan, -3.0]], dtype)
+    dy = np.array([[np.inf, np.inf, -2.0], [-np.inf, 2.0, np.nan]], dtype)
+    for layout in ("contiguous", "transposed", "every second"):
+        dx = backward(h.laid_out(dy, layout), h.laid_out(x, layout))
+        tensor = torch.tensor(x, requires_grad=True)
+        torch_function(tensor).backward(torch.tensor(dy))
+        known = ~np.isnan(x)
+        np.testing.assert_allclose(dx[known], tensor.grad.numpy()[known], rtol=1e-6)
+        assert dx[0, 0] == CLOSED[case]
+    number = backward(dtype(np.inf), dtype(-1.5))
+    assert number.dtype == dtype
+    assert number == CLOSED[case]
+
+
+@pytest.mark.parametrize("case", [case for case in ELEMENTWISE if case != "leaky_relu 1.5"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_largest_numbers_and_infinities_as_torch_without_warnings(case, dtype):
+    forward, backward, torch_function, takes_output = pair(case)
+    large = float(np.finfo(dtype).max)
+    x = np.array([-np.inf, -large, large, np.inf, -1e20, -1e4, 0, 1e4, 1e20], dtype)
+    y = forward(x)
+    dx = backward(np.ones_like(x), y if takes_output else x)
+    y, dx, x = y[4:], dx[4:], x[4:]  # torch's gelu is NaN at +∞ in float32, ours is not
+    tensor = torch.tensor(x, requires_grad=True)
+    expected = torch_function(tensor)
+    expected.backward(torch.ones_like(tensor))
+    np.testing.assert_allclose(y, expected.detach().numpy(), rtol=1e-6)
+    # x³ in the derivative of the approximation to gelu overflows in torch, too: NaN there.
+    np.testing.assert_allclose(dx, tensor.grad.numpy(), rtol=1e-6)
+
+
+def test_leaky_relu_without_a_slope_and_hardtanh_without_a_width():
+    """0 · ∞ is not met, and one value may be both ends."""
+    x = np.array([-3.0, 0.0, 2.0, np.inf])
+    np.testing.assert_array_equal(kernels.leaky_relu(x, 0), [0, 0, 2, np.inf])
+    np.testing.assert_array_equal(kernels.hardtanh(x, 1, 1), 1)
+    np.testing.assert_array_equal(kernels.hardtanh_backward(np.ones(4), x, 1, 1), 0)
 
 
 @pytest.mark.parametrize(

@@ -320,6 +320,12 @@ def test_mean_average_precision_by_hand():
     empty = {"boxes": [], "labels": [], "scores": []}
     assert metrics.mean_average_precision([empty] * 2, targets) == 0
     assert math.isnan(metrics.mean_average_precision([empty], [empty]))
+    target = {"boxes": [[0, 0, 1, 1]], "labels": [1.5]}
+    with pytest.raises(TypeError, match="targets: labels must be integers, got float64"):
+        metrics.mean_average_precision([empty], [target])
+    target["labels"] = [[1]]
+    with pytest.raises(ValueError, match="targets: labels must have one entry for each of 1 boxes"):
+        metrics.mean_average_precision([empty], [target])
 
 
 def test_frechet_distance_closed_forms():
@@ -334,6 +340,27 @@ def test_frechet_distance_closed_forms():
     assert metrics.frechet_distance(m, first, m, first) == pytest.approx(0, abs=1e-12)
     with pytest.raises(ValueError, match="cov1 must be symmetric"):
         metrics.frechet_distance(m[:2], [[1, 2], [0, 1]], m[:2], np.eye(2))
+
+
+def test_frechet_distance_of_singular_covariances():
+    """Exact to rounding and without a warning, and nothing that is no covariance passes."""
+    zeros, ones, eye = np.zeros(3), np.ones(3), np.eye(3)
+    assert metrics.frechet_distance(zeros, 0 * eye, ones, eye) == pytest.approx(6, rel=1e-14)
+    rng = np.random.default_rng(0)
+    q, _ = np.linalg.qr(rng.standard_normal((6, 6)))
+    a, b = np.array([0, 0, 0, 1, 2, 3.0]), np.array([0, 2, 0, 1, 0, 0.5])
+    expected = ((np.sqrt(a) - np.sqrt(b)) ** 2).sum()
+    first, second = q * a @ q.T, q * b @ q.T
+    value = metrics.frechet_distance(np.zeros(6), first, np.zeros(6), second)
+    assert value == pytest.approx(expected, rel=1e-13)
+    few = rng.standard_normal((4, 6)).astype(np.float32)  # rank 3, in the digits of float32
+    covariance = np.cov(few.T, dtype=np.float32)
+    value = metrics.frechet_distance(np.zeros(6), covariance, np.zeros(6), covariance)
+    assert value == pytest.approx(0, abs=1e-6)
+    for wrong, least in ([[1, 2], [2, 1]], -1), (-np.eye(2), -1):
+        for first, second, name in (wrong, np.eye(2), "cov1"), (np.eye(2), wrong, "cov2"):
+            with pytest.raises(ValueError, match=f"{name} must have no negative .* got {least}"):
+                metrics.frechet_distance(zeros[:2], first, ones[:2], second)
 
 
 ONE = np.array([[0, 0, 1, 1.0]])

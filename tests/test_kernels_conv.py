@@ -182,8 +182,10 @@ def test_minimal_filtering(n, channels, out, padding, with_bias, scale, layout, 
     weight = h.draw(seed + 1, (channels[1], channels[0], 3, 3), np.float32, 1, layout)
     bias = h.draw(seed + 2, channels[1:], np.float32, scale) if with_bias else None
     given_arrays = [a for a in (x, weight, bias) if a is not None]
-    before = _winograd._LEAST_CHANNELS, _winograd._WORK_BYTES
-    _winograd._LEAST_CHANNELS, _winograd._WORK_BYTES = 1, 20_000
+    limits = ("_LEAST_CHANNELS", "_WORK_BYTES", "_LARGEST_SHARE")
+    before = [getattr(_winograd, name) for name in limits]
+    # With few channels one entry may be nearly all that there is.
+    _winograd._LEAST_CHANNELS, _winograd._WORK_BYTES, _winograd._LARGEST_SHARE = 1, 20_000, 1.001
     try:
         windows = conv._conv_windows(size, (3, 3), 1, padding, 1)
         assert _winograd.fits(x, weight, windows, 1)
@@ -193,7 +195,8 @@ def test_minimal_filtering(n, channels, out, padding, with_bias, scale, layout, 
             lambda *a: kernels.conv2d_backward(*a, padding=padding), dy, *given_arrays
         )
     finally:
-        _winograd._LEAST_CHANNELS, _winograd._WORK_BYTES = before
+        for name, value in zip(limits, before, strict=True):
+            setattr(_winograd, name, value)
     doubles = [a.astype(np.float64) for a in given_arrays]
     expected, wanted = with_torch(torch_F.conv2d, doubles, dy.astype(np.float64), padding=padding)
     assert y.dtype == np.float32
@@ -202,6 +205,44 @@ def test_minimal_filtering(n, channels, out, padding, with_bias, scale, layout, 
         assert gradient.dtype == np.float32
         atol = 1e-5 * max(1.0, float(exact.abs().max()) if exact.numel() else 0)
         np.testing.assert_allclose(gradient, exact, rtol=1e-5, atol=atol)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e8])
+@pytest.mark.parametrize("place", ["x", "dy", "weight"])
+def test_many_channels_keep_a_bad_number_where_it_belongs(place, bad):
+    """NaN, infinity and a huge number spoil what sees them, as in torch, and nothing else."""
+    arrays = {
+        "x": h.draw(0, (1, 32, 12, 12), np.float32),
+        "weight": h.draw(1, (32, 32, 3, 3), np.float32),
+        "dy": h.draw(2, (1, 32, 12, 12), np.float32),
+    }
+    arrays[place][0, 0, 1, 1] = bad
+    x, weight, dy = arrays.values()
+    with np.errstate(invalid="ignore"):
+        y = kernels.conv2d(x, weight, padding=1)
+        gradients = kernels.conv2d_backward(dy, x, weight, padding=1)[:2]
+    doubles = [a.astype(np.float64) for a in (x, weight)]
+    expected, wanted = with_torch(torch_F.conv2d, doubles, dy.astype(np.float64), padding=1)
+    for actual, exact in zip((y, *gradients), (expected.detach(), *wanted), strict=True):
+        exact = exact.numpy()
+        spoilt = ~(np.abs(exact) < 1e5)  # what has the bad number among its terms
+        assert not spoilt.all()
+        np.testing.assert_array_equal(np.isfinite(actual), np.isfinite(exact))
+        np.testing.assert_allclose(actual[~spoilt], exact[~spoilt], rtol=1e-4, atol=1e-3)
+
+
+def test_minimal_filtering_is_for_entries_of_like_size():
+    windows = conv._conv_windows((4, 4), (3, 3), 1, 1, 1)
+    x, weight = h.draw(0, (3, 32, 4, 4), np.float32), h.draw(1, (32, 32, 3, 3), np.float32)
+    x *= np.float32([1, 0, 1e6])[:, None, None, None]  # samples do not mix
+    assert _winograd.fits(x, weight, windows, 1)
+    for place, count in ((x[0], 1), (x[0], 3), (weight[5], 1)):
+        before = place.copy()
+        place.reshape(-1)[:count] = 1e4
+        assert not _winograd.fits(x, weight, windows, 1)
+        place[...] = before
+    x[0] = 3e38  # whose sum overflows
+    assert not _winograd.fits(x, weight, windows, 1)
 
 
 def test_minimal_filtering_is_for_many_channels_in_float32():

@@ -489,6 +489,79 @@ def test_extremes_stay_finite(dtype):
     )
 
 
+@pytest.mark.parametrize("bad", [-math.inf, math.inf, math.nan])
+@pytest.mark.parametrize("weights", [None, [0.0, 1.0, 2.0]])
+@pytest.mark.parametrize(
+    ("name", "keywords"),
+    [("nll_loss", {}), ("cross_entropy", {}), ("cross_entropy", {"label_smoothing": 0.1})],
+)
+def test_ignored_samples_count_nothing_whatever_their_scores(name, keywords, weights, bad):
+    """Neither does the gradient of their losses, as in torch."""
+    scores, target = h.draw(0, (4, 3), np.float64), np.array([-100, 0, 2, -100])
+    scores[0, 0] = bad
+    class_weights = None if weights is None else np.array(weights)
+    for reduction in ("mean", "sum", "none"):
+        mine, theirs = Tensor(scores, requires_grad=True), torch_of(scores, requires_grad=True)
+        loss = getattr(ours, name)(
+            mine, target, weight=class_weights, reduction=reduction, **keywords
+        )
+        expected = getattr(F, name)(
+            theirs,
+            torch_of(target),
+            weight=None if weights is None else torch_of(class_weights),
+            reduction=reduction,
+            **keywords,
+        )
+        assert np.isfinite(loss.data).all()
+        h.assert_close(loss.data, expected, np.float64, 10)
+        dy = np.ones_like(loss.data)
+        dy.reshape(-1)[3:] = np.inf  # of the last sample, with "none"
+        loss.backward(dy)
+        expected.backward(torch.tensor(dy))
+        h.assert_close(mine.grad, theirs.grad, np.float64, 10)
+        assert not mine.grad[3].any()
+
+
+PAIR_MARGINS = np.array([-2.0, 0.5, 3.0])
+CUT_OFF = {  # name: (inputs, constants, where the loss is cut off)
+    "perceptron_loss": ([PAIR_MARGINS], [], [0, 1, 1]),
+    "hinge_loss": ([PAIR_MARGINS], [], [0, 0, 1]),
+    "zero_one_loss": ([PAIR_MARGINS], [], [1, 1, 1]),
+    "hinge_embedding_loss": ([PAIR_MARGINS], [-np.ones(3)], [0, 0, 1]),
+    "margin_ranking_loss": ([PAIR_MARGINS, np.zeros(3)], [np.ones(3)], [0, 1, 1]),
+    "cosine_embedding_loss": ([np.eye(3), np.eye(3)[[1, 1, 0]]], [-np.ones(3)], [1, 0, 1]),
+    "triplet_margin_loss": ([np.eye(3), np.eye(3) + 5, np.eye(3) - 9], [], [1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("name", CUT_OFF)
+def test_an_infinite_gradient_does_not_pass_a_loss_that_is_cut_off(name):
+    inputs, constants, cut = CUT_OFF[name]
+    keywords = {"margin": 0.5} if name == "cosine_embedding_loss" else {}
+    dy = np.where(cut, np.inf, 1.0)
+    backward = getattr(kernels, f"{name}_backward")
+    gradients = backward(dy, *inputs, *constants, reduction="none", **keywords)
+    for gradient in gradients if isinstance(gradients, tuple) else (gradients,):
+        np.testing.assert_array_equal(gradient[np.array(cut, bool)], 0)
+
+
+def test_a_spread_that_overflows_is_infinite_without_a_warning():
+    mean, log_variance = np.float32([1e4, -1]), np.float32([1e4, -1e4])
+    np.testing.assert_array_equal(
+        kernels.gaussian_kl(mean, log_variance, "none"), np.float32([np.inf, 5e3])
+    )
+    dmean, dlog_variance = kernels.gaussian_kl_backward(1.0, mean, log_variance, "sum")
+    np.testing.assert_array_equal(dmean, mean)
+    np.testing.assert_array_equal(dlog_variance, np.float32([np.inf, -0.5]))
+    noise = np.float32([1, 2])
+    y = kernels.reparameterize(mean, log_variance, noise)
+    np.testing.assert_array_equal(y, np.float32([np.inf, -1]))
+    one = np.ones(2, np.float32)
+    _, dlog_var, dnoise = kernels.reparameterize_backward(one, mean, log_variance, noise)
+    np.testing.assert_array_equal(dlog_var, np.float32([np.inf, 0]))
+    np.testing.assert_array_equal(dnoise, np.float32([np.inf, 0]))
+
+
 def refused(name, error, message, *arguments, **keywords):
     """Both directions must refuse the same arguments with the same words."""
     with h.shapes_unchecked():
@@ -514,6 +587,9 @@ def test_bad_weights_and_labels():
     refused(name, ValueError, r"weight must have shape", x, soft, weight=weight[:2])
     refused("multi_margin_loss", ValueError, "p must be 1 or 2, got 3", x, labels, p=3)
     refused("multi_margin_loss", ValueError, "input must have 2 axes", x[0], labels[:1])
+    for label in (-1, -100):  # no label is ignored
+        wrong = np.full(len(x), label)
+        refused("multi_margin_loss", ValueError, f"labels in 0 … 2, got {label}", x, wrong)
 
 
 def test_bad_weights_of_entries():

@@ -450,6 +450,20 @@ def test_vectors_that_are_long_enough_fit_the_counts_exactly():
     np.testing.assert_allclose(fitted, np.log(counts), atol=1e-6)
 
 
+@pytest.mark.parametrize("first", [np.uint64, np.int32, np.uint8])
+@pytest.mark.parametrize("second", [np.uint64, np.int64, np.int8])
+def test_words_and_noise_may_be_integers_of_two_kinds(first, second):
+    """NumPy joins uint64 and int64 to floats, which are no indices."""
+    words, drawn = np.array([0, 1]), np.array([[2], [3]])
+    expected = kernels.negative_sampling_loss(x, table, words, drawn)
+    words, drawn = words.astype(first), drawn.astype(second)
+    assert kernels.negative_sampling_loss(x, table, words, drawn) == expected
+    tables = [np.ones((4, 3)), np.ones((4, 3))]
+    loss = kernels.skip_gram_negative_sampling_step(*tables, words, words, drawn, lr=0.1)
+    assert loss == pytest.approx(np.log1p(np.exp(-3)) + np.log1p(np.exp(3)))
+    kernels.cbow_negative_sampling_step(*tables, words, words, words, drawn, lr=0.1)
+
+
 # ---- the alias method ------------------------------------------------------------------------
 
 
@@ -504,6 +518,7 @@ def test_draws_have_the_distribution_and_follow_the_generator():
 
 x, table, two = np.ones((2, 3)), np.ones((4, 3)), np.array([0, 1])
 noise = np.array([[1], [2]])
+ALIAS, RNG = (np.array([0.5, 1.0]), np.array([1, 1])), np.random.default_rng(0)
 codes, points = kernels.huffman_codes(np.array([1, 2, 3, 4, 5]))
 
 
@@ -595,6 +610,22 @@ def read_only(array):
         (lambda: kernels.alias_table(np.ones(0)), ValueError, "at least 0 and not all 0"),
         (lambda: kernels.alias_table(np.array([1, np.nan])), ValueError, "must be finite"),
         (lambda: kernels.alias_table(two), TypeError, "probabilities must be float32 or float64"),
+        (lambda: kernels.alias_sample(ALIAS, 2, None), TypeError, "generator must be a numpy"),
+        (lambda: kernels.alias_sample(ALIAS, -1, RNG), ValueError, "size must be at least 0"),
+        (lambda: kernels.alias_sample(ALIAS, 2.0, RNG), TypeError, "size must be an int"),
+        (lambda: kernels.alias_sample(3, 2, RNG), TypeError, "table must be the pair .* got int"),
+        (lambda: kernels.alias_sample(ALIAS[:1], 2, RNG), TypeError, "table must be the pair"),
+        (lambda: kernels.alias_sample((1, 2), 2, RNG), TypeError, "keep of table must be a NumPy"),
+        (
+            lambda: kernels.alias_sample((ALIAS[0], ALIAS[0]), 2, RNG),
+            TypeError,
+            "alias of table must be a NumPy array of integers, got float64",
+        ),
+        (
+            lambda: kernels.alias_sample((ALIAS[0], ALIAS[1][:1]), 2, RNG),
+            ValueError,
+            r"two arrays of one length above 0, got \(2,\) and \(1,\)",
+        ),
     ],
 )
 def test_bad_input(call, error, message):

@@ -342,6 +342,9 @@ def test_gradients_reach_the_picture_through_vgg(pool):
     assert list(ours(x)) == ["relu1_1", "pool1", "conv2_1"]
 
 
+PICTURE = np.zeros((1, 3, 40, 40), np.float32)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -352,6 +355,16 @@ def test_gradients_reach_the_picture_through_vgg(pool):
         (lambda: models.YOLO(2, stride=12), "stride must be a power of 2, at least 2, got 12"),
         (lambda: models.SiameseNetwork(compare="cosine"), "compare must be one of"),
         (lambda: models.TransformNet("layer"), "norm must be one of"),
+        (lambda: models.YOLO(2, width=0.1)(PICTURE), r"multiples of 16, got \(1, 3, 40, 40\)"),
+        (lambda: models.YOLO(2, stride=8, width=0.1)(PICTURE[0]), r"multiples of 8, got \(3, 40,"),
+        (
+            lambda: models.TransformNet(width=0.1)(PICTURE[..., :30]),
+            r"multiples of 4, got \(1, 3, 40, 30\)",
+        ),
+        (
+            lambda: models.SiameseNetwork()(PICTURE, np.concatenate([PICTURE] * 2)),
+            "x1 and x2 must be pairs, got 1 and 2 images",
+        ),
     ],
 )
 def test_bad_arguments(call, message):

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dlnotes
-from dlnotes import nn
+from dlnotes import nn, optim
 from dlnotes.autograd import Tensor, tensor
 from dlnotes.nn import functional as F
 
@@ -357,19 +357,25 @@ def test_functional_defaults_are_those_of_the_kernels():
             continue
         if name.startswith("dropout") or name in ("scaled_dot_product_attention", "relu6"):
             continue  # these draw the mask of what is dropped, or are a kernel with settings
-        kernel = inspect.signature(getattr(dlnotes.kernels, name)).parameters
-        here = dict(inspect.signature(function).parameters)
+        # Losses have their reduction in another place (see the kernels' module docstring).
+        kernel, here = (
+            {k: p.default for k, p in inspect.signature(f).parameters.items()}
+            for f in (getattr(dlnotes.kernels, name), function)
+        )
         if name.startswith("embedding"):  # rows are cut down before the kernel runs
             del here["max_norm"], here["norm_type"]
-        theirs = [p.default for k, p in kernel.items() if k != "return_residuals"]
-        assert [p.default for p in here.values()] == theirs, name
+        kernel.pop("return_residuals", None)
+        assert len(here) == len(kernel), name
+        optional = {k: d for k, d in kernel.items() if d is not inspect.Parameter.empty}
+        assert {k: here[k] for k in optional} == optional, name
+        assert list(here.values()).count(inspect.Parameter.empty) == len(kernel) - len(optional)
 
 
 def test_functional_kl_div_as_torch():
     x, t = np.log([[0.2, 0.8]]), np.array([[0.5, 0.5]])
     for reduction in ("batchmean", "sum"):
         expected = torch_F.kl_div(torch.tensor(x), torch.tensor(t), reduction=reduction)
-        h.assert_close(F.kl_div(x, t, reduction).data, expected, np.float64)
+        h.assert_close(F.kl_div(x, t, reduction=reduction).data, expected, np.float64)
 
 
 @settings(deadline=None, max_examples=30)
@@ -485,6 +491,18 @@ def test_gains_as_torchs(nonlinearity):
         (lambda p: nn.init.uniform_(p, 1, 0), ValueError, "a must not exceed b"),
         (lambda p: nn.init.normal_(p, 0, -1), ValueError, "std must be at least 0"),
         (lambda p: nn.init.constant_(p, "1"), TypeError, "val must be a number"),
+        *(
+            (lambda p, draw=draw: draw(Tensor(np.ones((2, 3), int))), TypeError, "tensor must be f")
+            for draw in (
+                nn.init.uniform_,
+                nn.init.normal_,
+                nn.init.xavier_uniform_,
+                nn.init.kaiming_normal_,
+                nn.init.trunc_normal_,
+                nn.init.orthogonal_,
+                lambda t: nn.init.sparse_(t, 0.5),
+            )
+        ),
         (lambda p: nn.init.uniform_(p, generator=3), TypeError, "generator must be a numpy.random"),
         (lambda p: nn.init.kaiming_normal_(p, mode="fan"), ValueError, "mode must be one of"),
         (lambda p: nn.init.calculate_gain("gelu"), ValueError, "nonlinearity must be one of"),
@@ -498,3 +516,75 @@ def test_gains_as_torchs(nonlinearity):
 def test_bad_init(call, error, message):
     with h.shapes_unchecked(), pytest.raises(error, match=message):
         call(nn.Parameter(np.ones((2, 2))))
+
+
+# ---- torch's order of arguments --------------------------------------------------------------
+
+
+def parameters(function):
+    """Return the parameters of a function, or None where it tells none (torch's built-ins)."""
+    try:
+        found = list(inspect.signature(function).parameters.values())
+    except (ValueError, TypeError):
+        return None
+    return None if any(p.kind == p.VAR_POSITIONAL for p in found) else found
+
+
+def positional(function):
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p.name for p in parameters(function) if p.kind in kinds]
+
+
+def known_by_both():
+    """Yield (name, ours, torch's) of all functions and classes whose arguments can be compared."""
+    pairs = [(F, torch_F), (nn, torch.nn), (optim, torch.optim), (nn.init, torch.nn.init)]
+    pairs += [(nn.utils, torch.nn.utils), (nn.utils.rnn, torch.nn.utils.rnn)]
+    for room, torchs in pairs:
+        for name, ours in vars(room).items():
+            theirs = getattr(torchs, name, None)
+            made_here = getattr(ours, "__module__", "").startswith("dlnotes")
+            if not made_here or not callable(theirs) or ours is nn.Parameter:
+                continue
+            compared = [(name, ours, theirs)]
+            if isinstance(theirs, type) and issubclass(theirs, torch.nn.Module):
+                compared.append((f"{name}.forward", ours.forward, theirs.forward))
+            for what, *both in compared:
+                if None not in map(parameters, both):
+                    yield f"{room.__name__}.{what}", *both
+
+
+BOTH = {name: pair for name, *pair in known_by_both()}
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_arguments_by_position_mean_what_they_mean_in_torch(name):
+    ours, theirs = BOTH[name]
+    given, wanted = positional(ours), positional(theirs)
+    if theirs is torch.nn.utils.rnn.PackedSequence:  # a named tuple with defaults in torch
+        wanted = list(torch.nn.utils.rnn.PackedSequence._fields)
+    assert given == wanted[: len(given)]
+
+
+def test_the_order_of_arguments_is_compared_for_most():
+    assert len(BOTH) > 120
+    weight, third = np.array([1.0, 2.0, 0.5]), np.float64(0.25)
+    x, labels = np.eye(3), np.array([0, 1, 1])
+    theirs = [torch.tensor(a) for a in (x, labels, weight)]
+    for name in ("cross_entropy", "nll_loss"):
+        loss = getattr(F, name)(x, labels, weight)
+        h.assert_close(loss.data, getattr(torch_F, name)(*theirs), np.float64)
+    shares = np.full((3, 3), third)
+    for name in ("binary_cross_entropy", "binary_cross_entropy_with_logits"):
+        loss = getattr(F, name)(shares, x, weight)
+        expected = getattr(torch_F, name)(torch.tensor(shares), theirs[0], theirs[2])
+        h.assert_close(loss.data, expected, np.float64)
+    with pytest.raises(TypeError, match="positional"):
+        nn.MultiheadAttention(4, 2, 0.0, True, True)
+    with (
+        h.shapes_unchecked(),
+        pytest.raises(
+            TypeError,
+            match="reduction must be one of 'mean', 'sum', 'none', got an array of float64",
+        ),
+    ):
+        dlnotes.kernels.cross_entropy(x, labels, weight)

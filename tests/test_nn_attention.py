@@ -269,6 +269,9 @@ def test_a_cache_refuses_what_it_cannot_hold():
         assert repr(cache) == "KeyValueCache(positions=1, growing=True)"
         with pytest.raises(ValueError, match="the batch and heads of the cache"):
             layer(x[:, :2], x[:, :2], x[:, :2], cache=cache)
+        with pytest.raises(ValueError, match=r"attn_mask must have shape \(1, 2\)"):
+            layer(x, x, x, attn_mask=np.zeros((1, 7), bool), cache=cache)
+        assert len(cache) == 1  # a call that is refused adds nothing
     stack = nn.TransformerEncoder(nn.TransformerEncoderLayer(E, HEADS, 16), 2)
     with pytest.raises(ValueError, match="one entry for each of 2 layers"):
         stack(x, cache=[nn.KeyValueCache()])

@@ -1,14 +1,18 @@
 """The files around the package agree with each other: pins, environments, workflows, texts."""
 
 import ast
+import importlib
+import inspect
 import os
 import re
 import stat
 import subprocess
 import sys
 import tomllib
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import yaml
@@ -23,6 +27,21 @@ EXTRAS = PROJECT["optional-dependencies"]
 PINS = freeze.read_constraints()[1]
 EVERYTHING = [*PROJECT["dependencies"], *(need for extra in EXTRAS.values() for need in extra)]
 CORE_AND_BOOK = [*PROJECT["dependencies"], *EXTRAS["book"]]
+DOCUMENTED = (  # modules of dlnotes whose docstrings say what is raised
+    "autograd",
+    "kernels",
+    "metrics",
+    "models",
+    "nn",
+    "nn.functional",
+    "nn.init",
+    "nn.utils",
+    "nn.utils.rnn",
+    "optim",
+    "optim.lr_scheduler",
+    "optim.schedules",
+    "optim.swa_utils",
+)
 
 
 def read(name: str) -> str:
@@ -266,3 +285,76 @@ def test_the_set_up_cell_runs_whole_where_the_book_is_installed(tmp_path):
         env={**os.environ, "MPLBACKEND": "agg"},
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# ---------------------------------------------------------------- docstrings
+
+
+def public_objects(name: str) -> dict[str, object]:
+    """Return the functions and classes that a module of the library offers, by their full names."""
+    module = importlib.import_module(name)
+    own = [n for n, thing in vars(module).items() if getattr(thing, "__module__", "") == name]
+    names = getattr(module, "__all__", [n for n in own if not n.startswith("_")])
+    things = {f"{name}.{n}": getattr(module, n) for n in names}
+    return {n: t for n, t in things.items() if inspect.isfunction(t) or inspect.isclass(t)}
+
+
+def docstring_of(thing) -> str:
+    """Return the docstring that somebody wrote: none that is inherited or made of the fields."""
+    if isinstance(thing, classmethod | staticmethod):
+        thing = thing.__func__
+    text = (vars(thing).get("__doc__") if inspect.isclass(thing) else thing.__doc__) or ""
+    return "" if inspect.isclass(thing) and text.startswith(f"{thing.__name__}(") else text
+
+
+def without_docstring(name: str, thing) -> list[str]:
+    """Return `name` and the public methods below it that have no docstring."""
+    parts = {name: thing}
+    if inspect.isclass(thing):
+        kinds = (classmethod, staticmethod, property)
+        for part, value in vars(thing).items():
+            if not part.startswith("_") and (inspect.isfunction(value) or isinstance(value, kinds)):
+                parts[f"{name}.{part}"] = value
+    return [part for part, value in parts.items() if not docstring_of(value)]
+
+
+def says_what_it_raises(thing) -> bool:
+    """Say whether an error stands in the docstring, or in that of a module or package around it."""
+    first, *rest = thing.__module__.split(".")
+    around = [".".join([first, *rest[:i]]) for i in range(1, len(rest) + 1)]
+    texts = [docstring_of(thing), *(sys.modules[module].__doc__ or "" for module in around)]
+    return any(re.search(r"\b[A-Z]\w*Error\b", text) for text in texts)
+
+
+@pytest.mark.parametrize("module", DOCUMENTED)
+def test_public_functions_and_classes_say_what_they_do_and_what_they_raise(module):
+    things = public_objects(f"dlnotes.{module}")
+    assert things
+    silent = [part for name, thing in things.items() for part in without_docstring(name, thing)]
+    assert not silent, f"without a docstring: {', '.join(silent)}"
+    vague = [name for name, thing in things.items() if not says_what_it_raises(thing)]
+    assert not vague, f"no error stands in the docstring or its module's: {', '.join(vague)}"
+
+
+def test_a_docstring_that_nobody_wrote_is_missed():
+    class Parent:
+        """Somebody wrote this."""
+
+        def method(self): ...
+
+        @property
+        def size(self): ...
+
+    class Child(Parent): ...
+
+    class Row(NamedTuple):
+        name: str
+
+    Fields = dataclass(type("Fields", (), {"__annotations__": {"name": str}}))
+    assert without_docstring("Parent", Parent) == ["Parent.method", "Parent.size"]
+    for made in (Child, Row, Fields):
+        assert without_docstring("made", made) == ["made"]
+    assert not says_what_it_raises(Parent)
+    Parent.__doc__ = "Raise ValueError for nothing."
+    assert says_what_it_raises(Parent)
+    assert not says_what_it_raises(Child)

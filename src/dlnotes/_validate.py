@@ -124,6 +124,16 @@ def number(name: str, value, *, low: Number | None = None, high: Number | None =
     return float(_in_range(name, value, low, high))
 
 
+def generator(name: str, value) -> np.random.Generator:
+    """Return `value` if it is a generator of NumPy's."""
+    if not isinstance(value, np.random.Generator):
+        raise TypeError(
+            f"{name} must be a numpy.random.Generator (np.random.default_rng(seed)), "
+            f"got {_kind(value)}"
+        )
+    return value
+
+
 def output_mask(value, count: int) -> tuple[bool, ...]:
     """Return `value`: True or False for each of `count` inputs, whether its gradient is wanted."""
     if not isinstance(value, tuple | list) or any(not isinstance(entry, bool) for entry in value):
@@ -134,8 +144,11 @@ def output_mask(value, count: int) -> tuple[bool, ...]:
 
 
 def one_of(name: str, value, allowed: Iterable[str]) -> str:
-    """Return `value` if it is one of the allowed words."""
+    """Return `value` if it is one of the allowed words; TypeError for an array."""
     allowed = list(allowed)
+    if isinstance(value, np.ndarray):  # which == compares entry by entry
+        listed = ", ".join(repr(word) for word in allowed)
+        raise TypeError(f"{name} must be one of {listed}, got {_kind(value)}")
     if value not in allowed:
         listed = ", ".join(repr(word) for word in allowed)
         raise ValueError(f"{name} must be one of {listed}, got {value!r}")

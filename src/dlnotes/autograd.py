@@ -4,6 +4,19 @@ The tape proper stands first: `apply` runs one operation and records it, `topolo
 what was recorded, and `Tensor.backward` walks it in reverse. Below them stand the operators of a
 tensor and the table of operations, where the backward function of each is registered once.
 (Reverse mode: Linnainmaa, 1970; backpropagation: Rumelhart, Hinton and Williams, 1986.)
+
+Errors: TypeError for data that are not float32, float64, integers or bool, for two float dtypes in
+one operation (nothing is converted unseen), and for settings of the wrong kind; ValueError for
+shapes that do not fit, axes that are not there, an operation that is not registered or is already,
+and a gradient that is missing or of another shape; IndexError for an index out of range;
+RuntimeError for `backward` without a gradient to compute. Operations that are kernels raise what
+the kernel does.
+
+Cost: recording takes a constant time for each operation and keeps its inputs and its output until
+the result is let go; `backward` runs each recorded operation's backward function once, for products
+about twice the cost of forward. Operators and methods go over their entries once (`@` takes 2 ·
+rows · inner · columns operations). Shapes are those of NumPy, with broadcasting in +, -, *, / and
+`where`.
 """
 
 import contextlib
@@ -111,7 +124,10 @@ def no_grad() -> Iterator[None]:
 class Tensor:
     """An array, its gradient, and the operation and parents that it came from.
 
-    `data` is shared, not copied (`tensor(…)` copies). Python numbers become float32; arrays keep
+    `data` is shared, not copied (`tensor(…)` copies), and as in torch so is that of views: what
+    `detach`, `permute`, `transpose`, slices and (where the layout allows it) `reshape` return, with
+    all that is made of them (`flatten`, `squeeze`, `split`, …), shares memory with the tensor, so
+    writing into the data of one changes the other. Python numbers become float32; arrays keep
     their dtype: float32, float64, integers or bool. Only floats can require a gradient.
     A leaf (`parents` empty) adds up its `grad` over calls of `backward` until `zero_grad()`; an
     inner node keeps the gradient of the last call, so that it can be looked at.
@@ -185,8 +201,8 @@ class Tensor:
     def __rmul__(self, other): return apply("mul", *_operands(other, self))
     def __truediv__(self, other): return apply("div", *_operands(self, other))
     def __rtruediv__(self, other): return apply("div", *_operands(other, self))
-    def __matmul__(self, other): return apply("matmul", *_operands(self, other))
-    def __rmatmul__(self, other): return apply("matmul", *_operands(other, self))
+    def __matmul__(self, other): return apply("matmul", *_matrices(self, other))
+    def __rmatmul__(self, other): return apply("matmul", *_matrices(other, self))
     def __pow__(self, exponent): return apply("pow", self, exponent=_exponent(exponent))
     def __neg__(self): return apply("neg", self)
     def __abs__(self): return apply("abs", self)
@@ -232,7 +248,15 @@ class Tensor:
     def reshape(self, *shape) -> "Tensor":
         """Return the same elements with another shape; one length may be -1."""
         shape = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
-        return apply("reshape", self, shape=tuple(shape))
+        shape = tuple(_validate.integer("shape", n, low=-1) for n in shape)
+        known = math.prod(n for n in shape if n != -1)
+        if shape.count(-1) > 1:
+            raise ValueError(f"shape may have one length of -1, got {shape}")
+        if self.data.size % known if known and -1 in shape else self.data.size != known:
+            raise ValueError(
+                f"shape must hold the {self.data.size} elements of {self.shape}, got {shape}"
+            )
+        return apply("reshape", self, shape=shape)
 
     def view(self, *shape) -> "Tensor":
         """Do as `reshape` does; unlike torch's, this also copies where the layout makes it."""
@@ -342,12 +366,19 @@ def tensor(data, requires_grad: bool = False) -> Tensor:
 def cat(tensors: Sequence, dim: int = 0) -> Tensor:
     """Return the tensors one after another along `dim`; their other axes must agree."""
     tensors = _tensors(tensors)
-    return apply("cat", *tensors, dim=_validate.dimension("dim", dim, tensors[0].ndim))
+    dim = _validate.dimension("dim", dim, tensors[0].ndim)
+    if len({(*one.shape[:dim], *one.shape[dim + 1 :]) for one in tensors}) > 1 or any(
+        one.ndim != tensors[0].ndim for one in tensors
+    ):
+        raise ValueError(f"tensors must agree in every axis but {dim}, got {_shapes(tensors)}")
+    return apply("cat", *tensors, dim=dim)
 
 
 def stack(tensors: Sequence, dim: int = 0) -> Tensor:
     """Return tensors of one shape side by side along a new axis `dim`."""
     tensors = _tensors(tensors)
+    if len({one.shape for one in tensors}) > 1:
+        raise ValueError(f"tensors must have one shape, got {_shapes(tensors)}")
     return apply("stack", *tensors, dim=_validate.dimension("dim", dim, tensors[0].ndim + 1))
 
 
@@ -356,7 +387,9 @@ def where(condition, input, other) -> Tensor:
     condition = condition.data if isinstance(condition, Tensor) else np.asarray(condition)
     if condition.dtype != np.bool_:
         raise TypeError(f"the condition or mask must be bool, got {condition.dtype}")
-    return apply("where", *_operands(input, other), condition=condition)
+    input, other = _operands(input, other)
+    _check_broadcast(condition.shape, input.shape, other.shape)
+    return apply("where", input, other, condition=condition)
 
 
 # ---- the table of operations -----------------------------------------------------------------
@@ -371,9 +404,13 @@ def register(
     the inputs and the value, and backward gets them as `residuals`. With `selective`, backward gets
     `output_mask`, which says for each input whether its gradient is wanted, and may return None for
     one that is not: for operations whose gradients cost more than the asking.
+
+    Both functions then run without NumPy's warnings of overflow, division by 0 and NaN: as in
+    torch, the result says it.
     """
     if op in OPERATIONS:
         raise ValueError(f"operation {op!r} is registered already")
+    forward, backward = (np.errstate(all="ignore")(function) for function in (forward, backward))
     OPERATIONS[op] = Operation(forward, backward, keeps, selective)
 
 
@@ -533,7 +570,8 @@ def _getitem_backward(dy, y, x, index):
     if _is_integer_array(index) and x.ndim > 1:  # rows, some perhaps several times
         rows, width = len(x), math.prod(x.shape[1:])
         dy = dy.reshape(index.size, width)
-        return (kernels.scatter_add(dy, index.reshape(-1) % rows, rows).reshape(x.shape),)
+        index = index.reshape(-1).astype(np.intp) % rows  # as int8, or unsigned, rows may not fit
+        return (kernels.scatter_add(dy, index, rows).reshape(x.shape),)
     dx = np.zeros_like(x)
     if any(map(_is_integer_array, index if isinstance(index, tuple) else (index,))):
         np.add.at(dx, index, dy)
@@ -573,9 +611,8 @@ def _sum_backward(dy, y, x, axis, keepdims):
 
 
 def _mean(x, axis, keepdims):
-    total = x.sum(axis=axis, keepdims=keepdims)
-    with np.errstate(invalid="ignore"):  # the mean of nothing is NaN, as in torch
-        return total / x.dtype.type(_count(x, axis))
+    # The mean of nothing is NaN, as in torch.
+    return x.sum(axis=axis, keepdims=keepdims) / x.dtype.type(_count(x, axis))
 
 
 def _mean_backward(dy, y, x, axis, keepdims):
@@ -785,6 +822,49 @@ def _as_array(data) -> np.ndarray:
 
 
 def _operands(*given) -> tuple[Tensor, Tensor]:
+    """Return both sides of an operator as tensors of one dtype whose shapes broadcast."""
+    left, right = _of_one_dtype(*given)
+    if left.shape != right.shape and left.ndim and right.ndim:
+        _check_broadcast(left.shape, right.shape)
+    return left, right
+
+
+def _matrices(*given) -> tuple[Tensor, Tensor]:
+    """Return both sides of @ as tensors of one dtype whose shapes fit."""
+    left, right = _of_one_dtype(*given)
+    if not left.ndim or not right.ndim:
+        raise ValueError(f"@ needs at least 1 axis on each side, got {_shapes((left, right))}")
+    inner = right.shape[-2] if right.ndim > 1 else right.shape[0]
+    if left.shape[-1] != inner:
+        raise ValueError(
+            "@ needs as many columns on the left as rows on the right, got shapes "
+            f"{_shapes((left, right))}"
+        )
+    if left.ndim > 2 and right.ndim > 2:
+        _check_broadcast(left.shape[:-2], right.shape[:-2])
+    return left, right
+
+
+def _check_broadcast(*shapes: tuple[int, ...]) -> None:
+    """Raise ValueError unless the shapes broadcast."""
+    for lengths in itertools.zip_longest(*map(reversed, shapes), fillvalue=1):
+        if len({n for n in lengths if n != 1}) > 1:
+            raise ValueError(
+                f"the shapes {_listed(shapes)} do not broadcast: counted from the last axis, "
+                "lengths must be equal or 1"
+            )
+
+
+def _shapes(tensors) -> str:
+    return _listed([one.shape for one in tensors])
+
+
+def _listed(shapes) -> str:
+    *others, last = map(str, shapes)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _of_one_dtype(*given) -> tuple[Tensor, Tensor]:
     """Return both sides of an operator as tensors of one dtype.
 
     Python numbers, lists and integers take the dtype of the float that they meet; two float
@@ -822,8 +902,10 @@ def _compare(function: Callable, left, right) -> Tensor:
 
 def _tensors(values) -> list[Tensor]:
     """Return a list or tuple of tensors of one dtype (arrays are taken as constants)."""
-    if not isinstance(values, list | tuple) or not values:
+    if not isinstance(values, list | tuple):
         raise TypeError(f"tensors must be a list or tuple of tensors, got {type(values).__name__}")
+    if not values:
+        raise ValueError(f"tensors must hold at least one tensor, got {values}")
     tensors = [value if isinstance(value, Tensor) else Tensor(value) for value in values]
     dtypes = sorted({str(one.dtype) for one in tensors})
     if len(dtypes) > 1:

@@ -1,8 +1,14 @@
 """How good are the predictions? Metrics on NumPy arrays, equal to scikit-learn's where it has them.
 
-Everywhere the prediction comes first and the target second, as in PyTorch's losses;
-scikit-learn's functions take them the other way round. Sums are made in float64 whatever the
-inputs, and the results are Python floats or float64 arrays.
+Everywhere the prediction comes first and the target second, as in PyTorch's losses; scikit-learn's
+functions take them the other way round. Arguments are arrays or nested lists of numbers of any
+dtype; class indices and row numbers must be integers. Sums are made in float64 whatever the inputs,
+and the results are Python floats or float64 arrays, counts and indices int64.
+
+In each: TypeError for what does not hold numbers, or for floats where integers are asked for;
+ValueError for NaN or infinity, no samples (both unless the function says otherwise), shapes that do
+not fit, and numbers or settings out of range. Where nothing else is said the cost is O(size of the
+arguments), and the definition that of textbooks (Murphy, 2022, section 5.1).
 
 Shapes: n samples, c classes.
 """
@@ -58,8 +64,9 @@ SUM_TOLERANCE = 1e-4
 def accuracy(prediction: Values, target: Values) -> float:
     """Return the share of samples whose predicted class is the target.
 
-    `prediction` holds class indices (n,), or scores (n, c) of which the largest counts
-    (logits and probabilities alike); `target` holds class indices (n,).
+    `prediction` holds class indices (n,), or scores (n, c) of which the largest counts (logits and
+    probabilities alike); `target` holds class indices (n,). Between 0 and 1; on ties the first of
+    the largest scores counts.
     """
     predicted, target = _labels(prediction, target)
     return float(np.mean(predicted == target))
@@ -70,8 +77,8 @@ def confusion_matrix(
 ) -> Int64[np.ndarray, "c c"]:
     """Count the samples of each class (row) that were predicted as each class (column).
 
-    Inputs as in `accuracy`. Without `num_classes` there are as many classes as scores, or as
-    the largest index says.
+    Inputs as in `accuracy`; int64 (c, c), which adds up to n. Cost O(n + c²). Without `num_classes`
+    there are as many classes as scores, or as the largest index says.
 
     Raises ValueError for a class index that is not below `num_classes`.
     """
@@ -95,8 +102,9 @@ def precision(
 
     `average`: "macro" is the plain mean over the classes that occur; "weighted" weights them by
     their number of targets; "micro" pools all classes first; "binary" is class 1 alone; "none"
-    gives one value per class 0 … c − 1. A class that is never predicted has precision 0. Inputs
-    as in `accuracy`.
+    gives one value per class 0 … c − 1. A class that is never predicted has precision 0. Inputs as
+    in `accuracy`; values between 0 and 1 (Manning, Raghavan and Schütze, 2008, chapter 8).
+    ValueError for another `average`, and for "binary" with a class above 1. Cost O(n + c²).
     """
     return _averaged("precision", prediction, target, average)
 
@@ -106,7 +114,8 @@ def recall(
 ) -> float | Float64[np.ndarray, "c"]:
     """Return, of the samples of a class, the share that were found: TP / (TP + FN).
 
-    `average` as in `precision`. A class without targets has recall 0.
+    Inputs, `average`, range, errors and source as in `precision`. A class without targets has
+    recall 0.
     """
     return _averaged("recall", prediction, target, average)
 
@@ -116,7 +125,7 @@ def f1(
 ) -> float | Float64[np.ndarray, "c"]:
     """Return the harmonic mean of precision and recall: 2 TP / (2 TP + FP + FN).
 
-    `average` as in `precision`; it averages the F1 values of the classes.
+    Inputs, `average`, range and errors as in `precision`; it averages the F1 values of the classes.
     """
     return _averaged("f1", prediction, target, average)
 
@@ -158,19 +167,28 @@ def _averaged(
 
 
 def mean_squared_error(prediction: Values, target: Values) -> float:
-    """Return the mean of (prediction − target)² over all entries; the shapes must be the same."""
+    """Return the mean of (prediction − target)² over all entries; the shapes must be the same.
+
+    Any shape; at least 0, in the square of the target's unit.
+    """
     prediction, target = _numbers(prediction, target)
     return float(np.mean((prediction - target) ** 2))
 
 
 def root_mean_squared_error(prediction: Values, target: Values) -> float:
-    """Return √MSE, in the unit of the target; of several columns the mean of their RMSE."""
+    """Return √MSE, in the unit of the target; of several columns the mean of their RMSE.
+
+    (n, …) both, of the same shape, the first axis being the samples; at least 0.
+    """
     prediction, target = _numbers(prediction, target)
     return float(np.mean(np.sqrt(np.mean((prediction - target) ** 2, axis=0))))
 
 
 def mean_absolute_error(prediction: Values, target: Values) -> float:
-    """Return the mean of |prediction − target| over all entries; the shapes must be the same."""
+    """Return the mean of |prediction − target| over all entries; the shapes must be the same.
+
+    Any shape; at least 0, in the unit of the target.
+    """
     prediction, target = _numbers(prediction, target)
     return float(np.mean(np.abs(prediction - target)))
 
@@ -181,7 +199,7 @@ def r2_score(prediction: Values, target: Values) -> float:
     1 is perfect, 0 as good as the mean of the targets, below 0 worse. Where the targets are
     all the same it is 1 for a perfect prediction and else 0.
 
-    Raises ValueError for fewer than two samples.
+    Both (n, …), of the same shape (Wright, 1921). ValueError for fewer than two samples.
     """
     prediction, target = _numbers(prediction, target)
     if len(target) < 2:
@@ -199,10 +217,11 @@ def r2_score(prediction: Values, target: Values) -> float:
 def cross_entropy(probabilities: Values, target: Values) -> float:
     """Return the mean of −log of the probability given to the target, in nats.
 
-    `probabilities` is (n, c) with class indices (n,) or target probabilities (n, c) as `target`;
-    or (n,), the probability of class 1, with targets 0 or 1. A target that was given probability
-    0 makes it infinite. These are probabilities, not logits: `dlnotes.nn.CrossEntropyLoss` takes
-    logits.
+    `probabilities` is (n, c) with class indices (n,) or target probabilities (n, c) as `target`; or
+    (n,), the probability of class 1, with targets 0 or 1. A target that was given probability 0
+    makes it infinite. These are probabilities, not logits: `dlnotes.nn.CrossEntropyLoss` takes
+    logits. At least 0, up to rounding (Shannon, 1948). ValueError for rows that do not add up to 1
+    within 1e-4.
     """
     probabilities = _array("probabilities", probabilities).astype(np.float64)
     if probabilities.ndim == 1:
@@ -228,7 +247,9 @@ def cross_entropy(probabilities: Values, target: Values) -> float:
 def entropy(p: Values) -> float | Float64[np.ndarray, "..."]:
     """Return −Σ p log p over the last axis, in nats; 0 log 0 counts as 0.
 
-    `p` (…, c) gives shape (…); one distribution (c,) gives a float.
+    `p` (…, c) gives shape (…); one distribution (c,) gives a float. Between 0 and log c, up to
+    rounding (Shannon, 1948). ValueError for numbers that are negative or do not add up to 1 within
+    1e-4.
     """
     p = _array("p", p).astype(np.float64)
     _check_distribution("p", p)
@@ -238,8 +259,9 @@ def entropy(p: Values) -> float | Float64[np.ndarray, "..."]:
 def kl_divergence(p: Values, q: Values) -> float | Float64[np.ndarray, "..."]:
     """Return KL(p ‖ q) = Σ p log(p / q) over the last axis, in nats.
 
-    Infinite where q is 0 and p is not. `p` and `q` have the same shape (…, c); the result has
-    shape (…), a float for one pair (Kullback and Leibler, 1951).
+    Infinite where q is 0 and p is not. `p` and `q` have the same shape (…, c); the result has shape
+    (…), a float for one pair (Kullback and Leibler, 1951). At least 0, up to rounding. Errors as in
+    `entropy`.
     """
     p, q = _array("p", p).astype(np.float64), _array("q", q).astype(np.float64)
     _validate.same_shape(p=p, q=q)
@@ -260,7 +282,8 @@ def perplexity(loss: Values | float) -> float:
     """Return e to the mean cross-entropy in nats: among how many words the model wavers.
 
     `loss` holds −log p of each token (any shape), or is already the mean. Infinite for a token of
-    probability 0.
+    probability 0. At least 1 (Jelinek, Mercer, Bahl and Baker, 1977). ValueError for negative
+    numbers and NaN.
     """
     loss = np.asarray(loss)
     if loss.dtype.kind not in "biuf":
@@ -282,10 +305,10 @@ def calibration_curve(
     """Return, for each bin of confidence: its mean confidence, its accuracy, its samples.
 
     The confidence is the probability given to the predicted class. `probabilities` (n, c) with
-    class indices (n,), or (n,), the probability of class 1, where the confidence is that of
-    class 1 and the accuracy the share of class 1, as in scikit-learn. Bins are of equal width,
-    closed on the right ("uniform"), or hold equally many samples ("quantile"). Empty bins are
-    left out (Guo et al., 2017).
+    class indices (n,), or (n,), the probability of class 1, where the confidence is that of class 1
+    and the accuracy the share of class 1, as in scikit-learn. Bins are of equal width, closed on
+    the right ("uniform"), or hold equally many samples ("quantile"). Empty bins are left out (Guo
+    et al., 2017). ValueError for n_bins below 1 or another strategy. Cost O(n (c + log n_bins)).
     """
     confidence, right = _confidence(probabilities, target)
     n_bins = _validate.integer("n_bins", n_bins, low=1)
@@ -306,6 +329,7 @@ def expected_calibration_error(
     """Return the mean over the samples of |accuracy − confidence| of their bin.
 
     Arguments as in `calibration_curve`. It depends on the bins: say which (Naeini et al., 2015).
+    Between 0 and 1.
     """
     confidence, accuracy, count = calibration_curve(
         probabilities, target, n_bins=n_bins, strategy=strategy
@@ -316,8 +340,8 @@ def expected_calibration_error(
 def brier_score(probabilities: Values, target: Values) -> float:
     """Return the mean squared distance of the probabilities from the one-hot target.
 
-    (n, c) with class indices (n,): the sum over the classes, between 0 and 2. (n,), the
-    probability of class 1, with targets 0 or 1: (p − y)², as in scikit-learn (Brier, 1950).
+    (n, c) with class indices (n,): the sum over the classes, between 0 and 2. (n,), the probability
+    of class 1, with targets 0 or 1: (p − y)², as in scikit-learn, between 0 and 1 (Brier, 1950).
     """
     probabilities, target = _probabilities(probabilities, target)
     if probabilities.ndim == 1:
@@ -360,11 +384,11 @@ def roc_curve(
     """Return false accept rate, true accept rate and threshold, for every threshold that counts.
 
     `scores` (n,) are higher for what should be accepted (a distance goes in with a minus sign),
-    `target` (n,) holds True or 1 for what should be. A sample is accepted if its score is at
-    least the threshold. The curve starts at (0, 0), with the threshold infinity; equal scores
-    are one step of it. Cost O(n log n).
+    `target` (n,) holds True or 1 for what should be. A sample is accepted if its score is at least
+    the threshold. The curve starts at (0, 0), with the threshold infinity; equal scores are one
+    step of it. Cost O(n log n) (Fawcett, 2006).
 
-    Raises ValueError unless both kinds of samples are there.
+    Three float64 arrays of one length. Raises ValueError unless both kinds of samples are there.
     """
     scores, target = _verdicts(scores, target)
     order = np.argsort(-scores, kind="stable")
@@ -380,8 +404,8 @@ def roc_curve(
 def roc_auc(scores: Values, target: Values) -> float:
     """Return the area under the ROC curve; arguments as in `roc_curve`.
 
-    It is the chance that a random sample of class 1 scores above one of class 0, ties counted
-    half (Hanley and McNeil, 1982).
+    It is the chance that a random sample of class 1 scores above one of class 0, ties counted half
+    (Hanley and McNeil, 1982). Between 0 and 1.
     """
     false_rate, true_rate, _ = roc_curve(scores, target)
     return float(np.trapezoid(true_rate, false_rate))
@@ -392,6 +416,7 @@ def equal_error_rate(scores: Values, target: Values) -> tuple[float, float]:
 
     (rate, threshold). Arguments as in `roc_curve`. Between two thresholds the curve is taken as
     straight, so that the rate exists; the threshold is the one of the two whose rates differ less.
+    The rate lies between 0 and 1 (on detection curves: Martin et al., 1997).
     """
     false_rate, true_rate, thresholds = roc_curve(scores, target)
     gap = false_rate - (1 - true_rate)  # rises from -1 to 1
@@ -406,6 +431,8 @@ def true_accept_rate(scores: Values, target: Values, *, false_accept_rate: float
     """Return the largest share of class 1 accepted at or below the given false accept rate.
 
     Arguments as in `roc_curve`. With n samples of class 0, a rate below 1/n allows no false accept.
+    false_accept_rate and the result lie between 0 and 1 (Schroff, Kalenichenko and Philbin, 2015,
+    who call it VAL at FAR).
     """
     limit = _validate.number("false_accept_rate", false_accept_rate, low=0, high=1)
     false_rate, true_rate, _ = roc_curve(scores, target)
@@ -445,6 +472,9 @@ def bleu(
     before they are divided, so a corpus is not the mean of its sentences. smooth=True adds 1 to
     numerator and denominator for n ≥ 2 (Lin and Och, 2004): without it one order without a match
     makes 0 of the whole.
+
+    TypeError for a string where a list of tokens belongs, ValueError for no sentences, lists of
+    different lengths, a sentence without references or max_n below 1. Cost O(max_n · tokens).
     """
     max_n = _validate.integer("max_n", max_n, low=1)
     _check_sentences(candidates, references)
@@ -502,7 +532,7 @@ def nearest_neighbours(
     `vectors` (v, d), `queries` (q, d), or (d,) for one; results (q, k) or (k,). `exclude` (q, e) or
     (e,) names rows that do not count, such as the query itself; they come last if k reaches them,
     with cosine -∞. Equal ones stay in the order of the rows; a row of zeros has cosine 0 to all.
-    O(q v d).
+    The indices are int64. ValueError for k above v. Cost O(q v (d + log v)).
     """
     vectors, queries = _unit("vectors", vectors), _array("queries", queries)
     if queries.ndim not in (1, 2) or queries.shape[-1] != vectors.shape[1]:
@@ -525,7 +555,7 @@ def analogy_accuracy(vectors: Values, questions: Values) -> float:
 
     `vectors` (v, d), `questions` (n, 4) of row numbers. The vectors are scaled to length 1 first,
     and a, b and c are no answers (3CosAdd; Mikolov, Yih and Zweig, 2013; Levy and Goldberg, 2014).
-    O(n v d).
+    Between 0 and 1. Cost O(n v d).
     """
     vectors = _unit("vectors", vectors)
     questions = _rows("questions", questions, len(vectors))
@@ -546,8 +576,9 @@ def weat_effect_size(
 
     Each (n, d) vectors of words. s(w) is w's mean cosine to attributes1 less that to attributes2;
     the effect is the difference between the targets' means of s, divided by the standard deviation
-    of s over both (Caliskan, Bryson and Narayanan, 2017), with n in its denominator: for targets
-    of equal number it lies in -2 … 2. NaN where s is the same for all.
+    of s over both (Caliskan, Bryson and Narayanan, 2017), with n in its denominator: for targets of
+    equal number it lies in -2 … 2. NaN where s is the same for all. Cost O(d) for each pair of a
+    target and an attribute.
     """
     names = ("targets1", "targets2", "attributes1", "attributes2")
     given = (targets1, targets2, attributes1, attributes2)
@@ -593,13 +624,14 @@ def average_precision(
 ) -> float:
     """Return the area under precision against recall of one class's detections.
 
-    `hits` (n,) says which detections, with `scores` (n,), found a target of their own. Precision
-    at recall r is the largest at any recall ≥ r. interpolation: "all" (PASCAL from 2010) is the
-    exact area, "11" (PASCAL 2007) the mean at the recalls 0, 0.1 … 1, "101" (COCO) at 0, 0.01 … 1,
-    rounded as COCO's own code does. Equal scores stay in the given order. NaN without targets, 0
-    without detections.
+    `hits` (n,) says which detections, with `scores` (n,), found a target of their own. num_targets:
+    how many there are to find. Precision at recall r is the largest at any recall ≥ r.
+    interpolation: "all" (PASCAL from 2010) is the exact area, "11" (PASCAL 2007) the mean at the
+    recalls 0, 0.1 … 1, "101" (COCO) at 0, 0.01 … 1, rounded as COCO's own code does. Equal scores
+    stay in the given order. NaN without targets, 0 without detections.
 
-    Raises ValueError for more hits than targets.
+    `hits` are bool, else TypeError. ValueError for more hits than targets. Between 0 and 1. Cost
+    O(n log n) (Everingham et al., 2010).
     """
     _validate.one_of("interpolation", interpolation, ("all", "11", "101"))
     num_targets = _validate.integer("num_targets", num_targets, low=0)
@@ -647,6 +679,11 @@ def mean_average_precision(
     COCO's measure: iou_thresholds=np.linspace(0.5, 0.95, 10), interpolation="101",
     max_detections=100; area_range is (0, 32²) for small, (32², 96²) for medium, (96², 1e10) for
     large ones. There are no crowds. NaN without targets.
+
+    Boxes (x1, y1, x2, y2) with x1 ≤ x2 and y1 ≤ y2, labels integers, thresholds in 0 … 1,
+    max_detections at least 1; the result lies between 0 and 1. ValueError for dictionaries that
+    lack an entry and for entries of different lengths. Cost: for each image and class all pairs of
+    boxes.
     """
     if len(predictions) != len(targets):
         raise ValueError(
@@ -689,11 +726,13 @@ def _detections(name: str, image: dict, scored: bool) -> dict[str, np.ndarray]:
         raise ValueError(f"{name} must have {', '.join(sorted(missing))} for each image")
     boxes = np.asarray(image["boxes"], np.float64).reshape(-1, 4)
     labels = np.asarray(image["labels"])
+    if labels.size and labels.dtype.kind not in "iu":
+        raise TypeError(f"{name}: labels must be integers, got {labels.dtype}")
     result = {"boxes": boxes, "labels": labels}
     if scored:
         result["scores"] = np.asarray(image["scores"], np.float64)
     for key, values in result.items():
-        if len(values) != len(boxes):
+        if values.shape[:1] != (len(boxes),) or (key != "boxes" and values.ndim != 1):
             raise ValueError(f"{name}: {key} must have one entry for each of {len(boxes)} boxes")
     return result
 
@@ -738,27 +777,36 @@ def frechet_distance(mean1: Values, cov1: Values, mean2: Values, cov2: Values) -
     """Return |μ₁ - μ₂|² + tr(Σ₁ + Σ₂ - 2 (Σ₁ Σ₂)^½), between two normal distributions.
 
     Of features of images it is the FID (Dowson and Landau, 1982; Heusel et al., 2017). Means
-    (d,), covariances (d, d), symmetric; the result is at least 0. Cost O(d³).
+    (d,), covariances (d, d), symmetric and without negative eigenvalues (but for rounding, up to
+    1e-5 of the largest), which may be singular; the result is at least 0. Cost O(d³).
     """
-    from scipy.linalg import sqrtm
-
     mean1, mean2 = (_array(n, m).astype(float) for n, m in [("mean1", mean1), ("mean2", mean2)])
     if mean1.ndim != 1:
         raise ValueError(f"mean1 must have shape (d,), got {mean1.shape}")
     _validate.same_shape(mean1=mean1, mean2=mean2)
-    covariances = []
+    covariances, roots = [], []
     for name, value in {"cov1": cov1, "cov2": cov2}.items():
         value = _array(name, value).astype(float)
         _validate.has_shape(name, value, (len(mean1), len(mean1)), "(d, d) for means of (d,)")
         if not np.allclose(value, value.T):
             raise ValueError(f"{name} must be symmetric")
         covariances.append(value)
-    # tr (Σ₁ Σ₂)^½ = tr (Σ₁^½ Σ₂ Σ₁^½)^½, whose argument is symmetric: its eigenvalues are real.
-    root = np.real(sqrtm(covariances[0]))
-    eigenvalues = np.linalg.eigvalsh(root @ covariances[1] @ root.T)
-    mixed = np.sqrt(np.maximum(eigenvalues, 0)).sum()
+        roots.append(_covariance_root(name, value))
+    # tr (Σ₁ Σ₂)^½ = tr (Σ₁^½ Σ₂ Σ₁^½)^½, the sum of the singular values of Σ₂^½ Σ₁^½.
+    mixed = np.linalg.svd(roots[1] @ roots[0], compute_uv=False).sum()
     traces = np.trace(covariances[0]) + np.trace(covariances[1])
     return float(max(0.0, np.sum((mean1 - mean2) ** 2) + traces - 2 * mixed))
+
+
+def _covariance_root(name: str, covariance: np.ndarray) -> np.ndarray:
+    """Return the symmetric root of a covariance; ValueError for a negative eigenvalue."""
+    values, vectors = np.linalg.eigh(covariance)
+    largest = np.abs(values).max()
+    if values[0] < -1e-5 * largest:
+        raise ValueError(f"{name} must have no negative eigenvalues, got {values[0]:.3g}")
+    # The root of an eigenvalue that is 0 but for rounding would be no small number.
+    values[values < len(values) * np.finfo(float).eps * largest] = 0
+    return (vectors * np.sqrt(values)) @ vectors.T
 
 
 def sample_precision_recall(real: Values, generated: Values, *, k: int = 3) -> tuple[float, float]:
@@ -767,7 +815,8 @@ def sample_precision_recall(real: Values, generated: Values, *, k: int = 3) -> t
     `real` (n, d) and `generated` (m, d) are features. A set is thought of as the union of balls
     around its points, each out to its k-th nearest neighbour of the same set: precision is the
     share of generated points inside the real set, recall the share of real points inside the
-    generated one (Kynkäänniemi et al., 2019). Cost O((n + m)² d).
+    generated one (Kynkäänniemi et al., 2019). Cost O((n + m)² d). Both shares lie between 0 and 1;
+    k is at least 1 and below n and m, else ValueError.
     """
     from scipy.spatial.distance import cdist
 

@@ -22,6 +22,8 @@ LANGUAGE_INFO = {
     "pygments_lexer": "ipython3",
 }
 KEPT_CELL_METADATA = frozenset({"deletable", "editable", "jupyter", "slideshow", "tags"})
+# A code cell with this tag is folded: long drawing code, which need not be read to follow.
+FOLDED = "hide-input"
 # Session-bound: the model that they name exists only while the kernel runs.
 WIDGET_MIMETYPES = frozenset(
     {"application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"}
@@ -75,7 +77,8 @@ def normalize(nb: dict, slug: str) -> dict:
 
     Cell ids follow from the content; executed cells are numbered 1, 2, …; notebook metadata are
     the book's own; widget views and their state are dropped (a demo's still picture and its text
-    stay). Normalising twice changes nothing.
+    stay); code cells with the tag `hide-input` are folded in JupyterLab. Normalising twice changes
+    nothing.
     """
     import nbformat
 
@@ -86,6 +89,8 @@ def normalize(nb: dict, slug: str) -> dict:
     executed = 0
     for cell in nb["cells"]:
         kept = {k: v for k, v in sorted(cell["metadata"].items()) if k in KEPT_CELL_METADATA}
+        if FOLDED in kept.get("tags", []):
+            kept["jupyter"] = {**kept.get("jupyter", {}), "source_hidden": True}
         cell["metadata"] = nbformat.from_dict(kept)
         cell["id"] = cell_id(slug, cell["cell_type"], cell["source"], seen)
         if cell["cell_type"] != "code":

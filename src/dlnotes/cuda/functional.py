@@ -9,10 +9,10 @@ Names, arguments, results and gradients are torch's. The tensors' device chooses
 GPU a kernel is queued on torch's current stream, on the CPU the engine of `dlnotes.cuda` runs it.
 Tensors are float32, or float64, for which the same source is compiled with every float read as a
 double: that is what `torch.autograd.gradcheck` needs. Products (`linear`, `conv2d`, `conv1d`,
-`conv_transpose2d`) take bfloat16 as well, on tensor cores: sums are float32, results and gradients
-rounded to bfloat16. All tensors of a call must have one dtype and one device; they are made
-contiguous where they are not. What a kernel cannot do (an option, a dtype, a shape) is refused
-before anything is launched.
+`conv_transpose2d`, `scaled_dot_product_attention`) take bfloat16 as well, on tensor cores: sums are
+float32, results and gradients rounded to bfloat16. All tensors of a call must have one dtype and
+one device; they are made contiguous where they are not. What a kernel cannot do (an option, a
+dtype, a shape) is refused before anything is launched.
 
 Mixed precision is torch's. Parameters stay float32, and inside the block each product gets its
 inputs rounded to bfloat16; all other functions get and return float32:
@@ -838,6 +838,8 @@ def _attention_rungs(query, value) -> dict[str, str]:
     """Return the rungs for these widths; on a GPU, tiles of doubles do not fit a block."""
     if max(query.shape[-1], value.shape[-1]) > _WIDEST:
         return {"forward": "attention_naive", "backward": "attention_backward_naive"}
+    if query.dtype == torch.bfloat16:
+        return {"forward": "attention_mma", "backward": "attention_backward_mma"}
     if query.dtype == torch.float64 and query.is_cuda:
         return {"forward": "attention_online", "backward": "attention_backward_naive"}
     return {"forward": "attention_tiled", "backward": "attention_backward_tiled"}
@@ -848,14 +850,17 @@ class _Attention(Function):
     def forward(ctx, query, key, value, mask, causal, scale):
         inputs = [x.contiguous() for x in (query, key, value)]
         ctx.rungs, ctx.settings = _attention_rungs(query, value), (mask, causal, scale)
+        if ctx.rungs["forward"] == "attention_naive" and query.dtype == torch.bfloat16:
+            inputs = [x.float() for x in inputs]  # too wide for tensor cores
         y, log_sum = run("attention", *inputs, *ctx.settings, rung=ctx.rungs["forward"])
         ctx.save_for_backward(*inputs, y, log_sum)
-        return y
+        return y.to(query.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy):
-        inputs = dy.contiguous(), *ctx.saved_tensors, *ctx.settings
+        query, *saved = ctx.saved_tensors
+        inputs = dy.contiguous().to(query.dtype), query, *saved, *ctx.settings
         return *run("attention_backward", *inputs, rung=ctx.rungs["backward"]), None, None, None
 
 
@@ -881,7 +886,7 @@ def scaled_dot_product_attention(
     do not fit; TypeError for dtypes.
     """
     _only(dropout_p=(dropout_p, 0.0), enable_gqa=(enable_gqa, False))
-    query, key, value = _floats(query=query, key=key, value=value)
+    query, key, value = _floats(products=True, query=query, key=key, value=value)
     if query.ndim < 2 or not query.shape[:-2] == key.shape[:-2] == value.shape[:-2]:
         shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
         raise ValueError(f"query, key and value must have the same leading axes, got {shapes}")
@@ -921,7 +926,7 @@ def _attention_mask(mask, query: Tensor, scores: tuple[int, ...], is_causal: boo
         raise ValueError(f"attn_mask must broadcast to {scores}, got shape {tuple(mask.shape)}")
     if mask.requires_grad:
         raise ValueError("attn_mask must not want a gradient: the kernels have none for it")
-    return mask
+    return mask.float() if mask.dtype == torch.bfloat16 else mask  # it is added to float32
 
 
 # ---- batch norm ----------------------------------------------------------------------------------

@@ -281,12 +281,7 @@ def _generator(given: np.random.Generator | None) -> np.random.Generator:
     """Return the given generator, or dlnotes' own as it is now."""
     if given is None:
         return dlnotes.random.generator()
-    if not isinstance(given, np.random.Generator):
-        raise TypeError(
-            "generator must be a numpy.random.Generator (np.random.default_rng(seed)), "
-            f"got {type(given).__name__}"
-        )
-    return given
+    return _validate.generator("generator", given)
 
 
 def _generator_from(state: dict) -> np.random.Generator:

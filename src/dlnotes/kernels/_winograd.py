@@ -7,10 +7,13 @@ Gray, 2016). Over channels the products become 36 matrix products; the transform
 products with 6×6 matrices, and cost little when there are many channels. Each step is linear in
 x and in w, so the backward pass is the same steps transposed, in reverse.
 
-The transforms cost digits: float32 results are off by about 5e-6 of their size, not 5e-7. So it
-is used for float32 only, where channels are many enough that it pays.
+The transforms cost digits: float32 results are off by about 5e-6 of the largest, not 5e-7. So it
+is used for float32 only, where channels are many enough that it pays. They also mix all entries of
+a tile: one that is NaN, infinite or far larger than the rest would spoil outputs that do not see
+it. Where there is such a one, `fits` says no.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +21,10 @@ import numpy as np
 TILE = 4  # outputs along each side
 _LEAST_CHANNELS = 32
 _WORK_BYTES = 2**20
+_BLOCK_ENTRIES = 2**15
+# How many times the mean size in its sample (or filter) an entry may be: up to here its neighbours'
+# errors hardly grow. Training was seen to reach 100. Of a small sample an entry is a large share.
+_LARGEST, _LARGEST_SHARE = 256, 1 / 8
 
 # fmt: off
 INPUT = np.array([  # Bᵀ
@@ -45,11 +52,28 @@ OUTPUT = np.array([  # Aᵀ
 # fmt: on
 
 
-def fits(x, weight, g, groups) -> bool:
-    """Say whether a convolution can be computed like this, and should."""
+def fits(x, weight, g, groups, *others) -> bool:
+    """Say whether a convolution of these arrays can be computed like this, and should."""
     plain = g.kernel == (3, 3) and {*g.stride, *g.dilation, groups} == {1}
     worthwhile = min(weight.shape[:2]) >= _LEAST_CHANNELS and min(g.out) >= TILE
-    return plain and worthwhile and x.dtype == np.float32
+    if not (plain and worthwhile and x.dtype == np.float32):
+        return False
+    return all(_is_even(array) for array in (x, weight, *others))
+
+
+def _is_even(x) -> bool:
+    """Say whether all entries are finite and none far larger than the mean size of its sample."""
+    x = x.reshape(len(x), math.prod(x.shape[1:]))
+    ones, limit = np.ones(x.shape[1], x.dtype), min(_LARGEST / x.shape[1], _LARGEST_SHARE)
+    step = max(1, _BLOCK_ENTRIES // x.shape[1])
+    for first in range(0, len(x), step):
+        size = np.abs(x[first : first + step])  # stays in the cache
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = size @ ones
+        # Both are False where the total is NaN.
+        if not ((size.max(axis=1) <= limit * total) & (total < math.inf)).all():
+            return False
+    return True
 
 
 def forward(x, weight, bias, g):

@@ -5,7 +5,7 @@ derivative is cheapest in terms of it; all others take the INPUT x. All are exac
 cleanly, without overflow, for inputs of any size that the dtype holds.
 
 In each: TypeError for an array that is not float32 or float64, or for dy of another dtype;
-ValueError for shapes that differ or a setting out of range.
+ValueError for shapes that differ or a setting out of range. Cost: a few operations for each entry.
 """
 
 import math
@@ -69,13 +69,15 @@ def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def relu_backward(dy: Float[Array, "*shape"], x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return dx = dy where x > 0 and 0 elsewhere; at the kink x = 0 it is 0, as in torch."""
     dy, x = _pair(dy, "x", x)
-    return dy * (x > 0)
+    return _without(dy, x <= 0)
 
 
 def leaky_relu(x: Float[Array, "*shape"], negative_slope: Number = 0.01) -> Float[Array, "*shape"]:
     """Return x where x > 0 and negative_slope · x elsewhere (Maas et al., 2013)."""
     x, slope = _validate.floats("x", x), _validate.number("negative_slope", negative_slope)
-    return np.maximum(x, slope * x) if slope <= 1 else np.minimum(x, slope * x)
+    if 0 < slope <= 1:
+        return np.maximum(x, slope * x)
+    return np.maximum(x, 0) + slope * np.minimum(x, 0)  # no 0 · ∞ where x = ∞
 
 
 def leaky_relu_backward(
@@ -83,7 +85,7 @@ def leaky_relu_backward(
 ) -> Float[Array, "*shape"]:
     """Return dx = dy where x > 0 and negative_slope · dy elsewhere."""
     (dy, x), slope = _pair(dy, "x", x), _validate.number("negative_slope", negative_slope)
-    return dy * (x > 0) + slope * dy * (x <= 0)
+    return dy * _one_above_zero(x, slope)
 
 
 def hardtanh(
@@ -106,7 +108,7 @@ def hardtanh_backward(
     """Return dx = dy where min_val < x < max_val, 0 elsewhere and, as in torch, at both ends."""
     dy, x = _pair(dy, "x", x)
     x, low, high = _hardtanh_arguments(x, min_val, max_val)
-    return dy * ((x > low) & (x < high))
+    return _without(dy, (x <= low) | (x >= high))
 
 
 def elu(x: Float[Array, "*shape"], alpha: Number = 1.0) -> Float[Array, "*shape"]:
@@ -121,7 +123,7 @@ def elu_backward(
 ) -> Float[Array, "*shape"]:
     """Return dx = dy where x > 0 and dy · alpha · eˣ elsewhere."""
     (dy, x), alpha = _pair(dy, "x", x), _validate.number("alpha", alpha)
-    return dy * (x > 0) + dy * (alpha * np.exp(np.minimum(x, 0))) * (x <= 0)
+    return dy * (np.exp(np.minimum(x, 0)) * _one_above_zero(x, alpha))
 
 
 def gelu(x: Float[Array, "*shape"], approximate: str = "none") -> Float[Array, "*shape"]:
@@ -153,7 +155,8 @@ def softplus(
     Where beta · x > threshold it returns x itself, as torch does (the difference is below 2e-9).
     """
     x, beta, threshold = _softplus_arguments(x, beta, threshold)
-    z = beta * x
+    with np.errstate(over="ignore"):  # ±∞ is then right
+        z = beta * x
     # log(1 + eᶻ) = max(z, 0) + log(1 + e^-|z|): no exponential of a positive number.
     y = (np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))) / beta
     return np.where(z > threshold, x, y)[()]
@@ -168,7 +171,8 @@ def softplus_backward(
     """Return dx = dy · σ(beta x), or dy where beta · x > threshold."""
     dy, x = _pair(dy, "x", x)
     x, beta, threshold = _softplus_arguments(x, beta, threshold)
-    z = beta * x
+    with np.errstate(over="ignore"):
+        z = beta * x
     return dy * np.where(z > threshold, x.dtype.type(1), _sigmoid(z))
 
 
@@ -220,7 +224,7 @@ def maxout_backward(
 
 
 def softmax(x: Float[np.ndarray, "*shape"], dim: int = -1) -> Float[np.ndarray, "*shape"]:
-    """Return eˣ / Σ eˣ along the axis `dim`: positive numbers that sum to 1.
+    """Return eˣ / Σ eˣ along the axis `dim`: positive numbers that sum to 1 (Bridle, 1990).
 
     The largest entry is subtracted first, which changes nothing in exact arithmetic and keeps
     the exponential from overflowing.
@@ -297,6 +301,18 @@ def exponentials(x: np.ndarray, dim: int, out: np.ndarray | None = None) -> Iter
         yield block, e, largest, _sum(e, dim)
 
 
+def _without(dy, dropped):
+    """Return dy with 0 where `dropped` is True: by its bits, for ∞ · 0 would be NaN."""
+    kept = np.asarray(dropped).view(np.int8) - np.int8(1)  # all bits where it is False
+    return np.bitwise_and(dy.view(f"i{dy.itemsize}"), kept).view(dy.dtype)
+
+
+def _one_above_zero(x, slope):
+    """Return 1 where x > 0 and `slope` elsewhere."""
+    above = x > 0
+    return above + x.dtype.type(slope) * ~above
+
+
 def _sigmoid(x):
     # e⁻ˣ may overflow to infinity for x < -88 (float32); 1 / (1 + ∞) = 0 is then right.
     with np.errstate(over="ignore"):
@@ -323,14 +339,16 @@ def _normal_cdf(x):
 
 def _in_blocks(formula, *arrays):
     """Return formula(*arrays), element by element: its temporaries stay in the cache."""
-    if arrays[0].size <= _SMALL_BLOCK:
-        return formula(*arrays)
-    y = np.empty(arrays[0].shape, arrays[0].dtype)
-    flat, out = [array.reshape(-1) for array in arrays], y.reshape(-1)
-    for first in range(0, y.size, _SMALL_BLOCK):
-        block = slice(first, first + _SMALL_BLOCK)
-        out[block] = formula(*(array[block] for array in flat))
-    return y
+    # Squares of large numbers may overflow, where the result is saturated; ∞ may give NaN.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if arrays[0].size <= _SMALL_BLOCK:
+            return formula(*arrays)
+        y = np.empty(arrays[0].shape, arrays[0].dtype)
+        flat, out = [array.reshape(-1) for array in arrays], y.reshape(-1)
+        for first in range(0, y.size, _SMALL_BLOCK):
+            block = slice(first, first + _SMALL_BLOCK)
+            out[block] = formula(*(array[block] for array in flat))
+        return y
 
 
 def _gelu_backward(dy, x):
@@ -351,8 +369,8 @@ def _gelu_inner(x):
 def _hardtanh_arguments(x, min_val, max_val):
     x = _validate.floats("x", x)
     low, high = _validate.number("min_val", min_val), _validate.number("max_val", max_val)
-    if low >= high:
-        raise ValueError(f"min_val must be below max_val, got {min_val} and {max_val}")
+    if low > high:
+        raise ValueError(f"min_val must not be above max_val, got {min_val} and {max_val}")
     return x, x.dtype.type(low), x.dtype.type(high)
 
 

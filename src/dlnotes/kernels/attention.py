@@ -293,9 +293,9 @@ def sinusoidal_positions(
 ) -> Float[np.ndarray, "length dim"]:
     """Return the table p[t, 2i] = sin(t / 10000^(2i/dim)), p[t, 2i + 1] = cos of the same.
 
-    Each pair of columns is a hand of a clock, the first quick and the last slow, so that the row
-    of t + k is a rotation of the row of t (Vaswani et al., 2017). With odd `dim` the last column
-    is a sine. Computed in float64 and rounded to `dtype`.
+    Each pair of columns is a hand of a clock, the first quick and the last slow, so that the row of
+    t + k is a rotation of the row of t (Vaswani et al., 2017). With odd `dim` the last column is a
+    sine. Computed in float64 and rounded to `dtype`: (length, dim).
     """
     length = _validate.integer("length", length, low=0)
     dim = _validate.integer("dim", dim, low=1)

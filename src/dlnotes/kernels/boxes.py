@@ -1,9 +1,13 @@
 """Boxes of object detection: overlap, suppression, encoding, anchors, and pooling of regions.
 
-Names and arguments are those of `torchvision.ops` where it has them. A box is a row
-(x1, y1, x2, y2) with x1 ≤ x2 and y1 ≤ y2; a region is (image, x1, y1, x2, y2). In each:
-TypeError for arrays that are not float32 or float64 or differ in dtype, ValueError for shapes,
-coordinates or settings out of range. Equal scores stand in the order in which they were given.
+Names and arguments are those of `torchvision.ops` where it has them. A box is a row (x1, y1, x2,
+y2) with x1 ≤ x2 and y1 ≤ y2, in pixels or any other unit; a region is (image, x1, y1, x2, y2), the
+number of its image in x first. Equal scores stand in the order in which they were given.
+
+In each: TypeError for arrays that are not float32 or float64 or differ in dtype, ValueError for
+shapes, coordinates or settings out of range. Where nothing else is said the cost is a few
+operations for each box, or for each pair (n · m) where a result has a row for each of n boxes and a
+column for each of m.
 """
 
 import math
@@ -34,7 +38,10 @@ def box_area(boxes: Boxes) -> Float[np.ndarray, "n"]:
 
 
 def box_convert(boxes: Boxes, in_fmt: str, out_fmt: str) -> Boxes:
-    """Return boxes in another format: "xyxy" (corners), "xywh" or "cxcywh" (centre and size)."""
+    """Return boxes in another format: "xyxy" (corners), "xywh" or "cxcywh" (centre and size).
+
+    in_fmt and out_fmt name the two; boxes (n, 4), also with negative sides.
+    """
     boxes = _check_rows("boxes", boxes, 4)
     _validate.one_of("in_fmt", in_fmt, FORMATS)
     _validate.one_of("out_fmt", out_fmt, FORMATS)
@@ -55,7 +62,10 @@ def box_convert(boxes: Boxes, in_fmt: str, out_fmt: str) -> Boxes:
 def box_iou(
     boxes1: Float[np.ndarray, "n 4"], boxes2: Float[np.ndarray, "m 4"]
 ) -> Float[np.ndarray, "n m"]:
-    """Return intersection / union of every pair; 0 for two boxes without area."""
+    """Return intersection / union of every pair, 0 … 1; 0 for two boxes without area.
+
+    (Jaccard, 1901; in detection: Everingham et al., 2010.)
+    """
     return _pairwise_iou(*_check_pair(boxes1=boxes1, boxes2=boxes2))
 
 
@@ -75,7 +85,10 @@ def generalized_box_iou(
 
 
 def clip_boxes_to_image(boxes: Boxes, size: tuple[int, int] | list[int]) -> Boxes:
-    """Return boxes with their coordinates moved into an image of size (height, width)."""
+    """Return boxes with their coordinates moved into an image of size (height, width).
+
+    boxes: (n, 4), also with x1 > x2 or y1 > y2; size: two ints from 0.
+    """
     boxes = _check_rows("boxes", boxes, 4)
     height, width = _windows.sizes("size", size, 2, low=0)
     limits = np.array([width, height, width, height], boxes.dtype)
@@ -92,7 +105,8 @@ def remove_small_boxes(boxes: Boxes, min_size: Number) -> Int64[np.ndarray, "kep
 def encode_boxes(boxes: Boxes, anchors: Boxes, weights: Weights = (1.0, 1.0, 1.0, 1.0)) -> Boxes:
     """Return (Δx/w, Δy/h, log w'/w, log h'/h) of each box from its anchor, times the weights.
 
-    Both must have sides longer than 0 (Girshick et al., 2014).
+    boxes and anchors: (n, 4), row by row; both must have sides longer than 0 (Girshick et al.,
+    2014).
     """
     boxes, anchors = _check_boxes("boxes", boxes), _check_boxes("anchors", anchors)
     _validate.same_dtype(boxes=boxes, anchors=anchors)
@@ -114,7 +128,8 @@ def decode_boxes(
 ) -> Boxes:
     """Return the boxes that `encode_boxes` gave these codes for.
 
-    A side grows by at most the factor e^clamp, so that a wild prediction does not overflow.
+    A side grows by at most the factor e^clamp, so that a wild prediction does not overflow. codes
+    and anchors: (n, 4); weights: those of `encode_boxes`, four numbers above 0.
     """
     codes, anchors = _check_rows("codes", codes, 4), _check_boxes("anchors", anchors)
     _validate.same_dtype(codes=codes, anchors=anchors)
@@ -135,8 +150,9 @@ def nms(
     """Return the indices of the boxes to keep, best score first.
 
     A box goes when its IoU with a better one that stays is above the threshold. Boxes are sorted
-    once and suppressed in blocks: pairs inside a block one after another, everything behind it
-    at once. Cost O(n · kept), memory O(block · n).
+    once and suppressed in blocks: pairs inside a block one after another, everything behind it at
+    once. Cost O(n · kept), memory O(block · n) (Felzenszwalb et al., 2010). scores: (n,);
+    iou_threshold: 0 … 1; the indices are int64.
     """
     boxes, scores, threshold = _check_scored(boxes, scores, iou_threshold)
     order = _by_score(scores)
@@ -174,7 +190,11 @@ def batched_nms(
     idxs: Integer[np.ndarray, "n"],
     iou_threshold: Number,
 ) -> Int64[np.ndarray, "kept"]:
-    """Return the boxes to keep when only boxes of the same class `idxs` suppress each other."""
+    """Return the boxes to keep when only boxes of the same class `idxs` suppress each other.
+
+    boxes, scores and iou_threshold as in `nms`; idxs: (n,) integers. Cost: that of `nms` for each
+    class.
+    """
     boxes, scores, threshold = _check_scored(boxes, scores, iou_threshold)
     if not isinstance(idxs, np.ndarray) or idxs.dtype.kind not in "iu":
         raise TypeError("idxs must be a NumPy array of integers")
@@ -199,6 +219,8 @@ def soft_nms(
 
     In place of removal, a better box multiplies the score by 1 - IoU where the IoU is above
     iou_threshold ("linear"), or by e^(-IoU²/sigma) ("gaussian") (Bodla et al., 2017). Cost O(n²).
+    method: "linear" or "gaussian", with sigma above 0; boxes whose scores fall to score_threshold
+    or below are gone. Both results stand best first.
     """
     boxes, scores, threshold = _check_scored(boxes, scores, iou_threshold)
     _validate.one_of("method", method, ("linear", "gaussian"))
@@ -235,6 +257,10 @@ def anchor_boxes(
 
     A map (h, w) of stride s has its cells' centres at ((column + ½) s, (row + ½) s); an anchor
     there has area (scale · s)² and height / width = ratio (Ren et al., 2015).
+
+    feature_sizes: (h, w) of each map; strides: for each map, how many pixels of the image its cells
+    lie apart; scales and ratios: numbers above 0, the same for all maps. Result: (Σ h · w · scales
+    · ratios, 4).
     """
     if len(feature_sizes) != len(strides) or not (len(scales) and len(ratios)):
         raise ValueError("strides must have one entry for each of feature_sizes, scales and ratios "
@@ -264,8 +290,11 @@ def match_anchors(
 ) -> Int64[np.ndarray, "n"]:
     """Return for each anchor the box that it overlaps most: -1 (background) below low, -2 to high.
 
-    allow_low_quality_matches also gives each box's best anchors, all of them on ties, the box
-    they overlap most, so that no box that touches an anchor goes without (Ren et al., 2015).
+    anchors (n, 4), boxes (m, 4) → (n,), rows of boxes. An IoU of `high` or more is a match, one
+    below `low` is background, and anchors between count for nothing; 0 ≤ low ≤ high ≤ 1.
+    allow_low_quality_matches also gives each box's best anchors, all of them on ties, the box they
+    overlap most, so that no box that touches an anchor goes without (Ren et al., 2015). Cost O(n
+    m).
     """
     low = _validate.number("low", low, low=0, high=1)
     high = _validate.number("high", high, low=low, high=1)
@@ -293,6 +322,10 @@ def roi_pool(
     """Return the largest entry in each cell of a grid over each region (Girshick, 2015).
 
     Corners are rounded (halves away from 0) and belong to the region; an empty cell gives 0.
+
+    boxes: (k, 5) in pixels of the image; `spatial_scale` (above 0) turns them into those of x, 1/16
+    for features that are sixteen times smaller. output_size: (h_out, w_out), or one number for
+    both. Cost: the entries of the regions, in one step of NumPy for each cell.
     """
     x, boxes, out, scale = _check_regions(x, boxes, output_size, spatial_scale)
     y = np.zeros((len(boxes), x.shape[1], *out), x.dtype)
@@ -335,6 +368,9 @@ def roi_align(
     positive. aligned=True counts pixels from their centres, half a pixel less. Points more than a
     pixel outside count as 0 (He et al., 2017). Interpolation along rows and columns are
     independent, so a region is A X Bᵀ with a matrix of weights for each axis.
+
+    boxes, output_size and spatial_scale as in `roi_pool`. Cost: 2 · c · h_out · w · (h + w_out)
+    operations for each region.
     """
     x, boxes, out, scale = _check_regions(x, boxes, output_size, spatial_scale)
     y = np.empty((len(boxes), x.shape[1], *out), x.dtype)

@@ -21,8 +21,14 @@ Backward functions compute the gradients of x, weight and bias that `output_mask
 the others are None, and so is the bias' where there is none.
 
 In each: TypeError for arrays that are not float32 or float64 or differ in dtype, ValueError for
-shapes that do not fit or a setting out of range. An infinity or NaN in x may show in more entries
-of the weight's gradient than in exact arithmetic.
+shapes that do not fit or a setting out of range.
+
+Accuracy: results and gradients are off by a few roundings of the largest entry, about 5e-7 of it in
+float32 and 1e-15 in float64. float32 images with 3×3 kernels, stride 1 and 32 channels or more on
+both sides take a faster way (Winograd's), off by about 5e-6 of the largest entry (1.3e-5 at worst
+where it was measured); but not where an entry is NaN, infinite, or more than 256 times as large as
+the mean size of the entries of its sample or filter. An infinity or NaN in x may show in more
+entries of the weight's gradient than in exact arithmetic.
 """
 
 import itertools
@@ -74,7 +80,9 @@ def conv2d(
     """Return the convolution of images (n, channels, h, w) with kernels (out, channels, kh, kw).
 
     The output has ⌊(h + 2 padding - dilation (kh - 1) - 1) / stride⌋ + 1 rows, columns likewise
-    (LeCun et al., 1989; as a matrix product: Chellapilla et al., 2006).
+    (LeCun et al., 1989; as a matrix product: Chellapilla et al., 2006). float32 results with 3×3
+    kernels at stride 1 and 32 channels or more are off by about 5e-6 of the largest (Winograd's
+    method: Lavin and Gray, 2016), others by 5e-7.
     """
     return _conv(x, weight, bias, stride, padding, dilation, groups, axes=2)
 
@@ -213,7 +221,7 @@ def _conv_backward(dy, x, weight, bias, stride, padding, dilation, groups, outpu
     x, weight, bias, g = _check(x, weight, bias, stride, padding, dilation, groups, axes)
     dy = _check_upstream(dy, x, (len(x), len(weight), *g.out))
     for_x, for_weight, for_bias = _validate.output_mask(output_mask, 3)
-    if _winograd.fits(x, weight, g, groups) and (for_x or for_weight):
+    if (for_x or for_weight) and _winograd.fits(x, weight, g, groups, dy):
         dx, dweight = _winograd.backward(dy, x, weight, g, for_x, for_weight)
     else:
         dx = _spread_back(dy, weight, g, groups) if for_x else None

@@ -2,6 +2,9 @@
 
 The mask is an argument, so the kernels are pure; `dlnotes.nn.functional` draws it.
 (Srivastava et al., 2014; whole channels: Tompson et al., 2015.)
+
+Cost: one product for each entry. TypeError for x that is not float32 or float64 or a mask that is
+not bool, ValueError for a mask that does not fit or p outside 0 … 1.
 """
 
 import numpy as np
@@ -19,8 +22,8 @@ def dropout(
 ) -> Float[Array, "*shape"]:
     """Return x / (1 - p) where `keep` is true and 0 elsewhere; p is the probability of dropping.
 
-    keep: of x's shape, or of length 1 along the axes that are kept or dropped as a whole.
-    p = 1 gives 0 throughout. TypeError for other dtypes, ValueError for a mask that does not fit.
+    keep: of x's shape, or of length 1 along the axes that are kept or dropped as a whole. p = 1
+    gives 0 throughout.
     """
     x, factor = _validate.floats("x", x), _factor("x", x, keep, p)
     return x * factor
@@ -29,7 +32,7 @@ def dropout(
 def dropout_backward(
     dy: Float[Array, "*shape"], keep: Bool[Mask, "..."], p: Number = 0.5
 ) -> Float[Array, "*shape"]:
-    """Return dx: dy / (1 - p) where `keep` is true and 0 elsewhere."""
+    """Return dx: dy / (1 - p) where `keep` is true and 0 elsewhere; arguments as in `dropout`."""
     dy, factor = _validate.floats("dy", dy), _factor("dy", dy, keep, p)
     return dy * factor
 

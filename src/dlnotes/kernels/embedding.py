@@ -8,6 +8,10 @@ only.
 In each: TypeError for indices that are not integers and tables that are not float32 or float64,
 ValueError for indices out of range (negative ones do not count from the end) and shapes that do not
 fit.
+
+Cost: n · d numbers are read and written for n indices into a table of rows of length d; the
+gradient of a table has rows · d more to set to 0. (Tables of word vectors, trained with the
+network: Bengio, Ducharme, Vincent and Jauvin, 2003.)
 """
 
 import numpy as np
@@ -20,7 +24,11 @@ from dlnotes._validate import Number
 def one_hot(
     labels: Integer[np.ndarray, "*shape"], num_classes: int = -1
 ) -> Integer[np.ndarray, "*shape classes"]:
-    """Return int64 rows that are 1 at the label and 0 elsewhere; -1 takes the largest label + 1."""
+    """Return int64 rows that are 1 at the label and 0 elsewhere; -1 takes the largest label + 1.
+
+    labels: integers from 0; rows (…, num_classes). ValueError for a label that is not below
+    num_classes, or -1 without labels.
+    """
     classes = _validate.integer("num_classes", num_classes, low=-1)
     if classes == -1:
         if isinstance(labels, np.ndarray) and not labels.size:
@@ -66,6 +74,8 @@ def embedding(
     """Return the rows weight[input]: (…) → (…, d).
 
     `padding_idx` (negative counts from the end) and `scale_grad_by_freq` change the gradient only.
+
+    input: integers in 0 … rows - 1; weight: (rows, d).
     """
     input, weight, _ = _lookup(input, weight, padding_idx)
     return _rows(weight, input)
@@ -103,17 +113,21 @@ def embedding_renorm(
 ) -> None:
     """Cut the rows that `input` names down to the norm `max_norm`, in place, where they are longer.
 
-    As in torch they come out shorter by a factor of 1e-7 / norm.
+    As in torch they come out shorter by a factor of 1e-7 / norm. weight: (rows, d), changed;
+    norm_type: the order of the norm, at least 1; max_norm: at least 0.
     """
     input, weight, _ = _lookup(input, weight, None)
+    if not weight.flags.writeable:
+        raise ValueError("weight is changed in place, so it must be a writable array")
     max_norm, norm_type = (
         _validate.number("max_norm", max_norm, low=0),
         _validate.number("norm_type", norm_type, low=1),
     )
     rows = np.unique(input)
-    norms = np.linalg.norm(weight[rows], norm_type, axis=1)
-    long = norms > max_norm
-    weight[rows[long]] *= (max_norm / (norms[long] + 1e-7)).astype(weight.dtype)[:, None]
+    with np.errstate(over="ignore", invalid="ignore"):  # ∞ becomes NaN, as in torch
+        norms = np.linalg.norm(weight[rows], norm_type, axis=1)
+        long = norms > max_norm
+        weight[rows[long]] *= (max_norm / (norms[long] + 1e-7)).astype(weight.dtype)[:, None]
 
 
 def embedding_bag(
@@ -131,6 +145,7 @@ def embedding_bag(
     input: (bags, length), or (n,) with `offsets` (bags,), where each bag starts (and, with
     include_last_offset, where the last one ends). `per_sample_weights`, of input's shape, multiply
     the rows (mode "sum" only). Places that hold `padding_idx` are left out; an empty bag gives 0.
+    weight: (rows, d).
     """
     bags = _Bags(input, weight, per_sample_weights, offsets, mode, padding_idx, include_last_offset)
     rows = _rows(bags.weight, bags.input)
@@ -231,7 +246,8 @@ class _Bags:
             starts = np.cumsum(self.sizes)[filled] - self.sizes[filled]
             largest[filled] = np.maximum.reduceat(rows, starts, axis=0)
             place = np.arange(len(rows))[:, None]
-            place = np.where(rows == largest[self.bag], place, len(rows))
+            # The largest of numbers one of which is NaN is NaN, as for max-pooling.
+            place = np.where((rows == largest[self.bag]) | np.isnan(rows), place, len(rows))
             first[filled] = np.minimum.reduceat(place, starts, axis=0)
         return largest, first
 
@@ -282,7 +298,8 @@ def _indices(name, value, size) -> np.ndarray:
         bad = value < 0 if size is None else (value < 0) | (value >= size)
         allowed = "at least 0" if size is None else f"in 0 … {size - 1}"
         raise ValueError(f"{name} must be {allowed}, got {value[bad][0]}")
-    return value
+    # Below a limit all kinds fit into one: NumPy joins uint64 and int64 to floats.
+    return value if size is None else value.astype(np.intp, copy=False)
 
 
 def _lookup(input, weight, padding_idx):

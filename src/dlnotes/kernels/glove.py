@@ -5,6 +5,11 @@ together x times (Pennington, Socher and Manning, 2014). Reduction and dy are th
 `dlnotes.kernels.losses`, but the paper's J is reduction="sum". TypeError for arrays that are not
 float32 or float64 or differ in dtype, ValueError for shapes that do not fit and counts that are not
 above 0.
+
+Cost: O(n d) operations for n pairs of vectors of length d.
+
+center (n, d) holds the vectors w, context the w̃, center_bias and context_bias (n,) their biases b
+and b̃, counts (n,) the x; x_max, above 0, and alpha, at least 0, are those of f.
 """
 
 import numpy as np

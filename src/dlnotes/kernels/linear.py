@@ -1,6 +1,10 @@
 """The linear (fully connected) layer, y = x Wᵀ + b, and the bilinear one, y_k = x₁ᵀ W_k x₂ + b_k.
 
 Weights are stored as in torch: (out, in) and (out, in1, in2).
+
+In each: TypeError for arrays that are not float32 or float64 or differ in dtype, ValueError for
+shapes that do not fit. The backward functions cost about as much again for each gradient of x, x1,
+x2 and weight.
 """
 
 import math
@@ -19,8 +23,9 @@ def linear(
 ) -> Float[np.ndarray, "*batch n_out"]:
     """Return x Wᵀ + b for each row of `x`.
 
-    x: (…, in), weight: (out, in), bias: (out,) or None, all of one dtype → (…, out).
-    Cost: 2·batch·in·out floating-point operations, in one matrix product.
+    x: (…, in), weight: (out, in), bias: (out,) or None, all of one dtype → (…, out). Cost:
+    2·batch·in·out floating-point operations, in one matrix product (the weighted sums of
+    Rosenblatt's perceptron, 1958).
 
     Raises TypeError for a dtype that is not float32 or float64 or not the same for all, and
     ValueError for shapes that do not fit together.
@@ -88,8 +93,9 @@ def bilinear(
 ) -> Float[np.ndarray, "*batch n_out"]:
     """Return y_k = x1ᵀ W_k x2 + b_k for each pair of rows of `x1` and `x2`.
 
-    x1: (…, in1), x2: (…, in2), weight: (out, in1, in2), bias: (out,) or None → (…, out).
-    Cost: 2·batch·in1·in2·out operations. Errors as in `linear`.
+    x1: (…, in1), x2: (…, in2), weight: (out, in1, in2), bias: (out,) or None → (…, out). Cost:
+    2·batch·in1·in2·out operations. Errors as in `linear`. (In neural tensor networks: Socher, Chen,
+    Manning and Ng, 2013.)
     """
     x1, x2, weight, bias = _check_bilinear(x1, x2, weight, bias)
     y = np.einsum("nkj,nj->nk", _first_product(_as_rows(x1), weight), _as_rows(x2))

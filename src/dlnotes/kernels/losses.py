@@ -3,10 +3,15 @@
 Each takes reduction="mean" (default), "sum" or "none"; `*_backward(dy, …)` takes the gradient dy
 with respect to the loss (a number for "mean" and "sum", an array of the loss's shape for "none")
 and returns the gradient with respect to `input`. As in torch, the mean over an empty batch is NaN.
+In most, `reduction` is the third argument, where torch has a weight or deprecated ones, and weights
+are for keywords only; dlnotes.nn.functional has torch's order.
 
 In each: TypeError for arrays that are not float32 or float64 or differ in dtype; ValueError for
 shapes that do not fit (nothing is broadcast), labels or probabilities out of range or NaN, and an
 unknown reduction.
+
+Cost: a few operations for each entry of `input`. Logarithms are natural, so that cross-entropies
+and divergences are in nats.
 """
 
 import numpy as np
@@ -26,7 +31,7 @@ Upstream = np.ndarray | Number
 def mse_loss(
     input: Float[Array, "*shape"], target: Float[Array, "*shape"], reduction: str = "mean"
 ) -> Loss:
-    """Return the squared error (input - target)²."""
+    """Return the squared error (input - target)² (least squares: Legendre, 1805)."""
     input, target = _floats_like(input, target)
     return _reduce((input - target) ** 2, reduction)
 
@@ -137,6 +142,7 @@ def binary_cross_entropy(
 
     Logarithms are cut off at -100, as in torch, so that p = 0 or 1 gives a finite loss. `weight`,
     which broadcasts to the shape, multiplies the entries; the mean is over them all the same.
+    (Goodfellow, Bengio and Courville, 2016, section 6.2.2.)
     """
     input, target = _floats_like(input, target)
     weight = _entry_weight("weight", weight, input)
@@ -228,9 +234,10 @@ def nll_loss(
     input: log-probabilities (n, classes, …); target: integer labels (n, …). `weight` multiplies
     the loss of each class's samples, and samples labelled `ignore_index` count nothing; the mean
     divides by the sum of the weights that were used.
+    (Maximum likelihood: Goodfellow, Bengio and Courville, 2016, section 5.5.)
     """
-    input, target, scale = _with_labels(input, target, weight, ignore_index)
-    return _reduce_scaled(-_pick(input, target), scale, reduction)
+    input, target, scale, ignored = _with_labels(input, target, weight, ignore_index)
+    return _reduce_scaled(-_pick(input, target), scale, ignored, reduction)
 
 
 def nll_loss_backward(
@@ -243,9 +250,9 @@ def nll_loss_backward(
     ignore_index: int = -100,
 ) -> Float[np.ndarray, "n classes *rest"]:
     """Return dinput: -dy · weight at the labelled class of each sample, 0 elsewhere."""
-    input, target, scale = _with_labels(input, target, weight, ignore_index)
+    input, target, scale, ignored = _with_labels(input, target, weight, ignore_index)
     dinput = np.zeros(input.shape, input.dtype)
-    dloss = _spread_scaled(dy, target.shape, input.dtype, scale, reduction)
+    dloss = _spread_scaled(dy, target.shape, input.dtype, scale, ignored, reduction)
     np.put_along_axis(dinput, target[:, None], -dloss[:, None], axis=1)
     return dinput
 
@@ -275,16 +282,18 @@ def cross_entropy(
     """
     smoothing = _validate.number("label_smoothing", label_smoothing, low=0, high=1)
     if _holds_probabilities(target) or smoothing:
-        input, counts, divisor = _class_targets(input, target, weight, ignore_index, smoothing)
+        input, counts, divisor, ignored = _class_targets(
+            input, target, weight, ignore_index, smoothing
+        )
         log_p = activations.log_softmax(input, dim=1)
         loss = -np.einsum("nc...,nc...->n...", counts, log_p)  # no array of products
-        loss = _reduce(loss, reduction, divisor=divisor)
+        loss = _reduce(_without(ignored, loss), reduction, divisor=divisor)
         return (loss, None) if return_residuals else loss
-    input, target, scale = _with_labels(input, target, weight, ignore_index)
+    input, target, scale, ignored = _with_labels(input, target, weight, ignore_index)
     e = np.empty(input.shape, input.dtype) if return_residuals else None
     largest, total = activations.sum_exponentials(input, dim=1, out=e)
     loss = np.log(total[:, 0]) - (_pick(input, target) - largest[:, 0])
-    loss = _reduce_scaled(loss, scale, reduction)
+    loss = _reduce_scaled(loss, scale, ignored, reduction)
     return (loss, (e, total)) if return_residuals else loss
 
 
@@ -306,15 +315,18 @@ def cross_entropy_backward(
     """
     smoothing = _validate.number("label_smoothing", label_smoothing, low=0, high=1)
     if _holds_probabilities(target) or smoothing:
-        input, counts, divisor = _class_targets(input, target, weight, ignore_index, smoothing)
+        input, counts, divisor, ignored = _class_targets(
+            input, target, weight, ignore_index, smoothing
+        )
         samples = (input.shape[0], *input.shape[2:])
-        dloss = _spread(dy, samples, input.dtype, reduction, divisor=divisor)[:, None]
+        dloss = _spread(dy, samples, input.dtype, reduction, divisor=divisor)
+        dloss = _without(ignored, dloss)[:, None]
         dinput = activations.softmax(input, dim=1)
         dinput *= dloss * counts.sum(axis=1, keepdims=True)
         dinput -= dloss * counts
         return dinput
-    input, target, scale = _with_labels(input, target, weight, ignore_index)
-    dloss = _spread_scaled(dy, target.shape, input.dtype, scale, reduction)[:, None]
+    input, target, scale, ignored = _with_labels(input, target, weight, ignore_index)
+    dloss = _spread_scaled(dy, target.shape, input.dtype, scale, ignored, reduction)[:, None]
     if residuals is None:
         e = np.empty(input.shape, input.dtype)
         residuals = e, activations.sum_exponentials(input, dim=1, out=e)[1]
@@ -376,7 +388,7 @@ def kl_div(
 
     0 log 0 counts as 0. With log_target, target holds log t. reduction="mean" divides by all
     entries, as in torch; "batchmean" divides by the first axis, which is the divergence of the
-    definition.
+    definition (Kullback and Leibler, 1951).
     """
     input, target = _floats_like(input, target)
     if log_target:
@@ -411,8 +423,9 @@ def gaussian_kl(
     reduction="batchmean" sums over the code and divides by the first axis, as their bound does.
     """
     mean, log_variance = _means_and_variances(mean, log_variance)
-    # expm1(x) - x = σ² - 1 - log σ² keeps its digits near σ = 1.
-    kl = (mean * mean + (np.expm1(log_variance) - log_variance)) / 2
+    with np.errstate(over="ignore"):  # σ² may be ∞, as in torch
+        # expm1(x) - x = σ² - 1 - log σ² keeps its digits near σ = 1.
+        kl = (mean * mean + (np.expm1(log_variance) - log_variance)) / 2
     return _reduce(kl, reduction, batchmean=True)
 
 
@@ -425,7 +438,8 @@ def gaussian_kl_backward(
     """Return (dmean, dlog_variance) = dy · (μ, (σ² - 1) / 2)."""
     mean, log_variance = _means_and_variances(mean, log_variance)
     dloss = _spread(dy, mean.shape, mean.dtype, reduction, batchmean=True)
-    return dloss * mean, dloss * (np.expm1(log_variance) / 2)
+    with np.errstate(over="ignore"):
+        return dloss * mean, dloss * (np.expm1(log_variance) / 2)
 
 
 # ---- on the margin: m = y f(x) with labels y = ±1, positive when the sign is right ------------
@@ -442,7 +456,8 @@ def zero_one_loss_backward(
 ) -> Float[Array, "*shape"]:
     """Return zeros: the 0-1 loss is flat wherever it has a derivative, so it cannot teach."""
     margin = _validate.floats("margin", margin)
-    return _spread(dy, margin.shape, margin.dtype, reduction) * np.zeros_like(margin)
+    _spread(dy, margin.shape, margin.dtype, reduction)  # checks
+    return np.zeros_like(margin)[()]
 
 
 def perceptron_loss(margin: Float[Array, "*shape"], reduction: str = "mean") -> Loss:
@@ -455,7 +470,8 @@ def perceptron_loss_backward(
 ) -> Float[Array, "*shape"]:
     """Return dmargin = -dy where margin < 0 and 0 elsewhere."""
     margin = _validate.floats("margin", margin)
-    return -_spread(dy, margin.shape, margin.dtype, reduction) * (margin < 0)
+    dloss = _spread(dy, margin.shape, margin.dtype, reduction)
+    return np.where(margin < 0, -dloss, margin.dtype.type(0))[()]
 
 
 def hinge_loss(margin: Float[Array, "*shape"], reduction: str = "mean") -> Loss:
@@ -468,11 +484,12 @@ def hinge_loss_backward(
 ) -> Float[Array, "*shape"]:
     """Return dmargin = -dy where margin < 1 and 0 elsewhere."""
     margin = _validate.floats("margin", margin)
-    return -_spread(dy, margin.shape, margin.dtype, reduction) * (margin < 1)
+    dloss = _spread(dy, margin.shape, margin.dtype, reduction)
+    return np.where(margin < 1, -dloss, margin.dtype.type(0))[()]
 
 
 def logistic_loss(margin: Float[Array, "*shape"], reduction: str = "mean") -> Loss:
-    """Return log(1 + e^-margin), the log loss in nats, without overflow."""
+    """Return log(1 + e^-margin), the log loss in nats, without overflow (Cox, 1958)."""
     margin = _validate.floats("margin", margin)
     loss = np.maximum(-margin, 0) + np.log1p(np.exp(-np.abs(margin)))
     return _reduce(loss, reduction)
@@ -517,18 +534,24 @@ def _spread(dy, shape, dtype, reduction, *, batchmean=False, divisor=None):
     return np.broadcast_to(share, shape)
 
 
-def _reduce_scaled(loss, scale, reduction):
+def _reduce_scaled(loss, scale, ignored, reduction):
     """Reduce losses that count by `scale` each (None: all alike)."""
     if scale is None:
         return _reduce(loss, reduction)
-    return _reduce(loss * scale, reduction, divisor=scale.sum())
+    return _reduce(_without(ignored, loss) * scale, reduction, divisor=scale.sum())
 
 
-def _spread_scaled(dy, shape, dtype, scale, reduction):
+def _spread_scaled(dy, shape, dtype, scale, ignored, reduction):
     """Return the gradient with respect to each sample's loss before it was scaled."""
     if scale is None:
         return _spread(dy, shape, dtype, reduction)
-    return _spread(dy, shape, dtype, reduction, divisor=scale.sum()) * scale
+    dloss = _spread(dy, shape, dtype, reduction, divisor=scale.sum())
+    return _without(ignored, dloss) * scale
+
+
+def _without(ignored, values):
+    """Return the samples' values with 0 for the ignored: a product with 0 would keep NaN and ∞."""
+    return values if ignored is None else np.where(ignored, values.dtype.type(0), values)
 
 
 def _divisor(shape, reduction, given):
@@ -570,7 +593,10 @@ def _entry_weight(name, weight, input):
 
 
 def _with_labels(input, target, weight=None, ignore_index=-100):
-    """Return input, labels (0 where ignored) and what each sample counts (None: all alike)."""
+    """Return input, labels (0 where ignored), what each sample counts, and which are ignored.
+
+    The last two are None where all samples count alike and none is ignored.
+    """
     input = _validate.floats("input", input, min_ndim=2)
     weight = _class_weight(weight, input)
     ignore_index = _validate.integer("ignore_index", ignore_index)
@@ -585,8 +611,8 @@ def _with_labels(input, target, weight=None, ignore_index=-100):
     scale = None if weight is None else weight[target]
     if ignored is not None:
         scale = np.ones(samples, input.dtype) if scale is None else scale
-        scale = np.where(ignored, input.dtype.type(0), scale)
-    return input, target, scale
+        scale = _without(ignored, scale)
+    return input, target, scale, ignored
 
 
 def _holds_probabilities(target):
@@ -594,8 +620,12 @@ def _holds_probabilities(target):
 
 
 def _class_targets(input, target, weight, ignore_index, smoothing):
-    """Return input, what each class of each sample counts, and the divisor of the mean or None."""
+    """Return input, what each class of each sample counts, the mean's divisor, and the ignored.
+
+    The last two may be None, as in `_with_labels`.
+    """
     ignore_index, divisor = _validate.integer("ignore_index", ignore_index), None
+    ignored = None
     if _holds_probabilities(target):
         if ignore_index >= 0:
             raise ValueError(
@@ -605,17 +635,17 @@ def _class_targets(input, target, weight, ignore_index, smoothing):
         if smoothing:
             counts = (1 - smoothing) * counts + smoothing / max(1, input.shape[1])
     else:
-        input, labels, scale = _with_labels(input, target, weight, ignore_index)
+        input, labels, scale, ignored = _with_labels(input, target, weight, ignore_index)
         divisor = None if scale is None else scale.sum()
         others = smoothing / max(1, input.shape[1])
         counts = np.full(input.shape, others, input.dtype)
         np.put_along_axis(counts, labels[:, None], 1 - smoothing + others, axis=1)
-        if scale is not None:
-            counts *= (target != ignore_index)[:, None]
+        if ignored is not None:
+            counts *= ~ignored[:, None]
     if weight is not None:
         weight = _class_weight(weight, input)
         counts = counts * weight.reshape(-1, *[1] * (input.ndim - 2))
-    return input, counts, divisor
+    return input, counts, divisor, ignored
 
 
 def _with_probabilities(input, target):
@@ -644,8 +674,9 @@ def _margins(input, target, p, margin, weight):
     if _validate.integer("p", p) not in (1, 2):
         raise ValueError(f"p must be 1 or 2, got {p}")
     margin = _validate.number("margin", margin)
-    # No label is ignored here: -1 is no label.
-    input, target, scale = _with_labels(input, target, weight, ignore_index=-1)
+    # No label is ignored here: one of -1 is wrong.
+    target = _validate.labels("target", target, classes=input.shape[1], shape=input.shape[:1])
+    input, target, scale, _ = _with_labels(input, target, weight)
     excess = np.maximum(input - _pick(input, target)[:, None] + margin, 0)
     np.put_along_axis(excess, target[:, None], 0, axis=1)
     return input, target, excess, scale

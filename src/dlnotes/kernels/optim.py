@@ -10,8 +10,16 @@ numbers stay in the processor's cache, so that the formula as it stands in a boo
 with work buffers.
 
 In each: TypeError for arrays that are not float32 or float64 or differ in dtype, ValueError for
-shapes that differ, a read-only array, and settings below 0. As in
-torch, eps=0 gives NaN where all gradients were 0.
+shapes that differ, a read-only array, and settings below 0 (only dampening may be) or betas not
+below 1. As in torch, eps=0 gives NaN where all gradients were 0.
+
+Settings that they share: `lr`, the learning rate; `weight_decay` adds weight_decay · p to the
+gradient g before anything else, the gradient of weight_decay / 2 · |p|² (but see `adam_step`);
+`maximize` turns the gradient round before that, so that the step climbs; `eps` keeps a denominator
+above 0.
+
+Cost: about 2 to 20 operations for each entry, and a few blocks of 256 KiB of work memory; arrays
+that are not contiguous are done in one block.
 """
 
 from collections.abc import Iterator, Sequence
@@ -185,10 +193,10 @@ def adam_step(
     their weights add up to: m̂ = m / (1 - β₁^step), v̂ = v / (1 - β₂^step).
     p ← p - lr · m̂ / (√v̂ + eps).
 
-    Weight decay adds weight_decay · p to g or, decoupled (AdamW; Loshchilov and Hutter, 2019),
-    shrinks p by lr · weight_decay beside the step. When `max_exp_avg_sq` is given, it keeps the
-    largest v so far, which takes the place of v (AMSGrad; Reddi, Kale and Kumar, 2018).
-    `exp_avg` is m and `exp_avg_sq` v.
+    Weight decay adds weight_decay · p to g or, with decoupled_weight_decay=True (AdamW; Loshchilov
+    and Hutter, 2019), shrinks p by lr · weight_decay beside the step. When `max_exp_avg_sq` is
+    given, it keeps the largest v so far, which takes the place of v (AMSGrad; Reddi, Kale and
+    Kumar, 2018). `exp_avg` is m and `exp_avg_sq` v.
     """
     lr, eps, weight_decay = _numbers(lr=lr, eps=eps, weight_decay=weight_decay)
     beta1, beta2 = check_betas(betas)

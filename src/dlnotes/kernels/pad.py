@@ -2,6 +2,8 @@
 
 TypeError for arrays that are not float32 or float64 or differ in dtype, ValueError for shapes that
 do not fit or a setting out of range.
+
+Cost: the entries of the result are written once for each axis that is padded.
 """
 
 import numpy as np

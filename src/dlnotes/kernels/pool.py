@@ -9,6 +9,13 @@ rectangle is taken one axis at a time, so that its cost grows with the sides, no
 In each: TypeError for arrays that are not float32 or float64 or differ in dtype, ValueError for
 shapes that do not fit or a setting out of range. Inputs without the batch axis are for
 `nn.functional`.
+
+count_include_pad says whether padding counts, as zeros, in the number by which an average divides;
+what a window of ceil_mode has past the padding never does.
+
+Cost: at stride 1, kh + kw operations for each window of kh × kw, forward and backward; the
+positions of maxima, which the backward functions need as well, take kh · kw comparisons. Adaptive
+averages: one pass over the entries for each axis.
 """
 
 import math
@@ -77,6 +84,7 @@ def max_pool2d(
     last NaN wins. A dilated window with no entry in the image gives -∞ and the index -1.
     return_residuals=True returns (y, residuals) instead: which entry of its window each winner is,
     which saves `max_pool2d_backward` looking for them again.
+    (Sequences: Yamaguchi et al., 1990; images: Weng, Ahuja and Huang, 1992.)
     """
     x, g = _check_windows(x, kernel_size, stride, padding, dilation, ceil_mode, axes=2)
     return _max_pool(x, g, return_indices, return_residuals)
@@ -335,9 +343,9 @@ def avg_pool2d(
 ) -> Float[np.ndarray, "n c h_out w_out"]:
     """Return the mean of each window.
 
-    Padding counts as zeros, unless count_include_pad=False leaves it out of the mean; what a
-    window of ceil_mode has past the padding is always left out. divisor_override divides the sums
-    instead.
+    Padding counts as zeros, unless count_include_pad=False leaves it out of the mean; what a window
+    of ceil_mode has past the padding is always left out. divisor_override divides the sums instead.
+    (LeCun et al., 1998, with a weight and a bias for each map.)
     """
     x, g = _check_windows(x, kernel_size, stride, padding, 1, ceil_mode, axes=2)
     return _sum(x, g) / _counts(g, count_include_pad, divisor_override, x.dtype)
@@ -353,7 +361,7 @@ def avg_pool2d_backward(
     count_include_pad: bool = True,
     divisor_override: int | np.integer | None = None,
 ) -> Float[np.ndarray, "n c h w"]:
-    """Return dx: dy is shared equally by the entries of its window."""
+    """Return dx: dy is shared equally by the entries of its window; arguments as in the forward."""
     x, g = _check_windows(x, kernel_size, stride, padding, 1, ceil_mode, axes=2)
     dy = _check_upstream(dy, x, g)
     return _sum_backward(dy / _counts(g, count_include_pad, divisor_override, x.dtype), g)
@@ -497,6 +505,7 @@ def lp_pool2d(
     As in torch the power has no absolute value, so p should be even where x may be negative (a
     negative sum gives NaN), and a window of ceil_mode that reaches past the end is scaled up to
     the full window.
+    (Sermanet, Chintala and LeCun, 2012.)
     """
     x, g, p = _check_lp(x, norm_type, kernel_size, stride, ceil_mode, axes=2)
     return _lp(x, g, p)

@@ -6,8 +6,9 @@ step by step to one sequence after another; `rnn`, `lstm`, `gru` and `simple_gru
 fast, and their backward functions go back through time (Werbos, 1990).
 
 Shapes: x (t, b, n_in), states (b, n_h), weight_ih (g · n_h, n_in), weight_hh (g · n_h, n_h), biases
-(g · n_h,), all of one dtype; the g blocks of rows are the gates, in torch's order. The output holds
-the state after each step, (t, b, n_h). One layer, one direction: layers are for `nn`.
+bias_ih and bias_hh (g · n_h,) or None, all of one dtype; h0 and c0 are the states before the first
+step; the g blocks of rows are the gates, in torch's order. The output holds the state after each
+step, (t, b, n_h). One layer, one direction: layers are for `nn`.
 
 - `lengths` (b,): how many steps of each sequence count. What follows is padding: it is not looked
   at, the output is 0 there, and the last state is that after the last step that counts.

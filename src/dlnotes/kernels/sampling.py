@@ -42,8 +42,29 @@ def alias_sample(
     """Return int64 outcomes of shape `size`, drawn independently: a column, then which half of it.
 
     `table` is what `alias_table` returned. Each draw takes two random numbers, however many
-    outcomes there are.
+    outcomes there are. TypeError or ValueError for what cannot be such a table.
     """
-    keep, alias = table
+    keep, alias = _check_table(table)
+    for length in size if isinstance(size, tuple | list) else (size,):
+        _validate.integer("size", length, low=0)
+    _validate.generator("generator", generator)
     column = generator.integers(0, len(keep), size)
     return np.where(generator.random(size) < keep[column], column, alias[column])
+
+
+def _check_table(table):
+    """Return (keep, alias), of which kinds and shapes are checked: the rest would cost O(n)."""
+    if not isinstance(table, tuple | list) or len(table) != 2:
+        raise TypeError(
+            f"table must be the pair (keep, alias) of alias_table, got {type(table).__name__}"
+        )
+    keep = _validate.floats("keep of table", table[0], ndim=1)
+    alias = table[1]
+    if not isinstance(alias, np.ndarray) or alias.dtype.kind not in "iu":
+        kind = alias.dtype if isinstance(alias, np.ndarray) else type(alias).__name__
+        raise TypeError(f"alias of table must be a NumPy array of integers, got {kind}")
+    if not keep.size or alias.shape != keep.shape:
+        raise ValueError(
+            f"table must hold two arrays of one length above 0, got {keep.shape} and {alias.shape}"
+        )
+    return keep, alias

@@ -2,8 +2,12 @@
 
 Names, arguments, defaults and values are those of torch.nn.functional, but that nothing is
 broadcast; `contrastive_loss` is not in torch. `target` holds 1 (alike; the first ranks higher) and
--1 (unlike), as integers or floats. Reduction, dy and errors are those of
-`dlnotes.kernels.losses`; the gradients come as a tuple in the order of the vectors.
+-1 (unlike), as integers or floats. Reduction and dy are those of `dlnotes.kernels.losses`; the
+gradients come as a tuple in the order of the vectors.
+
+In each: TypeError for arrays that are not float32 or float64 or differ in dtype, or a target of
+bool or unsigned integers; ValueError for shapes that differ, a target that holds anything but 1 and
+-1, a setting out of range and an unknown reduction. Cost: a few operations for each entry.
 """
 
 import numpy as np
@@ -24,7 +28,10 @@ def margin_ranking_loss(
     margin: Number = 0.0,
     reduction: str = "mean",
 ) -> Loss:
-    """Return max(0, -target · (input1 - input2) + margin)."""
+    """Return max(0, -target · (input1 - input2) + margin).
+
+    Scores of pairs whose order is known (Herbrich, Graepel and Obermayer, 2000).
+    """
     input1, input2, target, margin = _pair(input1, input2, target, margin)
     return _reduce(np.maximum(-target * (input1 - input2) + margin, 0), reduction)
 
@@ -40,7 +47,10 @@ def margin_ranking_loss_backward(
     """Return (dinput1, dinput2) = dy · (-target, target) where the loss is not cut off."""
     input1, input2, target, margin = _pair(input1, input2, target, margin)
     dloss = _spread(dy, input1.shape, input1.dtype, reduction)
-    dinput2 = dloss * target * (-target * (input1 - input2) + margin >= 0)
+    # A mask, no product: ∞ · 0 would be NaN.
+    dinput2 = np.where(
+        -target * (input1 - input2) + margin >= 0, dloss * target, input1.dtype.type(0)
+    )
     return -dinput2, dinput2
 
 
@@ -69,7 +79,7 @@ def hinge_embedding_loss_backward(
     target = _signs(target, input.shape, input.dtype)
     margin = _validate.number("margin", margin)
     dloss = _spread(dy, input.shape, input.dtype, reduction)
-    return dloss * np.where(target > 0, target, -(margin - input >= 0).astype(input.dtype))
+    return np.where(target > 0, dloss, np.where(margin - input >= 0, -dloss, input.dtype.type(0)))
 
 
 def cosine_embedding_loss(
@@ -81,7 +91,8 @@ def cosine_embedding_loss(
 ) -> Loss:
     """Return 1 - cos where target is 1, and max(0, cos - margin) where it is -1.
 
-    cos is the cosine of the angle between the vectors input1 and input2 (along the last axis).
+    cos is the cosine of the angle between the vectors input1 and input2 (along the last axis). A
+    vector of zeros has cosine 0.
     """
     input1, input2, target, margin = _vectors(input1, input2, target, margin)
     cosine = _cosine(input1, input2)[0]
@@ -101,7 +112,8 @@ def cosine_embedding_loss_backward(
     input1, input2, target, margin = _vectors(input1, input2, target, margin)
     cosine, length, square1, square2 = _cosine(input1, input2)
     dloss = _spread(dy, target.shape, input1.dtype, reduction)
-    dcosine = dloss * np.where(target > 0, -target, cosine - margin >= 0)
+    dunlike = np.where(cosine - margin >= 0, dloss, dloss.dtype.type(0))
+    dcosine = np.where(target > 0, -dloss, dunlike)
     dcosine, cosine, length = dcosine[..., None], cosine[..., None], length[..., None]
     return (
         dcosine * (input2 / length - cosine * input1 / square1[..., None]),
@@ -190,7 +202,8 @@ def triplet_margin_loss_backward(
         far_too = _norm(pn, p)
         closest = np.minimum(far, far_too)
         share = ((far < far_too) + (far <= far_too).astype(far.dtype)) / 2
-    dloss = _spread(dy, near.shape, anchor.dtype, reduction) * (near - closest + margin >= 0)
+    dloss = _spread(dy, near.shape, anchor.dtype, reduction)
+    dloss = np.where(near - closest + margin >= 0, dloss, dloss.dtype.type(0))
     dap = _norm_backward(dloss, ap, near, p)
     dan = _norm_backward(-dloss * share, an, far, p)
     if not swap:

@@ -2,6 +2,9 @@
 
 Features have shape (n, c, h, w). TypeError for arrays that are not float32 or float64 or differ
 in dtype, ValueError for shapes that do not fit.
+
+Cost: a few operations for each entry; the Gram matrix, and what is made of it, 2 · n · c² · h · w,
+and as many again backward.
 """
 
 import numpy as np
@@ -85,7 +88,8 @@ def reparameterize(mean: Values, log_var: Values, noise: Values) -> Values:
     noise ε comes from a standard normal distribution (Kingma and Welling, 2014).
     """
     _check_same(mean=mean, log_var=log_var, noise=noise)
-    return mean + np.exp(log_var / 2) * noise
+    with np.errstate(over="ignore", invalid="ignore"):  # σ may be ∞, as in torch
+        return mean + np.exp(log_var / 2) * noise
 
 
 def reparameterize_backward(
@@ -93,8 +97,9 @@ def reparameterize_backward(
 ) -> tuple[Values, Values, Values]:
     """Return (dmean, dlog_var, dnoise) = dy · (1, σ ε / 2, σ)."""
     _check_same(dy=dy, mean=mean, log_var=log_var, noise=noise)
-    dnoise = dy * np.exp(log_var / 2)
-    return dy.copy(), dnoise * noise / 2, dnoise
+    with np.errstate(over="ignore", invalid="ignore"):
+        dnoise = dy * np.exp(log_var / 2)
+        return dy.copy(), dnoise * noise / 2, dnoise
 
 
 def _features(x):

@@ -18,6 +18,9 @@ Everywhere n samples, k noise words, vectors of length d. Reduction and dy are t
 `dlnotes.kernels.losses`. TypeError for floats that are not float32 or float64 or differ in dtype
 and for indices that are not integers, ValueError for indices out of range and shapes that do not
 fit.
+
+Cost of a loss and of a step: O(n q d) operations for q questions of each sample, 1 + k of them or
+the length of the longest way; the gradients of the losses write whole tables besides.
 """
 
 import heapq
@@ -226,6 +229,10 @@ def skip_gram_negative_sampling_step(
     be small against the vocabulary: a word that occurs often makes all its steps at once and may
     overshoot.
     Cost: O(n k d), whatever the size of the tables.
+
+    input_weight, output_weight: (words, d), changed; center, context: (n,) and noise: (n, k),
+    integers; lr: at least 0. ValueError for tables that are read-only or share memory.
+    remove_accidental_hits as in `negative_sampling_loss`.
     """
     hidden, starts = _center_rows(input_weight, output_weight, center)
     questions = _sampled(context, noise, hidden, output_weight, remove_accidental_hits, "context")
@@ -242,7 +249,11 @@ def skip_gram_hierarchical_softmax_step(
     *,
     lr: Number,
 ) -> np.floating:
-    """Do as `skip_gram_negative_sampling_step`, for the loss of hierarchical softmax."""
+    """Do as `skip_gram_negative_sampling_step`, for the loss of hierarchical softmax.
+
+    output_weight: (words - 1, d), a row for each fork; codes and points: the tree, as in
+    `hierarchical_softmax_loss`. Cost: O(n d · longest way).
+    """
     hidden, starts = _center_rows(input_weight, output_weight, center)
     questions = _way(context, codes, points, hidden, output_weight, "context")
     return _step(input_weight, output_weight, center, starts, hidden, *questions, lr)
@@ -266,6 +277,9 @@ def cbow_negative_sampling_step(
     the word asked for is the center. The gradient of a mean of m rows is 1/m for each;
     divide_gradient=False adds all of it to each row, which is what word2vec.c and gensim do (İrsoy,
     Benton and Stratos, 2021, arXiv:2012.15332). The rest as `skip_gram_negative_sampling_step`.
+
+    contexts: (m,) words of all windows one after another; offsets: (n,), where each window starts;
+    center: (n,); noise: (n, k), all integers. Cost: O((m + n k) d).
     """
     hidden, starts = _context_means(input_weight, output_weight, contexts, offsets)
     questions = _sampled(center, noise, hidden, output_weight, remove_accidental_hits, "center")
@@ -285,7 +299,13 @@ def cbow_hierarchical_softmax_step(
     lr: Number,
     divide_gradient: bool = True,
 ) -> np.floating:
-    """Do as `cbow_negative_sampling_step`, for the loss of hierarchical softmax."""
+    """Do as `cbow_negative_sampling_step`, for the loss of hierarchical softmax.
+
+    input_weight: (words, d) and output_weight: (words - 1, d), a row for each fork, are changed in
+    place. contexts (m,), offsets (n,), center (n,), lr and divide_gradient are those of
+    `cbow_negative_sampling_step`; codes and points, the tree of `huffman_codes`, hold the way to
+    each center. Cost: O((m + n · longest way) d).
+    """
     hidden, starts = _context_means(input_weight, output_weight, contexts, offsets)
     questions = _way(center, codes, points, hidden, output_weight, "center")
     settings = (*questions, lr, divide_gradient)

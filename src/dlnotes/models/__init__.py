@@ -5,6 +5,18 @@ the same one of torch, with the same names, so that `state_dict` goes both ways.
 are classes; those in small letters return a class at the sizes of its paper. `width` and
 `small_input` make slim ones that train on small images in seconds. Your own: a subclass of
 `Network`.
+
+Arguments that many have: num_classes, how many logits (no softmax, no sigmoid) come out;
+in_channels, of the images; `dropout`, 0 … 1, with which probability units are dropped in training,
+just before or after hidden linear layers where nothing else is said; `width`, above 0; vocabulary,
+how many words (or characters) there are; padding_idx, the number that stands for no word, whose
+vector gets no gradient. Images are floats of the parameters' dtype, float32 when a network is made;
+words are integers, (n, length).
+
+In each: TypeError for a setting of the wrong kind, ValueError for one out of range or an unknown
+name, partly from the engine's layers, which also refuse inputs that do not fit: `dlnotes.nn` with
+TypeError (dtypes) and ValueError (shapes), torch with errors of its own. What a network costs,
+parameters and multiply-accumulates, `summary(net, shape)` tells.
 """
 
 from dlnotes.models._engine import Network

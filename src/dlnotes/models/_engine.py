@@ -110,6 +110,15 @@ def leaf(values: np.ndarray, nn: ModuleType):
     return sys.modules["torch"].asarray(values, copy=True)
 
 
+def check_sides(x, factor: int) -> None:
+    """Raise ValueError unless x is (n, c, h, w) with h and w multiples of `factor`."""
+    if len(x.shape) != 4 or x.shape[2] % factor or x.shape[3] % factor:
+        raise ValueError(
+            f"x must have shape (n, c, h, w) with h and w multiples of {factor}, got "
+            f"{tuple(x.shape)}"
+        )
+
+
 def numbers(tokens, network):
     """Return integers (an array, list or tensor) as a tensor on the network's engine and device."""
     values = np.asarray(_validate.without_tensor(tokens))

@@ -18,6 +18,7 @@ class AlexNet(Network):
 
     `width` scales all hidden sizes. small_input=True, for images of 28 to 96 pixels, begins with a
     5×5 convolution of stride 1 and ends the features with 2×2 averages in place of 6×6.
+    dropout: on what goes into the first and the second of the three linear layers.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class AlexNetPaper(Network):
     torch's their mean, so 5 · 10⁻⁴ here). The paper says 224 pixels; its sizes need 227.
     Weights start normally with deviation 0.01; biases at 1 in the second, fourth and fifth
     convolution and the hidden linear layers, else 0.
+    dropout: on what goes into the second and the third of the three linear layers.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class ZFNet(Network):
     normalisation as in AlexNet, since the paper's "contrast normalised" gives no numbers.
 
     `width` and `small_input` are as in `AlexNet`.
+    dropout as in `AlexNetPaper`.
     """
 
     def __init__(

@@ -16,6 +16,8 @@ class DenseNet(Network):
     for ImageNet; the names are torchvision's, so its weights load. Slim networks: a smaller
     growth_rate, shorter block_config. small_input=True, for images of 28 to 96 pixels, begins with
     a 3×3 convolution of stride 1 and no pooling.
+    num_init_features: maps before the first block; bn_size · growth_rate: maps between the two
+    convolutions of a layer; drop_rate: dropout on the maps that each layer adds.
     """
 
     def __init__(
@@ -66,7 +68,11 @@ class DenseNet(Network):
 
 
 class DenseLayer(Network):
-    """Batch norm, ReLU, 1×1 convolution; the same with 3×3: its maps are added to its input's."""
+    """Batch norm, ReLU, 1×1 convolution; the same with 3×3: its maps are added to its input's.
+
+    (n, in_channels, h, w) → (n, in_channels + growth_rate, h, w); bn_size · growth_rate maps
+    between the two; drop_rate: dropout on the new maps.
+    """
 
     def __init__(
         self,
@@ -94,7 +100,10 @@ class DenseLayer(Network):
 
 
 class Transition(Network):
-    """Batch norm, ReLU, 1×1 convolution and average pooling between two blocks."""
+    """Batch norm, ReLU, 1×1 convolution and average pooling between two blocks.
+
+    (n, in_channels, h, w) → (n, out_channels, ⌊h / 2⌋, ⌊w / 2⌋).
+    """
 
     def __init__(self, in_channels: int, out_channels: int, *, nn: ModuleType = nn):
         super().__init__()

@@ -19,8 +19,8 @@ class YOLO(Network):
     convolution. The first version ended in linear layers, had 7×7 cells, two boxes for each and no
     anchors; the first 20 of its 24 convolutions were trained on ImageNet before.
 
-    Width and height must be multiples of `stride`. The object's bias starts at -4, since few cells
-    have one.
+    Width and height must be multiples of `stride`, else ValueError. The object's bias starts at -4,
+    since few cells have one.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class YOLO(Network):
 
     def forward(self, x):
         """Return the logits of each cell and anchor."""
+        _engine.check_sides(x, self.stride)
         y = self.head(self.backbone(x))
         n, channels, h, w = y.shape
         y = y.reshape(n, self.anchors, channels // self.anchors, h, w)
@@ -67,6 +68,7 @@ class RPNHead(Network):
     boxes at each place, the logit of an object (n, anchors, h, w) and the changes from anchor to
     box (n, 4 anchors, h, w), as `kernels.decode_boxes` takes them. Names as in torchvision, which
     has one logit where the paper has two. Weights start with deviation 0.01, biases at 0.
+    in_channels: c, as many as the convolution gives.
     """
 
     def __init__(self, in_channels: int, anchors: int = 9, *, nn: ModuleType = nn):
@@ -91,6 +93,7 @@ class FastRCNNHead(Network):
     Two linear layers; then class logits (r, num_classes), of which 0 is "background", and changes
     from region to box, four for each class (r, 4 num_classes). Names as in torchvision's
     `box_head` and `box_predictor`. Weights of the last layers start with deviation 0.01 and 0.001.
+    in_channels: c, size: the side of a pooled region; hidden: units of both layers.
     """
 
     def __init__(

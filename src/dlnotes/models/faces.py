@@ -15,6 +15,7 @@ class EmbeddingNet(Network):
     layer, and division by the length, so that distances lie between 0 and 2 (Schroff, Kalenichenko
     and Philbin, 2015, FaceNet, which has an inception network here and 128 numbers).
     normalize=False leaves the lengths as they are.
+    Sides of 16 pixels or more.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class SiameseNetwork(Network):
             self.fc = nn.Linear(self.embedding.embedding_dim, 1)
 
     def forward(self, x1, x2):
-        """Return the distance, or the logit of being the same."""
+        """Return the distance, or the logit of being the same; as many x1 as x2."""
+        if len(x1) != len(x2):
+            raise ValueError(f"x1 and x2 must be pairs, got {len(x1)} and {len(x2)} images")
         a, b = self.embedding(x1), self.embedding(x2)
         if self.compare == "distance":
             return _length(a - b)

@@ -20,6 +20,7 @@ class Autoencoder(Network):
     sizes: the number of inputs, of units in each layer of the encoder, and of the code; the decoder
     has the same sizes in reverse. With activation="identity" it is linear, and its best code spans
     the first principal components (Baldi and Hornik, 1989). (Hinton and Salakhutdinov, 2006.)
+    activation: a name, as in `MLP`. ValueError for fewer than two sizes.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class ConvAutoencoder(Network):
     """Convolutions of stride 2 down to a code, and back by transposed ones: images → same shape.
 
     image_size: the side of the images, a multiple of 4; `channels`: those of the first layer.
+    code_size: numbers of the code. ValueError for another image_size.
     """
 
     def __init__(
@@ -79,7 +81,10 @@ class ConvAutoencoder(Network):
 
 
 class VAEOutputs(NamedTuple):
-    """What a VAE gives: logits of the reconstruction, mean and log-variance of the code."""
+    """What a VAE gives: logits of the reconstruction, mean and log-variance of the code.
+
+    Logits in the shape of the input, mean and log_variance (n, code size).
+    """
 
     logits: Any
     mean: Any
@@ -124,7 +129,10 @@ class VAE(Network):
 
 
 class ConvVAE(Network):
-    """`VAE` with the layers of `ConvAutoencoder`."""
+    """`VAE` with the layers of `ConvAutoencoder`: images (n, c, side, side) → `VAEOutputs`.
+
+    Arguments as there.
+    """
 
     def __init__(
         self,
@@ -164,6 +172,8 @@ class DCGANGenerator(Network):
     others doubles them: 4 → 64, or 7 → 28. `channels` are those of the last but one; each layer
     before has twice as many. 3,576,704 parameters at the defaults (the paper has channels=128).
     Weights start with deviation 0.02.
+    latent: the length of the noise. ValueError for an image_size that is not 4, 5, 6 or 7 times a
+    power of 2.
     """
 
     def __init__(
@@ -202,6 +212,8 @@ class DCGANDiscriminator(Network):
 
     The generator in reverse: convolutions of stride 2 with batch norm (but for the first) and leaky
     ReLU. 2,765,568 parameters at the defaults.
+    image_size as in the generator; channels: those of the first convolution, doubled by each
+    further one.
     """
 
     def __init__(

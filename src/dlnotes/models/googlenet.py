@@ -13,7 +13,7 @@ class GoogLeNetOutputs(NamedTuple):
     """What GoogLeNet gives in training: its logits and those of the two auxiliary heads.
 
     The paper's loss is CE(logits) + 0.3 (CE(aux_logits1) + CE(aux_logits2)). torchvision's tuple
-    has the order logits, aux_logits2, aux_logits1.
+    has the order logits, aux_logits2, aux_logits1. All are (n, num_classes).
     """
 
     logits: Any
@@ -38,6 +38,8 @@ class GoogLeNet(Network):
     start by He's rule, where torchvision draws with deviation 0.01, too small for slim networks.
     `width` scales all hidden sizes. small_input=True, for images of 28 to 96 pixels, begins with a
     3×3 convolution of stride 1 and without the first pooling.
+    dropout: before the last layer; dropout_aux: before the heads' last layers; aux_logits=False
+    leaves the heads out.
     """
 
     def __init__(
@@ -135,6 +137,8 @@ class Inception(Network):
     """Four branches side by side, their outputs joined along the channels.
 
     Channels in the paper's order: 1×1; 3×3 reduce and 3×3; 5×5 reduce and 5×5; pool projection.
+    kernel_size: the third branch's, 3 or 5; batch_norm as in `BasicConv2d`. Images keep their size:
+    (n, in_channels, h, w) → (n, ch1x1 + ch3x3 + ch5x5 + pool_proj, h, w).
     """
 
     def __init__(
@@ -174,7 +178,11 @@ class Inception(Network):
 
 
 class InceptionAux(Network):
-    """A small classifier on features half way up, which brings them gradients in training."""
+    """A small classifier on features half way up, which brings them gradients in training.
+
+    (n, in_channels, h, w) → (n, num_classes); 4×4 averages, a 1×1 convolution with `channels` maps,
+    a linear layer of `hidden` units, dropout, a linear layer.
+    """
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ class LeNet5(Network):
     of distances, and no scaled tanh. 61,706 parameters at the defaults; 60,000 in the paper.
     activation="relu", pool="max" is the modern choice. `width` scales all hidden sizes;
     `image_size` is the side of the images, at least 12.
+    activation: a name such as "tanh", "relu", "sigmoid"; pool: "average" or "max".
     """
 
     def __init__(

@@ -19,6 +19,7 @@ class MLP(Network):
     activation and dropout. Axes after the first are joined, so images may come as they are.
     Parameters: Σ (sizes[i] + 1) · sizes[i + 1], and two for each normalised unit.
     (Rumelhart, Hinton and Williams, 1986.)
+    activation: "relu", "tanh", "sigmoid" and others, "identity"; dropout: after each activation.
     """
 
     def __init__(

@@ -29,6 +29,7 @@ class MobileNetV2(Network):
 
     `width_mult` scales the channels, rounded to multiples of 8 that lose at most a tenth.
     small_input=True, for images of 28 to 64 pixels, leaves out the first two halvings.
+    dropout: before the one linear layer.
     """
 
     def __init__(
@@ -83,7 +84,11 @@ def conv_norm_relu(
 
 
 class InvertedResidual(Network):
-    """Widen, filter each channel on its own, narrow; add the input where the shape is the same."""
+    """Widen, filter each channel on its own, narrow; add the input where the shape is the same.
+
+    (n, in_channels, h, w) → (n, out_channels, h / stride, w / stride), rounded up; stride 1 or 2;
+    expand_ratio: by how much the first convolution widens.
+    """
 
     def __init__(
         self,

@@ -22,6 +22,8 @@ class ResNet(Network):
 
     `width` scales all channels. small_input=True, for images of 28 to 96 pixels, begins with a 3×3
     convolution of stride 1 and no pooling.
+    block: a class made by block(in_channels, channels, stride, nn=nn), with `expansion`, as
+    `BasicBlock` and `Bottleneck` are; layers: four numbers.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class BasicBlock(Network):
     shortcut: what happens to x where its shape changes: "B", a 1×1 convolution; "A", every second
     pixel and zeros for the new channels, without parameters; None, no shortcut at all (a plain
     network).
+    (n, in_channels, h, w) → (n, channels, h / stride, w / stride), rounded up.
     """
 
     expansion = 1
@@ -107,7 +110,11 @@ class BasicBlock(Network):
 
 
 class Bottleneck(Network):
-    """1×1, 3×3 and 1×1 convolution and the shortcut; the last has four times the channels."""
+    """1×1, 3×3 and 1×1 convolution and the shortcut; the last has four times the channels.
+
+    (n, in_channels, h, w) → (n, 4 channels, h / stride, w / stride), rounded up; the shortcut is a
+    1×1 convolution where the shape changes.
+    """
 
     expansion = 4
 

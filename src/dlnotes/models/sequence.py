@@ -2,6 +2,9 @@
 
 Sequences are words or characters as numbers, (n, length). Where `lengths` (n,) is given, what
 follows the first lengths[i] numbers of sequence i is padding: it changes nothing before it.
+
+embedding_dim: numbers for each word; hidden_size: those of a state, in each direction; cell: "rnn",
+"lstm" or "gru"; num_layers of them. With dlnotes.nn, ValueError for lengths outside 1 … length.
 """
 
 from types import ModuleType
@@ -84,6 +87,7 @@ class SequenceTagger(Network):
 
     A recurrent layer reads the sentence, by default in both directions, so that a tag may depend on
     what follows (Graves and Schmidhuber, 2005; Huang, Xu and Yu, 2015, with a CRF, left out here).
+    dropout: on embeddings, between layers and on outputs.
     """
 
     def __init__(
@@ -125,6 +129,7 @@ class SequenceClassifier(Network):
 
     A recurrent layer, then its last state, or with pool="mean" the mean of all its states (both
     directions' with bidirectional=True), and a linear layer.
+    pool: "last" or "mean"; dropout: before the linear layer.
     """
 
     def __init__(
@@ -175,6 +180,8 @@ class Seq2Seq(Network):
 
     In training `target` is the right sentence, shifted: it starts with the number of "begin", and
     the logits at each place are for the next word (teacher forcing).
+    attention: "dot", "additive" or None; dropout: on embeddings, between layers and before the last
+    one.
     """
 
     def __init__(
@@ -253,7 +260,10 @@ class Seq2Seq(Network):
 
 
 class DotAttention(Network):
-    """Weights of score = s · W h: states (n, t, d), memory (n, s, d) → (n, t, s)."""
+    """Weights of score = s · W h: states (n, t, d), memory (n, s, d) → (n, t, s).
+
+    size: d; W is a Linear without bias. (Luong, Pham and Manning, 2015, "general".)
+    """
 
     def __init__(self, size: int, *, nn: ModuleType = nn):
         super().__init__()
@@ -266,7 +276,10 @@ class DotAttention(Network):
 
 
 class AdditiveAttention(Network):
-    """Weights of score = v · tanh(W s + U h): states (n, t, d), memory (n, s, d) → (n, t, s)."""
+    """Weights of score = v · tanh(W s + U h): states (n, t, d), memory (n, s, d) → (n, t, s).
+
+    size: d, also the length of v. (Bahdanau, Cho and Bengio, 2015.)
+    """
 
     def __init__(self, size: int, *, nn: ModuleType = nn):
         super().__init__()

@@ -14,10 +14,10 @@ class TransformNet(Network):
     A 9×9 convolution, two of stride 2, five residual blocks, two transposed convolutions of stride
     2 and a 9×9 one; trained so that features of `VGGFeatures` match a content and a style, it
     paints in one pass what Gatys et al. (2016) optimise for minutes. 1,679,235 parameters. h and w
-    must be multiples of 4. norm="instance" (Ulyanov, Vedaldi and Lempitsky, 2016) gives better
-    pictures than the paper's "batch", as Ulyanov et al. report. The paper pads the picture by
-    reflection once and lets the residual blocks crop it; here every convolution pads with zeros.
-    `width` scales the channels.
+    must be multiples of 4, else ValueError. norm="instance" (Ulyanov, Vedaldi and Lempitsky, 2016)
+    gives better pictures than the paper's "batch", as Ulyanov et al. report. The paper pads the
+    picture by reflection once and lets the residual blocks crop it; here every convolution pads
+    with zeros. `width` scales the channels.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class TransformNet(Network):
 
     def forward(self, x):
         """Return the painted pictures."""
+        _engine.check_sides(x, 4)
         return self.up(self.blocks(self.down(x)))
 
 

@@ -19,6 +19,7 @@ class Layer:
     `macs` counts products of a weight and an input that are added up, for the whole input; biases,
     normalisation, activations and pooling are not counted. `receptive_field` is the side of the
     square (or the sides) of the input that one output can see, None where that has no meaning.
+    `output_shape` has the batch axis.
     """
 
     name: str
@@ -119,7 +120,8 @@ def summary(net, *inputs) -> Summary:
 def count_parameters(net, trainable_only: bool = False) -> int:
     """Return how many numbers the network's parameters hold, shared ones once.
 
-    With trainable_only=True, those that require no gradient are left out.
+    With trainable_only=True, those that require no gradient are left out. net: of any engine. Cost:
+    one step for each parameter tensor.
     """
     return sum(
         math.prod(p.shape) for p in net.parameters() if p.requires_grad or not trainable_only
@@ -130,9 +132,10 @@ def receptive_field(layers: Iterable) -> int:
     """Return the receptive field of a chain of windows, along one axis, in pixels of the input.
 
     layers: for each window, first to last, its kernel size, or (kernel_size, stride, padding,
-    dilation), of which the last ones may be left out.
-    r = 1 + Σ dilation · (kernel_size - 1) · jump, where jump is the product of all strides before
-    (Araujo, Norris and Sim, 2019). Padding moves the field and does not change its size.
+    dilation), of which the last ones may be left out. r = 1 + Σ dilation · (kernel_size - 1) ·
+    jump, where jump is the product of all strides before (Araujo, Norris and Sim, 2019). Padding
+    moves the field and does not change its size. ValueError for a layer of no or more than four
+    numbers, and for a kernel size, stride or dilation below 1.
     """
     size, jump = 1, 1
     for layer in layers:

@@ -19,6 +19,8 @@ class TextCNN(Network):
     with freeze=True they stay as they are ("static"); without vectors it is drawn and trained
     ("rand"). Parameters besides the table: 360,300 in the filters and 301 for each class. The
     paper's limit on the norm of the last layer's weights is left to the training loop.
+    dropout: before the linear layer. ValueError for vectors of another shape and for sentences that
+    are too short.
     """
 
     def __init__(

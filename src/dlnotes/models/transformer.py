@@ -1,6 +1,10 @@
 """Transformers: encoder-decoder (Vaswani et al., 2017), GPT and BERT, each at any size.
 
 Sequences are words or characters as numbers, (n, length).
+
+d_model: numbers for each word, which nhead, the number of attention's heads, divides; num_layers of
+each stack; dropout: on embeddings, attention's weights (as MultiheadAttention does) and what is
+added to a path.
 """
 
 from types import ModuleType
@@ -24,6 +28,7 @@ class TransformerSeq2Seq(Network):
     normalisation follows each stack). The paper has d_model=512, nhead=8, 6 layers of each and
     2,048 units, and shares one table between both embeddings and the last layer; here each has its
     own. In training `target` is shifted, as in `Seq2Seq`.
+    dim_feedforward: units in the hidden layer of each network of two layers.
     """
 
     def __init__(
@@ -128,6 +133,7 @@ class GPT(Network):
     max_len=1024, d_model=768, nhead=12, num_layers=12: 124,439,808 parameters, those of GPT-2's
     smallest. Weights start with deviation 0.02, those that end a branch smaller by √(2 num_layers);
     biases at 0.
+    ValueError for more than max_len words.
     """
 
     def __init__(
@@ -189,6 +195,7 @@ class BERT(Network):
     name them. At vocabulary=30522, max_len=512, d_model=768, nhead=12, num_layers=12:
     109,514,298 parameters, those of the base model with the head of masked words and without the
     "pooler". Weights start with deviation 0.02, biases at 0.
+    segments: how many kinds of parts there are. ValueError for more than max_len words.
     """
 
     def __init__(

@@ -31,6 +31,7 @@ class VGG(Network):
 
     `width` scales all hidden sizes. small_input=True, for images of 28 to 96 pixels, pools odd
     sides up and ends the features with one average for each channel in place of 7×7.
+    dropout: on what goes into the second and the third linear layer.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class VGGFeatures(Network):
     The parameters have torchvision's names: `data.load("vgg16")` has those up to conv4_1 of VGG-16.
     Those weights expect pixels between 0 and 1, less the mean (0.485, 0.456, 0.406), over
     (0.229, 0.224, 0.225). pool="average" gives smoother pictures, as Gatys et al. advise.
+    depth as in `VGG`; ValueError for layers that it has not.
     """
 
     def __init__(

@@ -2,6 +2,12 @@
 
 `state_dict` has torch's keys and holds NumPy arrays; `load_state_dict` takes arrays or torch
 tensors, and `to_torch` turns a state_dict into torch tensors, so weights go both ways.
+
+In each layer: the constructor raises TypeError for a setting of the wrong kind and ValueError for
+one out of range. Calling the layer raises what the kernel does that it runs (in `dlnotes.kernels`):
+TypeError for inputs that are not float32 or float64, or of another dtype than the weights,
+ValueError for shapes that do not fit. Its cost, too, is the kernel's. `dtype` is that of the
+parameters, float32 by default or float64, and of the floats that go in and come out.
 """
 
 from dlnotes.nn import functional, init, utils

@@ -1,4 +1,7 @@
-"""Activation functions as modules; the functions themselves are in `dlnotes.kernels`."""
+"""Activation functions as modules; the functions themselves are in `dlnotes.kernels`.
+
+torch's `inplace` is not taken: results are always new.
+"""
 
 from dlnotes import _validate
 from dlnotes._validate import Number
@@ -8,7 +11,7 @@ from dlnotes.nn.module import Module
 
 
 class Sigmoid(Module):
-    """1 / (1 + e⁻ˣ)."""
+    """1 / (1 + e⁻ˣ), between 0 and 1; any shape to the same."""
 
     def forward(self, input) -> Tensor:
         """Return the activation."""
@@ -16,7 +19,7 @@ class Sigmoid(Module):
 
 
 class Tanh(Module):
-    """Hyperbolic tangent."""
+    """Hyperbolic tangent, between -1 and 1; any shape to the same."""
 
     def forward(self, input) -> Tensor:
         """Return the activation."""
@@ -24,7 +27,7 @@ class Tanh(Module):
 
 
 class ReLU(Module):
-    """max(x, 0)."""
+    """max(x, 0); any shape to the same (Nair and Hinton, 2010)."""
 
     def forward(self, input) -> Tensor:
         """Return the activation."""
@@ -32,7 +35,7 @@ class ReLU(Module):
 
 
 class LeakyReLU(Module):
-    """The identity for x > 0, else negative_slope · x."""
+    """The identity for x > 0, else negative_slope · x; any shape (Maas et al., 2013)."""
 
     def __init__(self, negative_slope: Number = 0.01):
         super().__init__()
@@ -48,7 +51,7 @@ class LeakyReLU(Module):
 
 
 class Hardtanh(Module):
-    """x, cut off below min_val and above max_val."""
+    """x, cut off below min_val and above max_val; any shape to the same (Collobert, 2004)."""
 
     def __init__(self, min_val: Number = -1.0, max_val: Number = 1.0):
         super().__init__()
@@ -67,7 +70,7 @@ class Hardtanh(Module):
 
 
 class ReLU6(Module):
-    """min(max(x, 0), 6)."""
+    """min(max(x, 0), 6); any shape to the same (Krizhevsky, 2010)."""
 
     def forward(self, input) -> Tensor:
         """Return the activation."""
@@ -75,7 +78,7 @@ class ReLU6(Module):
 
 
 class ELU(Module):
-    """The identity for x > 0, else alpha · (eˣ - 1)."""
+    """The identity for x > 0, else alpha · (eˣ - 1); any shape (Clevert et al., 2016)."""
 
     def __init__(self, alpha: Number = 1.0):
         super().__init__()
@@ -91,7 +94,10 @@ class ELU(Module):
 
 
 class GELU(Module):
-    """x · Φ(x), or its approximation by tanh."""
+    """x · Φ(x), or its approximation by tanh; any shape (Hendrycks and Gimpel, 2016).
+
+    approximate: "none" or "tanh", (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2 for Φ(x).
+    """
 
     def __init__(self, approximate: str = "none"):
         super().__init__()
@@ -107,7 +113,7 @@ class GELU(Module):
 
 
 class SiLU(Module):
-    """x · σ(x)."""
+    """x · σ(x); any shape (Elfwing et al., 2018; Ramachandran et al., 2017)."""
 
     def forward(self, input) -> Tensor:
         """Return the activation."""
@@ -115,7 +121,10 @@ class SiLU(Module):
 
 
 class Softplus(Module):
-    """log(1 + e^(beta x)) / beta."""
+    """log(1 + e^(beta x)) / beta, and x itself where beta · x > threshold.
+
+    Any shape to the same (Dugas et al., 2001).
+    """
 
     def __init__(self, beta: Number = 1.0, threshold: Number = 20.0):
         super().__init__()
@@ -132,7 +141,10 @@ class Softplus(Module):
 
 
 class Maxout(Module):
-    """The largest of each `pool_size` consecutive features: (…, k · pool_size) → (…, k)."""
+    """The largest of each `pool_size` consecutive features: (…, k · pool_size) → (…, k).
+
+    ValueError where pool_size does not divide the last axis (Goodfellow et al., 2013).
+    """
 
     def __init__(self, pool_size: int):
         super().__init__()
@@ -148,7 +160,7 @@ class Maxout(Module):
 
 
 class Softmax(Module):
-    """eˣ / Σ eˣ along `dim`."""
+    """eˣ / Σ eˣ along `dim`: any shape of one axis or more to the same (Bridle, 1990)."""
 
     def __init__(self, dim: int = -1):
         super().__init__()
@@ -164,7 +176,7 @@ class Softmax(Module):
 
 
 class LogSoftmax(Module):
-    """The logarithm of softmax along `dim`."""
+    """The logarithm of softmax along `dim`; any shape of one axis or more to the same."""
 
     def __init__(self, dim: int = -1):
         super().__init__()

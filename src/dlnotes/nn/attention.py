@@ -1,6 +1,9 @@
 """Multi-head attention, the cache of step-by-step decoding, and encodings of positions.
 
 The functions themselves are in `dlnotes.kernels.attention`.
+
+TypeError for sequences that are not float32 or float64 and masks that hold neither bool nor floats,
+ValueError for shapes and settings that do not fit.
 """
 
 import numpy as np
@@ -53,11 +56,16 @@ class KeyValueCache:
 class MultiheadAttention(Module):
     """Attention in num_heads subspaces at once, joined by a linear layer (Vaswani et al., 2017).
 
+    num_heads divides embed_dim; bias=False leaves out all biases; batch_first=True takes and gives
+    (n, length, features). Shapes are at `forward`.
+
     in_proj_weight: (3 embed_dim, embed_dim), the projections of query, key and value one below the
     other, drawn by Xavier's uniform rule; in_proj_bias: (3 embed_dim,) of 0; out_proj: a Linear.
     Where keys or values have another number of features (kdim, vdim), q_proj_weight, k_proj_weight
     and v_proj_weight, (embed_dim, features), take in_proj_weight's place. `dropout` drops attention
-    weights in training. Arguments as in torch, without add_bias_kv and add_zero_attn.
+    weights in training. Arguments as in torch, without add_bias_kv and add_zero_attn (and so, from
+    there on, for keywords only); `forward` takes no is_causal, which is a hint in torch: give the
+    mask itself.
     """
 
     def __init__(
@@ -66,10 +74,10 @@ class MultiheadAttention(Module):
         num_heads: Int,
         dropout: Number = 0.0,
         bias: bool = True,
-        batch_first: bool = False,
         *,
         kdim: Int | None = None,
         vdim: Int | None = None,
+        batch_first: bool = False,
         dtype=np.float32,
     ):
         super().__init__()
@@ -130,8 +138,11 @@ class MultiheadAttention(Module):
         sequences = [_sequence(n, x) for n, x in (("query", query), ("key", key), ("value", value))]
         query, key, value = self._with_batch_first(sequences)
         heads = self._split(self._project(query, 0))
+        held = 0 if cache is None else len(cache)
+        count = held if held and not cache.growing else held + key.shape[1]
+        # A mask that is refused must not leave the cache longer.
+        mask = _joined_mask(attn_mask, key_padding_mask, (*heads.shape[:3], count), heads)
         keys, values = self._keys_and_values(key, value, cache)
-        mask = _joined_mask(attn_mask, key_padding_mask, (*heads.shape[:3], keys.shape[2]), heads)
         dropout = self.dropout if self.training else 0.0
         weights = None
         if need_weights:
@@ -202,6 +213,8 @@ class PositionalEncoding(Module):
     Sinusoidal (`kernels.sinusoidal_positions`, nothing to train), or with learned=True the rows of
     an Embedding (max_len, d_model), `positions`. Not in torch.nn; its layout is that of the
     transformer layers: (length, n, d_model), with batch_first (n, length, d_model).
+    input (length, n, d_model) → the same; max_len: what ends behind it gives ValueError. (Vaswani
+    et al., 2017.)
     """
 
     def __init__(

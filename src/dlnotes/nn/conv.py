@@ -1,7 +1,14 @@
 """Convolution layers; the functions themselves are in `dlnotes.kernels.conv`.
 
+Arguments of all: in_channels and out_channels, at least 1; kernel_size, stride, padding and
+dilation, one number or one for each spatial axis; groups, which divides both numbers of channels;
+bias=False leaves the bias (out_channels,) out. padding may be "valid" (none) or, at stride 1,
+"same". Weight and bias are drawn as in torch, uniformly between ±1/√fan_in, fan_in =
+weight.shape[1] times the entries of a kernel. Inputs may come without n.
+
 padding_mode, of the convolutions that are not transposed, says what the padding holds: "zeros",
-"reflect", "replicate" or "circular" (see `kernels.pad`).
+"reflect", "replicate" or "circular" (see `kernels.pad`). The transposed ones have none: torch's
+takes "zeros" alone. As in all layers, there is no `device`.
 """
 
 import math
@@ -121,19 +128,30 @@ class _ForwardConv(_Conv):
 
 
 class Conv1d(_ForwardConv):
-    """Sequences (n, in, length) → (n, out, length_out); weight (out, in / groups, k)."""
+    """Sequences (n, in, length) → (n, out, length_out); weight (out, in / groups, k).
+
+    length_out = ⌊(length + 2 padding - dilation (k - 1) - 1) / stride⌋ + 1. (Over time: Waibel et
+    al., 1989.)
+    """
 
     axes = 1
 
 
 class Conv2d(_ForwardConv):
-    """Images (n, in, h, w) → (n, out, h_out, w_out); weight (out, in / groups, kh, kw)."""
+    """Images (n, in, h, w) → (n, out, h_out, w_out); weight (out, in / groups, kh, kw).
+
+    h_out = ⌊(h + 2 padding - dilation (kh - 1) - 1) / stride⌋ + 1, w_out likewise (LeCun et al.,
+    1989).
+    """
 
     axes = 2
 
 
 class Conv3d(_ForwardConv):
-    """Volumes (n, in, d, h, w) → (n, out, …); weight (out, in / groups, kd, kh, kw)."""
+    """Volumes (n, in, d, h, w) → (n, out, …); weight (out, in / groups, kd, kh, kw).
+
+    Each axis of the output as in `Conv2d`. (Videos: Ji, Xu, Yang and Yu, 2013.)
+    """
 
     axes = 3
 
@@ -169,19 +187,32 @@ class _TransposedConv(_Conv):
 
 
 class ConvTranspose1d(_TransposedConv):
-    """Sequences (n, in, length) → (n, out, length_out); weight (in, out / groups, k)."""
+    """Sequences (n, in, length) → (n, out, length_out); weight (in, out / groups, k).
+
+    length_out = (length - 1) stride - 2 padding + dilation (k - 1) + 1 + output_padding, which must
+    be below stride or dilation; padding takes no words. (Zeiler et al., 2010.)
+    """
 
     axes = 1
 
 
 class ConvTranspose2d(_TransposedConv):
-    """Images (n, in, h, w) → (n, out, h_out, w_out); weight (in, out / groups, kh, kw)."""
+    """Images (n, in, h, w) → (n, out, h_out, w_out); weight (in, out / groups, kh, kw).
+
+    h_out = (h - 1) stride - 2 padding + dilation (kh - 1) + 1 + output_padding, w_out likewise,
+    with output_padding below stride or dilation; padding takes no words. (Zeiler et al., 2010;
+    Dumoulin and Visin, 2016.)
+    """
 
     axes = 2
 
 
 class Unfold(Module):
-    """Each window of an image as a column: (n, c, h, w) → (n, c · kh · kw, windows)."""
+    """Each window of an image as a column: (n, c, h, w) → (n, c · kh · kw, windows).
+
+    kernel_size, dilation, padding and stride as in `Conv2d`; they are checked when it runs.
+    (Chellapilla et al., 2006, im2col.)
+    """
 
     def __init__(self, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1):
         super().__init__()
@@ -201,7 +232,11 @@ class Unfold(Module):
 
 
 class Fold(Module):
-    """Images from columns, overlapping windows adding up: (n, c · kh · kw, windows) → images."""
+    """Images from columns, overlapping windows adding up: (n, c · kh · kw, windows) → images.
+
+    The images are (n, c, *output_size); the other settings are those of the `Unfold` that made the
+    columns. They are checked when it runs.
+    """
 
     def __init__(
         self,

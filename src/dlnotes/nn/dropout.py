@@ -1,4 +1,4 @@
-"""Dropout as modules: active in training mode only."""
+"""Dropout as modules: active in training mode only. torch's `inplace` is not taken."""
 
 from dlnotes import _validate
 from dlnotes._validate import Number
@@ -10,7 +10,8 @@ from dlnotes.nn.module import Module
 class Dropout(Module):
     """In training, set each entry to 0 with probability p and scale the rest by 1/(1 - p).
 
-    Masks come from `dlnotes.random.generator()`, anew at each call. (Srivastava et al., 2014)
+    Any shape to the same; p: 0 … 1. Masks come from `dlnotes.random.generator()`, anew at each
+    call. (Srivastava et al., 2014)
     """
 
     def __init__(self, p: Number = 0.5):
@@ -29,8 +30,8 @@ class Dropout(Module):
 class Dropout2d(Dropout):
     """In training, set whole channels of (n, channels, h, w) to 0 with probability p.
 
-    Neighbouring pixels are so alike that dropping them one by one drops little
-    (Tompson et al., 2015).
+    The rest is scaled by 1/(1 - p). Neighbouring pixels are so alike that dropping them one by one
+    drops little (Tompson et al., 2015).
     """
 
     def forward(self, input) -> Tensor:

@@ -1,4 +1,8 @@
-"""Tables of trained vectors: Embedding and EmbeddingBag."""
+"""Tables of trained vectors: Embedding and EmbeddingBag.
+
+Forward: TypeError for what are no integers, ValueError for those out of range; negative ones do not
+count from the end.
+"""
 
 import numpy as np
 
@@ -45,7 +49,9 @@ class Embedding(_Table):
     weight: (num_embeddings, embedding_dim), drawn from a standard normal by
     `dlnotes.random.generator()`. The row `padding_idx` starts at 0 and gets no gradient. With
     max_norm, rows that are looked up and whose `norm_type`-norm is larger are cut down to it, in
-    place. Arguments as in torch, without sparse gradients.
+    place. Arguments as in torch, without sparse gradients. from_pretrained(table) makes one of a
+    table of floats. (Bengio et al., 2003.) scale_grad_by_freq=True divides a row's gradient by how
+    often it was looked up.
     """
 
     def __init__(
@@ -82,6 +88,9 @@ class EmbeddingBag(_Table):
     input: (bags, length), or (n,) with offsets (bags,) → (bags, embedding_dim). The table is as in
     Embedding, and so is max_norm; arguments as in torch, without scale_grad_by_freq and sparse
     gradients.
+    mode: "sum", "mean" or "max"; include_last_offset: offsets also say where the last bag ends;
+    places that hold padding_idx are left out. An empty bag gives 0. per_sample_weights, of input's
+    shape, for "sum" alone.
     """
 
     def __init__(

@@ -1,8 +1,22 @@
 """The operations of the layers as functions on tensors: `import dlnotes.nn.functional as F`.
 
+Shapes: activations of single entries, softmax, normalisations and dropout return the input's.
+Convolutions and poolings turn (n, channels, *size) into the same with other lengths. Losses of
+labels take (n, classes, …) and integers (n, …), most others arguments of one shape; they return one
+number or, with reduction="none", one for each sample or entry. All floats are of one dtype, float32
+or float64, and so is what is returned.
+
+Errors and cost of each are those of the kernel that it runs, in `dlnotes.kernels`: TypeError for
+dtypes, ValueError for shapes and settings that do not fit, and for a target that requires a
+gradient.
+
 Inputs are tensors (arrays are taken as constants); values, arguments and errors are those of the
 kernel of the same name in `dlnotes.kernels`; convolutions, poolings and losses of classes also take
 one sample without the batch axis, as in torch. Gradients flow to every tensor but the targets.
+
+Arguments stand in torch.nn.functional's order. What follows its deprecated size_average and reduce,
+which are not taken, is for keywords only. Also missing: `inplace` of the activations and dropouts,
+`dtype` of the softmaxes, `enable_gqa` of attention, `weight` of mse_loss, l1_loss and huber_loss.
 """
 
 import functools
@@ -51,18 +65,21 @@ def _one_label_too(function):
 
 
 def linear(input, weight, bias=None) -> Tensor:
-    """Return input Wᵀ + b; weight: (out, in), bias: (out,) or None."""
+    """Return input Wᵀ + b: (…, in) → (…, out); weight: (out, in), bias: (out,) or None."""
     return apply("linear", input, weight) if bias is None else apply("linear", input, weight, bias)
 
 
 def bilinear(input1, input2, weight, bias=None) -> Tensor:
-    """Return input1ᵀ W_k input2 + b_k; weight: (out, in1, in2), bias: (out,) or None."""
+    """Return input1ᵀ W_k input2 + b_k; weight: (out, in1, in2), bias: (out,) or None.
+
+    input1 (…, in1), input2 (…, in2) → (…, out).
+    """
     inputs = (input1, input2, weight) if bias is None else (input1, input2, weight, bias)
     return apply("bilinear", *inputs)
 
 
 def one_hot(tensor, num_classes: int = -1) -> Tensor:
-    """Return int64 rows that are 1 at the label and 0 elsewhere."""
+    """Return int64 rows that are 1 at the label and 0 elsewhere: (…) → (…, num_classes)."""
     return Tensor(kernels.one_hot(_constant("tensor", tensor), num_classes))
 
 
@@ -74,7 +91,7 @@ def embedding(
     norm_type: Number = 2.0,
     scale_grad_by_freq: bool = False,
 ) -> Tensor:
-    """Return the rows of weight (rows, d) that the integers `input` name.
+    """Return the rows of weight (rows, d) that the integers `input` name: (…) → (…, d).
 
     With max_norm, rows that are looked up and longer are first cut down to it, IN PLACE, as in
     torch; the gradient does not see it.
@@ -101,7 +118,8 @@ def embedding_bag(
 ) -> Tensor:
     """Return the sum, mean or largest entries of the rows in each bag of indices.
 
-    max_norm as in `embedding`.
+    input (bags, length), or (n,) with offsets (bags,), and weight (rows, d) → (bags, d). mode:
+    "sum", "mean" or "max"; max_norm as in `embedding`.
     """
     input = _constant("input", input)
     if max_norm is not None:
@@ -129,7 +147,10 @@ def dropout(input, p: Number = 0.5, training: bool = True, *, generator=None) ->
 
 
 def dropout2d(input, p: Number = 0.5, training: bool = True, *, generator=None) -> Tensor:
-    """Return (n, channels, h, w) with whole channels of a sample set to 0 with probability p."""
+    """Return (n, channels, h, w) with whole channels of a sample set to 0 with probability p.
+
+    The rest as in `dropout`.
+    """
     input = input if isinstance(input, Tensor) else Tensor(input)
     if input.ndim != 4:
         raise ValueError(f"input must have 4 axes (n, channels, h, w), got shape {input.shape}")
@@ -182,12 +203,12 @@ def elu(input, alpha: Number = 1.0) -> Tensor:
 
 
 def gelu(input, approximate: str = "none") -> Tensor:
-    """Return x · Φ(x), or its approximation by tanh."""
+    """Return x · Φ(x), or with approximate="tanh" its approximation."""
     return apply("gelu", input, approximate=approximate)
 
 
 def softplus(input, beta: Number = 1.0, threshold: Number = 20.0) -> Tensor:
-    """Return log(1 + e^(beta x)) / beta."""
+    """Return log(1 + e^(beta x)) / beta, and x itself where beta · x > threshold."""
     return apply("softplus", input, beta=beta, threshold=threshold)
 
 
@@ -228,6 +249,10 @@ def scaled_dot_product_attention(
     """Return softmax(Q Kᵀ · scale + mask) V; a bool mask is True where a query may look.
 
     As in torch, dropout_p > 0 always drops weights: give 0 outside training.
+
+    query (…, l, e), key (…, s, e), value (…, s, v) → (…, l, v); attn_mask broadcasts to (…, l, s):
+    bool, or floats that are added to the scores. is_causal: query i sees the keys 0 … i. scale:
+    1/√e by default (Vaswani et al., 2017).
     """
     if _validate.number("dropout_p", dropout_p, low=0, high=1) == 0:
         settings = {"is_causal": is_causal, "scale": scale}
@@ -239,7 +264,10 @@ def scaled_dot_product_attention(
 def attention_weights(
     query, key, attn_mask=None, is_causal: bool = False, *, scale: Number | None = None
 ) -> Tensor:
-    """Return softmax(Q Kᵀ · scale + mask), the weights of scaled dot-product attention."""
+    """Return softmax(Q Kᵀ · scale + mask), the weights of scaled dot-product attention.
+
+    Shapes and masks as in `scaled_dot_product_attention` → (…, l, s).
+    """
     settings = {"is_causal": is_causal, "scale": scale}
     return _attention("attention_weights", query, key, None, attn_mask, **settings)
 
@@ -254,7 +282,10 @@ def blocked_attention(
     scale: Number | None = None,
     block_size: Int = 128,
 ) -> Tensor:
-    """Return scaled dot-product attention, computed `block_size` keys at a time."""
+    """Return scaled dot-product attention, computed `block_size` keys at a time.
+
+    Arguments and result as in `scaled_dot_product_attention`, without dropout.
+    """
     settings = {"is_causal": is_causal, "scale": scale, "block_size": block_size}
     return _attention("blocked_attention", query, key, value, attn_mask, **settings)
 
@@ -272,7 +303,7 @@ def conv1d(
     dilation: Size = 1,
     groups: Int = 1,
 ) -> Tensor:
-    """Return the convolution of sequences (n, channels, length)."""
+    """Return the convolution of sequences (n, channels, length): (n, out channels, length_out)."""
     settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     return _with_weights("conv1d", input, weight, bias, **settings)
 
@@ -287,7 +318,7 @@ def conv2d(
     dilation: Size = 1,
     groups: Int = 1,
 ) -> Tensor:
-    """Return the convolution of images (n, channels, h, w)."""
+    """Return the convolution of images (n, channels, h, w): (n, out channels, h_out, w_out)."""
     settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     return _with_weights("conv2d", input, weight, bias, **settings)
 
@@ -361,7 +392,10 @@ def conv_transpose2d(
 def unfold(
     input, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1
 ) -> Tensor:
-    """Return each window of the images as a column: (n, channels · kh · kw, windows)."""
+    """Return each window of the images as a column: (n, channels · kh · kw, windows).
+
+    images: (n, channels, h, w).
+    """
     settings = {"dilation": dilation, "padding": padding, "stride": stride}
     return apply("unfold", input, kernel_size=kernel_size, **settings)
 
@@ -375,7 +409,10 @@ def fold(
     padding: Size = 0,
     stride: Size = 1,
 ) -> Tensor:
-    """Return images of `output_size` from columns; overlapping windows add up."""
+    """Return images of `output_size` from columns; overlapping windows add up.
+
+    columns: (n, channels · kh · kw, windows) → (n, channels, *output_size).
+    """
     settings = {"dilation": dilation, "padding": padding, "stride": stride}
     return apply("fold", input, output_size=output_size, kernel_size=kernel_size, **settings)
 
@@ -556,7 +593,8 @@ def batch_norm(
     """Return the input normalised for each channel over the batch.
 
     With training=True, running_mean and running_var (tensors or arrays, or None) are updated in
-    place, as in torch; they get no gradient.
+    place, as in torch; they get no gradient. input (n, c, …); weight, bias and the running ones:
+    (c,) or None.
     """
     mean, var = _array(running_mean), _array(running_var)
     settings = {"training": training, "momentum": momentum, "eps": eps}
@@ -578,7 +616,8 @@ def instance_norm(
 ) -> Tensor:
     """Return the input normalised for each sample and channel.
 
-    With use_input_stats=True, running statistics that are given are updated in place.
+    With use_input_stats=True, running statistics that are given are updated in place. Shapes as in
+    `batch_norm`.
     """
     mean, var = _array(running_mean), _array(running_var)
     settings = {"use_input_stats": use_input_stats, "momentum": momentum, "eps": eps}
@@ -589,12 +628,18 @@ def instance_norm(
 
 
 def group_norm(input, num_groups: Int, weight=None, bias=None, eps: Number = 1e-5) -> Tensor:
-    """Return the input normalised for each sample over groups of channels."""
+    """Return the input normalised for each sample over groups of channels.
+
+    input (n, c, …), num_groups divides c; weight, bias: (c,) or None.
+    """
     return _with_weights("group_norm", input, weight, bias, num_groups=num_groups, eps=eps)
 
 
 def layer_norm(input, normalized_shape, weight=None, bias=None, eps: Number = 1e-5) -> Tensor:
-    """Return the input normalised over its last axes."""
+    """Return the input normalised over its last axes.
+
+    weight, bias: of normalized_shape, the lengths of the last axes, or None.
+    """
     settings = {"normalized_shape": normalized_shape, "eps": eps}
     return _with_weights("layer_norm", input, weight, bias, **settings)
 
@@ -615,24 +660,24 @@ def local_response_norm(
 # ---- losses ----------------------------------------------------------------------------------
 
 
-def mse_loss(input, target, reduction: str = "mean") -> Tensor:
+def mse_loss(input, target, *, reduction: str = "mean") -> Tensor:
     """Return the squared error."""
     return _loss("mse_loss", input, target, reduction)
 
 
-def l1_loss(input, target, reduction: str = "mean") -> Tensor:
+def l1_loss(input, target, *, reduction: str = "mean") -> Tensor:
     """Return the absolute error."""
     return _loss("l1_loss", input, target, reduction)
 
 
-def binary_cross_entropy(input, target, reduction: str = "mean", *, weight=None) -> Tensor:
+def binary_cross_entropy(input, target, weight=None, *, reduction: str = "mean") -> Tensor:
     """Return the cross-entropy of probabilities and targets in [0, 1]."""
     weight = _constant("weight", weight)
     return _loss("binary_cross_entropy", input, target, reduction, weight=weight)
 
 
 def binary_cross_entropy_with_logits(
-    input, target, reduction: str = "mean", *, weight=None, pos_weight=None
+    input, target, weight=None, *, reduction: str = "mean", pos_weight=None
 ) -> Tensor:
     """Return the cross-entropy of σ(input) and targets in [0, 1]."""
     weights = {"weight": weight, "pos_weight": pos_weight}
@@ -640,7 +685,7 @@ def binary_cross_entropy_with_logits(
     return _loss("binary_cross_entropy_with_logits", input, target, reduction, **weights)
 
 
-def smooth_l1_loss(input, target, reduction: str = "mean", beta: Number = 1.0) -> Tensor:
+def smooth_l1_loss(input, target, *, reduction: str = "mean", beta: Number = 1.0) -> Tensor:
     """Return the squared error where it is small and the absolute error where it is large."""
     return _loss("smooth_l1_loss", input, target, reduction, beta=beta)
 
@@ -652,9 +697,12 @@ def huber_loss(input, target, reduction: str = "mean", delta: Number = 1.0) -> T
 
 @_one_label_too
 def nll_loss(
-    input, target, reduction: str = "mean", *, weight=None, ignore_index: int = -100
+    input, target, weight=None, *, ignore_index: int = -100, reduction: str = "mean"
 ) -> Tensor:
-    """Return minus the log-probability of each sample's label."""
+    """Return minus the log-probability of each sample's label.
+
+    input: log-probabilities (n, classes, …), target: labels (n, …); weight: (classes,).
+    """
     settings = {"weight": _constant("weight", weight), "ignore_index": ignore_index}
     return _loss("nll_loss", input, target, reduction, **settings)
 
@@ -663,13 +711,17 @@ def nll_loss(
 def cross_entropy(
     input,
     target,
-    reduction: str = "mean",
-    *,
     weight=None,
+    *,
     ignore_index: int = -100,
+    reduction: str = "mean",
     label_smoothing: Number = 0.0,
 ) -> Tensor:
-    """Return the cross-entropy of softmax(input) and labels or target probabilities."""
+    """Return the cross-entropy of softmax(input) and labels or target probabilities.
+
+    input: logits (n, classes, …); target: labels (n, …) or probabilities of input's shape; weight:
+    (classes,).
+    """
     settings = {"weight": _constant("weight", weight), "ignore_index": ignore_index}
     settings["label_smoothing"] = label_smoothing
     return _loss("cross_entropy", input, target, reduction, **settings)
@@ -677,14 +729,14 @@ def cross_entropy(
 
 @_one_label_too
 def multi_margin_loss(
-    input, target, p: int = 1, margin: Number = 1.0, weight=None, reduction: str = "mean"
+    input, target, p: int = 1, margin: Number = 1.0, weight=None, *, reduction: str = "mean"
 ) -> Tensor:
     """Return the hinge loss of several classes."""
     settings = {"p": p, "margin": margin, "weight": _constant("weight", weight)}
     return _loss("multi_margin_loss", input, target, reduction, **settings)
 
 
-def kl_div(input, target, reduction: str = "mean", *, log_target: bool = False) -> Tensor:
+def kl_div(input, target, *, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """Return the divergence of target probabilities from log-probabilities `input`."""
     return _loss("kl_div", input, target, reduction, log_target=log_target)
 
@@ -695,20 +747,20 @@ def gaussian_kl(mean, log_variance, reduction: str = "mean") -> Tensor:
 
 
 def margin_ranking_loss(
-    input1, input2, target, margin: Number = 0.0, reduction: str = "mean"
+    input1, input2, target, margin: Number = 0.0, *, reduction: str = "mean"
 ) -> Tensor:
     """Return how far the pair is from the order that target (±1) says, with a margin."""
     settings = {"target": _constant("target", target), "margin": margin, "reduction": reduction}
     return apply("margin_ranking_loss", input1, input2, **settings)
 
 
-def hinge_embedding_loss(input, target, margin: Number = 1.0, reduction: str = "mean") -> Tensor:
+def hinge_embedding_loss(input, target, margin: Number = 1.0, *, reduction: str = "mean") -> Tensor:
     """Return the distance `input` of like pairs, and what unlike ones lack to the margin."""
     return _loss("hinge_embedding_loss", input, target, reduction, margin=margin)
 
 
 def cosine_embedding_loss(
-    input1, input2, target, margin: Number = 0.0, reduction: str = "mean"
+    input1, input2, target, margin: Number = 0.0, *, reduction: str = "mean"
 ) -> Tensor:
     """Return 1 - cos of like pairs, and what the cosine of unlike ones has above the margin."""
     settings = {"target": _constant("target", target), "margin": margin, "reduction": reduction}
@@ -731,6 +783,7 @@ def triplet_margin_loss(
     p: Number = 2.0,
     eps: Number = 1e-6,
     swap: bool = False,
+    *,
     reduction: str = "mean",
 ) -> Tensor:
     """Return max(0, d(anchor, positive) - d(anchor, negative) + margin)."""
@@ -767,7 +820,10 @@ def negative_sampling_loss(
     *,
     remove_accidental_hits: bool = False,
 ) -> Tensor:
-    """Return -log σ(h·w) of the target and -log σ(-h·w) of each noise word, rows of weight."""
+    """Return -log σ(h·w) of the target and -log σ(-h·w) of each noise word, rows of weight.
+
+    hidden: (n, d), weight: (words, d), target: (n,), noise: (n, k). (Mikolov et al., 2013.)
+    """
     settings = {"noise": _constant("noise", noise)}
     settings["remove_accidental_hits"] = remove_accidental_hits
     return _word_loss("negative_sampling_loss", hidden, weight, target, reduction, **settings)
@@ -776,7 +832,11 @@ def negative_sampling_loss(
 def hierarchical_softmax_loss(
     hidden, weight, target, codes, points, reduction: str = "mean"
 ) -> Tensor:
-    """Return -log p of the target, a walk down the tree that codes and points describe."""
+    """Return -log p of the target, a walk down the tree that codes and points describe.
+
+    hidden: (n, d), weight: (words - 1, d), target: (n,); codes and points: (words, longest way).
+    (Morin and Bengio, 2005.)
+    """
     settings = {"codes": _constant("codes", codes), "points": _constant("points", points)}
     return _word_loss("hierarchical_softmax_loss", hidden, weight, target, reduction, **settings)
 
@@ -792,14 +852,20 @@ def glove_loss(
     x_max: Number = 100.0,
     alpha: Number = 0.75,
 ) -> Tensor:
-    """Return f(x) (w·w̃ + b + b̃ - log x)² of pairs that occurred together x times."""
+    """Return f(x) (w·w̃ + b + b̃ - log x)² of pairs that occurred together x times.
+
+    center, context: (n, d); biases and counts x: (n,). (Pennington, Socher and Manning, 2014.)
+    """
     settings = {"reduction": reduction, "x_max": x_max, "alpha": alpha}
     inputs = (center, context, center_bias, context_bias)
     return apply("glove_loss", *inputs, counts=_constant("counts", counts), **settings)
 
 
 def roi_pool(input, boxes, output_size: Size, spatial_scale: Number = 1.0) -> Tensor:
-    """Return the largest entry in each cell of a grid over each box (image, x1, y1, x2, y2)."""
+    """Return the largest entry in each cell of a grid over each box (image, x1, y1, x2, y2).
+
+    input (n, c, h, w), boxes (k, 5) → (k, c, h_out, w_out); boxes get no gradient.
+    """
     boxes = _constant("boxes", boxes)
     settings = {"output_size": output_size, "spatial_scale": spatial_scale}
     return apply("roi_pool", input, boxes=boxes, **settings)
@@ -813,7 +879,10 @@ def roi_align(
     sampling_ratio: int = -1,
     aligned: bool = False,
 ) -> Tensor:
-    """Return means of interpolated values in each cell of a grid over each box."""
+    """Return means of interpolated values in each cell of a grid over each box.
+
+    Shapes as in `roi_pool`; the settings are explained at `kernels.roi_align`.
+    """
     return apply(
         *("roi_align", input),
         boxes=_constant("boxes", boxes),
@@ -825,7 +894,7 @@ def roi_align(
 
 
 def gram_matrix(input) -> Tensor:
-    """Return the products of the channels of each sample, divided by c h w."""
+    """Return the products of the channels of each sample, divided by c h w: (n, c, c)."""
     return apply("gram_matrix", input)
 
 
@@ -894,7 +963,9 @@ def _dropout(input: Tensor, shape: tuple, p, training: bool, generator) -> Tenso
         raise TypeError(f"training must be True or False, got {type(training).__name__}")
     if not training or p == 0:
         return input
-    generator = random.generator() if generator is None else generator
+    if generator is None:
+        generator = random.generator()
+    _validate.generator("generator", generator)
     keep = np.asarray(generator.random(shape, dtype=np.float32) >= p)
     return apply("dropout", input, keep=keep, p=p)
 

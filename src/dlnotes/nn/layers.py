@@ -17,6 +17,7 @@ class Linear(Module):
 
     weight: (out_features, in_features), bias: (out_features,) or None. Both are drawn as in torch,
     uniformly between ±1/√in_features, from `dlnotes.random.generator()`.
+    in_features, out_features: at least 1; bias=False leaves the bias out.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, dtype=np.float32):
@@ -51,6 +52,7 @@ class Bilinear(Module):
 
     weight: (out, in1, in2), bias: (out,) or None. Both are drawn as in torch, uniformly between
     ±1/√in1_features, from `dlnotes.random.generator()`.
+    The features: at least 1; bias=False leaves the bias out. (Socher, Chen, Manning and Ng, 2013.)
     """
 
     def __init__(
@@ -91,7 +93,10 @@ class Bilinear(Module):
 
 
 class Flatten(Module):
-    """Join the axes start_dim … end_dim into one: (n, 28, 28) → (n, 784) by default."""
+    """Join the axes start_dim … end_dim into one: (n, 28, 28) → (n, 784) by default.
+
+    Negative numbers count from the end. ValueError where start_dim comes after end_dim.
+    """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1):
         super().__init__()
@@ -109,7 +114,7 @@ class Flatten(Module):
 
 
 class Identity(Module):
-    """Return the input as it is."""
+    """Return the input, of any kind, as it is."""
 
     def forward(self, input):
         """Return the input."""
@@ -117,7 +122,10 @@ class Identity(Module):
 
 
 class Sequential(Module):
-    """Modules one after another: Sequential(Linear(2, 3), ReLU()) or one dict of named modules."""
+    """Modules one after another: Sequential(Linear(2, 3), ReLU()) or one dict of named modules.
+
+    Each takes one input, what the one before returns. TypeError for what is no Module.
+    """
 
     def __init__(self, *modules):
         super().__init__()
@@ -158,7 +166,10 @@ class Sequential(Module):
 
 
 class ModuleList(Module):
-    """Modules in a list, each found by `parameters()`; what runs when is for the owner to say."""
+    """Modules in a list, each found by `parameters()`; what runs when is for the owner to say.
+
+    TypeError for what is no Module.
+    """
 
     def __init__(self, modules: Iterable[Module] = ()):
         super().__init__()

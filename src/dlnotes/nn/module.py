@@ -10,7 +10,11 @@ from dlnotes.autograd import Tensor
 
 
 class Parameter(Tensor):
-    """A tensor that a module trains: assigned to an attribute, it is found by `parameters()`."""
+    """A tensor that a module trains: assigned to an attribute, it is found by `parameters()`.
+
+    data is shared, not copied. With requires_grad=True, TypeError unless it holds floats; False
+    keeps it as it is.
+    """
 
     def __init__(self, data, requires_grad: bool = True):
         super().__init__(data.data if isinstance(data, Tensor) else data, requires_grad)
@@ -20,7 +24,7 @@ class Parameter(Tensor):
 
 
 class LoadResult(NamedTuple):
-    """What `load_state_dict(strict=False)` could not match."""
+    """What `load_state_dict(strict=False)` could not match: names of the module's, and others."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -49,6 +53,9 @@ class Module:
 
     A subclass calls `super().__init__()`, assigns parameters and modules to attributes, and
     defines `forward`; calling the module runs it. `training` says whether it is in training mode.
+
+    AttributeError where an attribute is assigned before `super().__init__()` or asked for and not
+    there, NotImplementedError where a subclass defines no `forward`.
     """
 
     def __init__(self):
@@ -298,7 +305,10 @@ class Module:
 
 
 def to_torch(state_dict: Mapping[str, np.ndarray]) -> dict:
-    """Return the state_dict with every array as a torch tensor (a copy)."""
+    """Return the state_dict with every array as a torch tensor (a copy), of its shape and dtype.
+
+    ImportError without torch. Cost: one copy.
+    """
     import torch
 
     return {name: torch.from_numpy(np.array(array)) for name, array in state_dict.items()}

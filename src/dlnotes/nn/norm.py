@@ -1,4 +1,15 @@
-"""Normalisation layers; the functions themselves are in `dlnotes.kernels.norm`."""
+"""Normalisation layers; the functions themselves are in `dlnotes.kernels.norm`.
+
+Outputs have the input's shape. Arguments: eps, at least 0, is added to the variance; affine
+(elementwise_affine) says whether there is a weight, which starts at 1, and a bias, which starts at
+0; bias=False leaves out the bias alone. track_running_stats=True keeps running_mean and
+running_var, buffers that each batch in training moves by the share `momentum` (0 … 1) and that
+evaluation normalises with; without them the statistics are always the batch's.
+
+Instance normalisation (Ulyanov, Vedaldi and Lempitsky, 2016) has by default neither weight and
+bias, both (c,), nor running statistics; num_features is c. ValueError for samples of one entry for
+each channel.
+"""
 
 import numpy as np
 
@@ -122,13 +133,21 @@ class _BatchNorm(_RunningNorm):
 
 
 class BatchNorm1d(_BatchNorm):
-    """Normalise each channel of (n, c) or (n, c, length) over the batch."""
+    """Normalise each channel of (n, c) or (n, c, length) over the batch.
+
+    num_features is c; weight, bias, running_mean (starts at 0) and running_var (at 1): (c,);
+    num_batches_tracked counts. momentum=None: running statistics are the plain mean over the
+    batches. ValueError in training with one value for each channel. (Ioffe and Szegedy, 2015.)
+    """
 
     axes = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
-    """Normalise each channel of (n, c, h, w) over the batch (and over h and w)."""
+    """Normalise each channel of (n, c, h, w) over the batch (and over h and w).
+
+    Arguments, parameters and source as in `BatchNorm1d`.
+    """
 
     axes = (4,)
 
@@ -169,7 +188,10 @@ class InstanceNorm2d(_RunningNorm):
 
 
 class GroupNorm(_Norm):
-    """Normalise each of num_groups groups of channels of each sample of (n, c, …)."""
+    """Normalise each of num_groups groups of channels of each sample of (n, c, …).
+
+    num_groups divides num_channels, c; weight, bias: (c,) (Wu and He, 2018).
+    """
 
     def __init__(
         self,
@@ -201,7 +223,10 @@ class GroupNorm(_Norm):
 
 
 class LayerNorm(_Norm):
-    """Normalise each sample over its last axes, whose lengths are normalized_shape."""
+    """Normalise each sample over its last axes, whose lengths are normalized_shape.
+
+    normalized_shape: an int or several, at least 1; weight, bias: of that shape (Ba et al., 2016).
+    """
 
     def __init__(
         self,
@@ -230,7 +255,11 @@ class LayerNorm(_Norm):
 
 
 class RMSNorm(_Norm):
-    """Divide each sample by its root mean square over the last axes."""
+    """Divide each sample by its root mean square over the last axes.
+
+    normalized_shape as in `LayerNorm`; weight: of that shape, no bias; eps=None is the spacing of
+    the dtype's numbers at 1 (Zhang and Sennrich, 2019).
+    """
 
     def __init__(
         self,
@@ -249,9 +278,9 @@ class RMSNorm(_Norm):
             self.weight = Parameter(np.empty(self.normalized_shape, dtype))
         self.reset_parameters()
 
-    def forward(self, input) -> Tensor:
+    def forward(self, x) -> Tensor:
         """Return the normalised input."""
-        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
     def extra_repr(self) -> str:
         """Return the settings."""
@@ -260,7 +289,11 @@ class RMSNorm(_Norm):
 
 
 class LocalResponseNorm(Module):
-    """Divide each entry by a power of the mean square of its neighbouring channels."""
+    """Divide each entry by a power of the mean square of its neighbouring channels.
+
+    (n, c, …): x / (k + alpha · mean of x²)^beta over `size` channels (Krizhevsky et al., 2012, with
+    alpha / size for alpha). No parameters.
+    """
 
     def __init__(self, size: Int, alpha: Number = 1e-4, beta: Number = 0.75, k: Number = 1.0):
         super().__init__()

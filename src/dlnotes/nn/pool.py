@@ -1,4 +1,12 @@
-"""Pooling layers; the functions themselves are in `dlnotes.kernels.pool`."""
+"""Pooling layers; the functions themselves are in `dlnotes.kernels.pool`.
+
+Arguments of all that have them: kernel_size; stride (None: as kernel_size); padding, at most half a
+window; dilation; each one number or one for each spatial axis. ceil_mode=True adds a last window
+that reaches past the end, return_indices=True also returns positions, count_include_pad says
+whether zeros of the padding count in an average, divisor_override (at least 1) replaces the number
+that it divides by. A length l becomes ⌊(l + 2 padding - dilation (k - 1) - 1) / stride⌋ + 1. No
+layer here has parameters; inputs may come without n.
+"""
 
 import numpy as np
 
@@ -44,19 +52,26 @@ class _MaxPool(Module):
 
 
 class MaxPool1d(_MaxPool):
-    """The largest entry of each window of sequences (n, c, length)."""
+    """The largest entry of each window of sequences: (n, c, length) → (n, c, length_out)."""
 
     axes = 1
 
 
 class MaxPool2d(_MaxPool):
-    """The largest entry of each window of images (n, c, h, w)."""
+    """The largest entry of each window of images: (n, c, h, w) → (n, c, h_out, w_out).
+
+    (Weng, Ahuja and Huang, 1992.)
+    """
 
     axes = 2
 
 
 class MaxUnpool2d(Module):
-    """The reverse of MaxPool2d(return_indices=True): zeros but for the entries at `indices`."""
+    """The reverse of MaxPool2d(return_indices=True): zeros but for the entries at `indices`.
+
+    Input and indices (n, c, h, w) → (n, c, h_out, w_out), by default h_out = (h - 1) stride - 2
+    padding + kernel_size, w_out likewise (Zeiler and Fergus, 2014).
+    """
 
     def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0):
         super().__init__()
@@ -77,7 +92,7 @@ class MaxUnpool2d(Module):
 
 
 class AvgPool1d(Module):
-    """The mean of each window of sequences (n, c, length)."""
+    """The mean of each window of sequences: (n, c, length) → (n, c, length_out)."""
 
     def __init__(
         self,
@@ -106,7 +121,7 @@ class AvgPool1d(Module):
 
 
 class AvgPool2d(Module):
-    """The mean of each window of images (n, c, h, w)."""
+    """The mean of each window of images: (n, c, h, w) → (n, c, h_out, w_out)."""
 
     def __init__(
         self,
@@ -152,13 +167,20 @@ class _AdaptiveAvgPool(Module):
 
 
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
-    """Means over `output_size` stretches of sequences; with 1, the global average."""
+    """Means over `output_size` stretches of sequences; with 1, the global average.
+
+    (n, c, length) → (n, c, output_size). output_size is checked when it runs.
+    """
 
     axes = 1
 
 
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
-    """Means over `output_size` rectangles of images; with 1, global average pooling."""
+    """Means over `output_size` rectangles of images; with 1, global average pooling.
+
+    (n, c, h, w) → (n, c, *output_size), a number for both or a pair, in which None keeps a side as
+    it is; it is checked when it runs. (Lin et al., 2014.)
+    """
 
     axes = 2
 
@@ -193,13 +215,17 @@ class _LPPool(Module):
 
 
 class LPPool1d(_LPPool):
-    """The p-norm of each window of sequences, p = norm_type."""
+    """The p-norm of each window, p = norm_type: (n, c, length) → (n, c, length_out)."""
 
     axes = 1
 
 
 class LPPool2d(_LPPool):
-    """The p-norm of each window of images, p = norm_type."""
+    """The p-norm of each window of images, p = norm_type: (n, c, h, w) → (n, c, h_out, w_out).
+
+    As in torch without an absolute value: p should be even where inputs may be negative (Sermanet,
+    Chintala and LeCun, 2012).
+    """
 
     axes = 2
 

@@ -1,6 +1,12 @@
 """Recurrent layers and cells: RNN, LSTM, GRU, and the simplified GRU of lectures.
 
 The functions themselves are in `dlnotes.kernels.recurrent`.
+
+Arguments: input_size, hidden_size and num_layers, at least 1; bias=False leaves both biases out;
+batch_first=True takes and gives (b, t, …); dropout, 0 … 1, drops outputs of all layers but the last
+in training (a warning where there is only one); bidirectional=True runs a second set of weights
+from the end. TypeError for flags that are not bool, states that are no pair where one is needed,
+and dtypes that differ; ValueError for shapes that do not fit.
 """
 
 import itertools
@@ -115,8 +121,9 @@ class RNNCell(_Cell):
     """One step of the plain recurrent network: input (b, input_size), h (b, hidden_size) → h'.
 
     h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or with relu. weight_ih: (hidden_size, input_size),
-    weight_hh: (hidden_size, hidden_size), drawn as in torch, uniformly between ±1/√hidden_size.
-    The state is zero if none is given; the batch axis may be left out.
+    weight_hh: (hidden_size, hidden_size), drawn as in torch, uniformly between ±1/√hidden_size. The
+    state is zero if none is given; the batch axis may be left out. bias_ih, bias_hh:
+    (hidden_size,); nonlinearity: "tanh" or "relu". (Elman, 1990.)
     """
 
     _op, _gates = "rnn", 1
@@ -143,6 +150,7 @@ class LSTMCell(_Cell):
 
     weight_ih: (4 hidden_size, input_size), weight_hh: (4 hidden_size, hidden_size), the gates in
     the order input, forget, cell, output; drawn as in `RNNCell`.
+    (Hochreiter and Schmidhuber, 1997; Gers et al., 2000.)
     """
 
     _op, _gates, _states = "lstm", 4, 2
@@ -160,6 +168,7 @@ class GRUCell(_Cell):
 
     weight_ih: (3 hidden_size, input_size), weight_hh: (3 hidden_size, hidden_size), the gates in
     the order reset, update, new; drawn as in `RNNCell`.
+    (Cho et al., 2014.)
     """
 
     _op, _gates = "gru", 3

@@ -1,8 +1,9 @@
 """Transformer layers and stacks, as in torch.nn (Vaswani et al., 2017).
 
 Sequences are (length, n, d_model), with batch_first (n, length, d_model), or without n. In every
-mask True means "do not look"; floats are added to the scores. With norm_first a layer normalises
-what goes into each part (Xiong et al., 2020), otherwise the sum that comes out of it.
+mask True means "do not look"; floats are added to the scores. There is no is_causal, which in torch
+only hints at what a mask holds: give the mask. With norm_first a layer normalises what goes into
+each part (Xiong et al., 2020), otherwise the sum that comes out of it.
 
 The stacks and layers take a `cache` for decoding step by step inside `no_grad()`: made by
 `new_cache()`, it keeps keys and values, and each call then brings the new positions alone. One
@@ -58,7 +59,9 @@ class _Layer(Module):
             kind = type(activation).__name__
             raise TypeError(f'activation must be "relu", "gelu" or a function, got {kind}')
         for name in self.attentions:
-            attention = MultiheadAttention(d_model, nhead, dropout, bias, batch_first, dtype=dtype)
+            attention = MultiheadAttention(
+                *(d_model, nhead, dropout, bias), batch_first=batch_first, dtype=dtype
+            )
             self.add_module(name, attention)
         self.linear1 = Linear(d_model, dim_feedforward, bias, dtype=dtype)
         self.dropout = Dropout(dropout)
@@ -82,7 +85,14 @@ class _Layer(Module):
 
 
 class TransformerEncoderLayer(_Layer):
-    """Self-attention, then a network of two linear layers for each position."""
+    """Self-attention, then a network of two linear layers for each position.
+
+    d_model: numbers for each position, which nhead, the number of heads, divides; dim_feedforward:
+    units between linear1 and linear2; dropout: on the weights of attention, between those two, and
+    on each part before it is added; activation: "relu", "gelu" or a function of a tensor;
+    layer_norm_eps: eps of norm1 and norm2; bias=False: no biases at all. `Transformer` hands these
+    arguments on. TypeError or ValueError for other settings. (Vaswani et al., 2017.)
+    """
 
     attentions = ("self_attn",)
 
@@ -104,7 +114,11 @@ class TransformerEncoderLayer(_Layer):
 
 
 class TransformerDecoderLayer(_Layer):
-    """Self-attention, attention to an encoder's output `memory`, and two linear layers."""
+    """Self-attention, attention to an encoder's output `memory`, and two linear layers.
+
+    tgt (t, n, d_model), memory (s, n, d_model) → as tgt. Arguments as in `TransformerEncoderLayer`,
+    with a third normalisation, norm3.
+    """
 
     attentions = ("self_attn", "multihead_attn")
 
@@ -168,6 +182,7 @@ class TransformerEncoder(_Stack):
     """num_layers copies of an encoder layer, and `norm`, if given, at the end.
 
     With a causal mask it is the decoder of a language model without an encoder.
+    num_layers: at least 1. (s, n, d_model) → the same. ValueError for a cache of another length.
     """
 
     def __init__(self, encoder_layer: Module, num_layers: Int, norm: Module | None = None):
@@ -181,7 +196,10 @@ class TransformerEncoder(_Stack):
 
 
 class TransformerDecoder(_Stack):
-    """num_layers copies of a decoder layer, and `norm`, if given, at the end."""
+    """num_layers copies of a decoder layer, and `norm`, if given, at the end.
+
+    tgt (t, n, d_model), memory (s, n, d_model) → as tgt. Otherwise as `TransformerEncoder`.
+    """
 
     def __init__(self, decoder_layer: Module, num_layers: Int, norm: Module | None = None):
         super().__init__(decoder_layer, num_layers, norm)
@@ -205,7 +223,8 @@ class TransformerDecoder(_Stack):
 class Transformer(Module):
     """An encoder and a decoder, each with a normalisation at the end.
 
-    Every weight matrix is drawn by Xavier's uniform rule, as in torch.
+    Every weight matrix is drawn by Xavier's uniform rule, as in torch. Without torch's
+    custom_encoder and custom_decoder, and so for keywords only from there on.
     """
 
     def __init__(
@@ -217,11 +236,11 @@ class Transformer(Module):
         dim_feedforward: Int = 2048,
         dropout: Number = 0.1,
         activation: Activation = "relu",
+        *,
         layer_norm_eps: Number = 1e-5,
         batch_first: bool = False,
         norm_first: bool = False,
         bias: bool = True,
-        *,
         dtype=np.float32,
     ):
         super().__init__()
@@ -256,6 +275,8 @@ class Transformer(Module):
         memory_key_padding_mask=None,
     ) -> Tensor:
         """Return the decoded sequence, of tgt's shape.
+
+        src (s, n, d_model), tgt (t, n, d_model) → as tgt; masks as in `MultiheadAttention`.
 
         To decode step by step, call `encoder` once and then `decoder` with a cache.
         """

@@ -3,6 +3,8 @@
 A hidden vector, from `Embedding` (skip-gram) or `EmbeddingBag` (CBOW), goes into one of three
 output layers that score the word that is asked for: `Linear` and `CrossEntropyLoss` (the full
 softmax), `NegativeSampling`, or `HierarchicalSoftmax`.
+
+reduction: "mean" or "sum" over the samples, or "none".
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +28,8 @@ class NegativeSampling(Module):
     """The loss that tells a word from k words drawn as noise (Mikolov et al., 2013).
 
     weight: (num_embeddings, embedding_dim), the output vectors, 0 at first as in word2vec.c.
-    remove_accidental_hits leaves out noise words that are the target.
+    remove_accidental_hits leaves out noise words that are the target. num_embeddings: words,
+    embedding_dim: the length of the hidden vectors.
     """
 
     def __init__(
@@ -96,7 +99,8 @@ class GloVe(Module):
 
     The tables center, context (num_embeddings, embedding_dim), center_bias and context_bias
     (num_embeddings, 1) are drawn uniformly between ±1/(2 embedding_dim), as in the authors'
-    program. x_max and alpha are those of the weight f (Pennington, Socher and Manning, 2014).
+    program. x_max and alpha are those of the weight f (Pennington, Socher and Manning, 2014). The
+    vectors of the words are `vectors()`. Counts that are not above 0 are refused.
     """
 
     def __init__(
@@ -146,6 +150,7 @@ class Highway(Module):
     The gate t = σ(W_t x + b_t) starts nearly closed, b_t = gate_bias below 0, so that a stack of
     layers begins near the identity (Srivastava, Greff and Schmidhuber, 2015). (…, size) to the
     same; transform and gate are lists of num_layers Linear.
+    num_layers: at least 0; activation: a function of a tensor.
     """
 
     def __init__(
@@ -183,6 +188,10 @@ class CharacterCNN(Module):
 
     A window may stick out of the word's end, over zeros, but none starts there: how far a word is
     filled up changes nothing. A word of padding alone counts as one such character.
+
+    num_embeddings characters of embedding_dim numbers each; num_highway layers; activation: a
+    function of a tensor, after the largest responses. ValueError for no filters, and words of no
+    characters.
     """
 
     def __init__(

@@ -66,8 +66,9 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay: p shrinks by lr · weight_decay beside the step.
 
-    So all weights decay at one rate, whatever their gradients (Loshchilov and Hutter, 2019).
-    Names, defaults and arithmetic are those of torch.optim.AdamW.
+    So all weights decay at one rate, whatever their gradients (Loshchilov and Hutter, 2019). Names,
+    defaults and arithmetic are those of torch.optim.AdamW. Settings as in `Adam`, else TypeError or
+    ValueError.
     """
 
     def __init__(

@@ -9,6 +9,9 @@ compute it anew from `initial_lr` each time.
 
 `state_dict()` holds plain values that go into a checkpoint; functions are not among them.
 TypeError or ValueError, naming the argument, for anything that does not make a schedule.
+
+Where no source is named the schedule is plain arithmetic. A step costs a few operations for each
+parameter group. optimizer and last_epoch are explained at `LRScheduler`.
 """
 
 import math
@@ -103,7 +106,7 @@ class LRScheduler:
 class LambdaLR(LRScheduler):
     """initial_lr · lr_lambda(epoch); one function, or one for each parameter group.
 
-    `dlnotes.optim.schedules` has the usual functions.
+    `dlnotes.optim.schedules` has the usual functions. TypeError for what cannot be called.
     """
 
     def __init__(
@@ -133,7 +136,10 @@ class LambdaLR(LRScheduler):
 
 
 class MultiplicativeLR(LambdaLR):
-    """Multiply the rate by lr_lambda(epoch) each epoch but the first."""
+    """Multiply the rate by lr_lambda(epoch) each epoch but the first.
+
+    initial_lr · Π lr_lambda(i), i = 1 … epoch; one function, or one for each parameter group.
+    """
 
     def get_lr(self) -> list[float]:
         """Return lr · lr_lambda(epoch)."""
@@ -146,7 +152,11 @@ class MultiplicativeLR(LambdaLR):
 
 
 class StepLR(LRScheduler):
-    """The staircase initial_lr · gamma^⌊epoch / step_size⌋."""
+    """The staircase initial_lr · gamma^⌊epoch / step_size⌋.
+
+    step_size: epochs, at least 1; gamma: a number. (Szegedy et al., 2015, with gamma 0.96 and 8
+    epochs.)
+    """
 
     def __init__(
         self, optimizer: Optimizer, step_size: int, gamma: Number = 0.1, last_epoch: int = -1
@@ -162,7 +172,10 @@ class StepLR(LRScheduler):
 
 
 class MultiStepLR(LRScheduler):
-    """initial_lr · gamma^(number of milestones up to this epoch)."""
+    """initial_lr · gamma^(number of milestones up to this epoch).
+
+    milestones: epochs from 0, in any order. (He, Zhang, Ren and Sun, 2016, with gamma 0.1.)
+    """
 
     def __init__(
         self,
@@ -190,7 +203,10 @@ class MultiStepLR(LRScheduler):
 
 
 class ConstantLR(LRScheduler):
-    """initial_lr · factor for the first total_iters epochs, then initial_lr."""
+    """initial_lr · factor for the first total_iters epochs, then initial_lr.
+
+    factor: above 0, at most 1; total_iters: at least 0. (A warm-up: He, Zhang, Ren and Sun, 2016.)
+    """
 
     def __init__(
         self,
@@ -216,7 +232,11 @@ class ConstantLR(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """From initial_lr · start_factor in equal steps to initial_lr · end_factor at total_iters."""
+    """From initial_lr · start_factor in equal steps to initial_lr · end_factor at total_iters.
+
+    initial_lr · (start_factor + (end_factor - start_factor) · min(epoch, total_iters) /
+    total_iters), 0 < start_factor ≤ 1, 0 ≤ end_factor ≤ 1 (warm-up: Goyal et al., 2017).
+    """
 
     def __init__(
         self,
@@ -249,7 +269,7 @@ class LinearLR(LRScheduler):
 
 
 class ExponentialLR(LRScheduler):
-    """initial_lr · gamma^epoch."""
+    """initial_lr · gamma^epoch, gamma any number."""
 
     def __init__(self, optimizer: Optimizer, gamma: Number, last_epoch: int = -1):
         self.gamma = _validate.number("gamma", gamma)
@@ -262,7 +282,10 @@ class ExponentialLR(LRScheduler):
 
 
 class PolynomialLR(LRScheduler):
-    """initial_lr · (1 - epoch / total_iters)^power, then 0."""
+    """initial_lr · (1 - epoch / total_iters)^power, then 0.
+
+    total_iters: at least 1. (Liu, Rabinovich and Berg, 2015.)
+    """
 
     def __init__(
         self,
@@ -450,10 +473,11 @@ class OneCycleLR(LRScheduler):
     """One cycle for a whole run, stepped after every batch (Smith and Topin, 2019).
 
     From max_lr / div_factor up to max_lr in the first pct_start of total_steps (or epochs ·
-    steps_per_epoch), then down to initial_lr / final_div_factor, by cosine or in straight lines;
-    with three_phase, down to the initial rate in pct_start, then to the last. With cycle_momentum,
-    momentum (or β₁) falls from max_momentum to base_momentum and rises again. Lists give each
-    parameter group its own values.
+    steps_per_epoch), then down to initial_lr / final_div_factor, by cosine (anneal_strategy="cos")
+    or in straight lines ("linear"); with three_phase, down to the initial rate in pct_start, then
+    to the last. With cycle_momentum, momentum (or β₁) falls from max_momentum to base_momentum and
+    rises again. Lists give each parameter group its own values. ValueError for a step beyond
+    total_steps.
     """
 
     def __init__(
@@ -537,7 +561,10 @@ class OneCycleLR(LRScheduler):
 
 
 class ChainedScheduler(LRScheduler):
-    """Step several schedules of one optimiser together: their factors multiply."""
+    """Step several schedules of one optimiser together: their factors multiply.
+
+    ValueError for schedules of different optimisers or none, and for `ReduceLROnPlateau`.
+    """
 
     def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None):
         self.optimizer, self._schedulers = _together(schedulers, optimizer)
@@ -590,6 +617,7 @@ class SequentialLR(ChainedScheduler):
     """One schedule after another: schedulers[i + 1] begins anew at epoch milestones[i].
 
     All begin at epoch 0; to resume, load the state_dict.
+    milestones: one fewer than schedulers, rising. ValueError as in `ChainedScheduler`.
     """
 
     def __init__(
@@ -633,6 +661,7 @@ class ReduceLROnPlateau(LRScheduler):
     above best · (1 + threshold) or best + threshold with mode="max". After a reduction, cooldown
     epochs are not counted. The rate stays at least min_lr (a list: for each group); a change of
     at most eps is not made.
+    0 ≤ factor < 1. (As Krizhevsky, Sutskever and Hinton, 2012, did by hand.)
     """
 
     def __init__(

@@ -1,4 +1,8 @@
-"""What all optimisers share: parameter groups, zero_grad, state_dict."""
+"""What all optimisers share: parameter groups, zero_grad, state_dict.
+
+A step costs what its rule in `dlnotes.kernels.optim` does for each entry; the state is as large as
+the parameters, once for each array that the rule keeps.
+"""
 
 from collections.abc import Callable, Iterable
 
@@ -35,7 +39,10 @@ class Optimizer:
             self.add_param_group(group)
 
     def add_param_group(self, group: dict) -> None:
-        """Add parameters with settings of their own; what is not set takes the defaults."""
+        """Add parameters with settings of their own; what is not set takes the defaults.
+
+        Errors are those of the class.
+        """
         if not isinstance(group, dict) or "params" not in group:
             raise TypeError("a parameter group must be a dict with the key 'params'")
         unknown = set(group) - {"params"} - set(self.defaults) - SCHEDULED
@@ -71,8 +78,9 @@ class Optimizer:
         for p, _ in ready:
             _validate.same_dtype(gradient=p.grad, parameter=p.data)
             _validate.same_shape(gradient=p.grad, parameter=p.data)
-        for p, group in ready:
-            self._update(p, group)
+        with np.errstate(all="ignore"):  # as in torch, the parameters say what overflows
+            for p, group in ready:
+                self._update(p, group)
         return loss
 
     def state_dict(self) -> dict:

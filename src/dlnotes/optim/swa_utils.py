@@ -1,4 +1,9 @@
-"""Averages of the weights over training, as in torch.optim.swa_utils."""
+"""Averages of the weights over training, as in torch.optim.swa_utils.
+
+TypeError where an average is made of what is no Module or with what is no function, and a schedule
+of what is no optimiser; ValueError for a setting out of range and for a model with other
+parameters. Cost: an update goes over each parameter once.
+"""
 
 import copy
 import math
@@ -16,7 +21,10 @@ from dlnotes.optim.optimizer import Optimizer
 
 
 def get_ema_avg_fn(decay: Number = 0.999) -> Callable:
-    """Return the rule of an exponential moving average: decay · average + (1 - decay) · new."""
+    """Return the rule of an exponential moving average: decay · average + (1 - decay) · new.
+
+    TypeError or ValueError for a decay that is no number in 0 … 1. (Polyak and Juditsky, 1992.)
+    """
     decay = _validate.number("decay", decay, low=0, high=1)
 
     def ema_update(averaged: np.ndarray, current: np.ndarray, num_averaged: int) -> np.ndarray:
@@ -26,7 +34,10 @@ def get_ema_avg_fn(decay: Number = 0.999) -> Callable:
 
 
 def get_swa_avg_fn() -> Callable:
-    """Return the rule of an equal average: average + (new - average) / (number of them + 1)."""
+    """Return the rule of an equal average: average + (new - average) / (number of them + 1).
+
+    (Izmailov et al., 2018.)
+    """
 
     def swa_update(averaged: np.ndarray, current: np.ndarray, num_averaged: int) -> np.ndarray:
         return averaged + (current - averaged) / (num_averaged + 1)
@@ -43,7 +54,8 @@ class AveragedModel(Module):
     moving average (Polyak and Juditsky, 1992) give `get_ema_avg_fn(decay)`. Calling it runs the
     averaged model.
 
-    Arguments and state_dict ("n_averaged" and the model's keys after "module.") are torch's.
+    Arguments (without device, multi_avg_fn and use_buffers) and state_dict ("n_averaged" and the
+    model's keys after "module.") are torch's.
     """
 
     def __init__(self, model: Module, *, avg_fn: Callable | None = None):
@@ -69,7 +81,8 @@ class AveragedModel(Module):
         for name, average in own.items():
             current = given[name].data
             if self.n_averaged:
-                current = self.avg_fn(average.data, current, self.n_averaged)
+                with np.errstate(all="ignore"):  # ∞ may become NaN, as in torch
+                    current = self.avg_fn(average.data, current, self.n_averaged)
             average.data[...] = current
         # What is no parameter, such as running statistics, is copied as it is.
         given = dict(model._named_state())
@@ -100,6 +113,9 @@ def update_bn(loader: Iterable, model: Module) -> None:
     Averaged weights have seen no batch, so the statistics of the training do not fit them. Each
     batch, or its first part where it is a tuple or list, is run through the model in training mode;
     the statistics are the plain mean over the batches. A model without batch norms is not run.
+
+    loader: batches of inputs. Raises what the model does; it is not checked itself. Cost: one
+    forward pass over them all.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
@@ -126,6 +142,7 @@ class SWALR(LRScheduler):
 
     swa_lr: one number, or one for each parameter group. anneal_strategy: "cos", half a cosine, or
     "linear". Each step moves the rate that it finds, so a schedule may have changed it before.
+    anneal_epochs: at least 0. (Izmailov et al., 2018.)
     """
 
     def __init__(

@@ -13,7 +13,7 @@ QUESTIONS = {
     "q7": {"title": "Clip by the global norm", "visible": 3.5, "hidden": 3, "hidden_checks": 3},
     "q8": {"title": "Variance through the layers (derivation)", "visible": 3.5, "hidden": 2, "hidden_checks": 2},
     "q9": {"title": "Batch normalisation: training and inference", "visible": 3, "hidden": 2, "hidden_checks": 2},
-    "q10": {"title": "The backward pass of batch normalisation (derivation)", "visible": 2.5, "hidden": 3, "hidden_checks": 2},
+    "q10": {"title": "The backward pass of layer normalisation (derivation)", "visible": 2.5, "hidden": 3, "hidden_checks": 2},
     "q11": {"title": "Batch, layer, instance and group normalisation", "visible": 2.5, "hidden": 1.5, "hidden_checks": 2},
     "q12": {"title": "A fair comparison (experiment)", "visible": 3, "hidden": 2, "hidden_checks": 2},
     "q13": {"title": "What is wrong with these training runs? (bug clinic)", "visible": 2.5, "hidden": 1, "hidden_checks": 2},
@@ -800,37 +800,40 @@ def backward_problem(seed, n, c, scale=1.0):
 
 
 def backward_reference(dy, x, gamma, eps=1e-5, variant=""):
-    n = len(x)
-    r = np.sqrt(x.var(axis=0) + eps)
-    xh = (x - x.mean(axis=0)) / r
-    d = dy * (1 if variant == "no gamma" else gamma)
-    a, b = d.sum(axis=0) / n, xh * (d * xh).sum(axis=0) / n
+    c = x.shape[1]
+    r = np.sqrt(x.var(axis=1, keepdims=True) + eps)
+    xh = (x - x.mean(axis=1, keepdims=True)) / r
+    d = dy * (1 if variant in ("no gamma", "gamma outside") else gamma)
+    axis = 0 if variant == "over the batch" else 1
+    a = d.mean(axis=axis, keepdims=True)
+    b = xh * (d * xh).mean(axis=axis, keepdims=True)
     if variant in ("constants", "no mean"):
         a = 0
     if variant in ("constants", "no variance"):
         b = 0
     if variant == "sums":
-        a, b = a * n, b * n
+        a, b = a * c, b * c
     if variant == "unbiased":
-        b = b * n / (n - 1)
-    return (d - a - b) / r, (dy * xh).sum(axis=0), dy.sum(axis=0)
+        b = b * c / (c - 1)
+    dx = (d - a - b) / r * (gamma if variant == "gamma outside" else 1)
+    return dx, (dy * xh).sum(axis=0), dy.sum(axis=0)
 
 
 def backward_got(s, dy, x, gamma, **settings):
     with unchanged(dy=dy, x=x, gamma=gamma):
-        out = several(s.batch_norm_backward(dy, x, gamma, **settings), "batch_norm_backward", 3)
+        out = several(s.layer_norm_backward(dy, x, gamma, **settings), "layer_norm_backward", 3)
     for value, like, name in zip(out, (x, gamma, gamma), ("dx", "dgamma", "dbeta"), strict=True):
         same_shape(value, like, name)
     return out
 
 
-@test("q10", 1, hint="y = gamma * x_hat + beta, for every sample with the same gamma and beta")
+@test("q10", 1, hint="y = gamma * x_hat + beta, for every row with the same gamma and beta")
 def shared_parameters(s):
     p = backward_problem(81, 6, 3)
     _, dgamma, dbeta = backward_got(s, *p)
     _, g, b = backward_reference(*p)
     assert not near(dbeta, p[0].mean(axis=0)), (
-        "dbeta is a *sum* over the samples; a mean is already in the gradient of the loss"
+        "dbeta is a *sum* over the rows; a mean is already in the gradient of the loss"
     )
     assert not near(dgamma, (p[0] * p[1]).sum(axis=0)), "dgamma belongs to x_hat, not to x"
     assert near(dgamma, g), f"dgamma: got {dgamma}, expected {g}"
@@ -846,13 +849,15 @@ def gradient_of_the_input(s):
         "no variance": "dx: the part through the variance is missing",
         "no mean": "dx: the part through the mean is missing",
         "no gamma": "dx: gamma is missing",
-        "sums": "dx: the two corrections are *means* over the batch, you took sums",
-        "unbiased": "dx: the variance in the forward pass is divided by n, not by n - 1",
+        "gamma outside": "dx: gamma differs within a row: it belongs inside the two means",
+        "over the batch": "dx: the two means are taken over the batch, as in batch norm; here the entries of a *row* share mean and variance",
+        "sums": "dx: the two corrections are *means* over the row, you took sums",
+        "unbiased": "dx: the variance in the forward pass is divided by c, not by c - 1",
     }
     for variant, message in mistakes.items():
         assert not near(dx, backward_reference(*p, variant=variant)[0], atol=1e-9), message
-    assert np.allclose(dx.sum(axis=0), 0, atol=1e-9), (
-        f"each column of dx must sum to 0 (a shift of x changes nothing); the sums are {dx.sum(axis=0)}"
+    assert np.allclose(dx.sum(axis=1), 0, atol=1e-9), (
+        f"each row of dx must sum to 0 (a shift of a row changes nothing); the sums are {dx.sum(axis=1)}"
     )
     assert near(dx, backward_reference(*p)[0], atol=1e-9), "dx is wrong"
 
@@ -1028,12 +1033,12 @@ def chosen_rates(s):
 @test(
     "q12",
     1,
-    hint="s / √k with s² divided by k - 1; a difference counts from two standard errors of it on",
+    hint="s / √k with s² divided by k - 1; a difference counts from three standard errors of it on",
 )
 def error_bars_and_winner(s):
     losses = {
         "a": [0.30, 0.50, 0.40, 0.36],
-        "b": [0.46, 0.52, 0.66, 0.60],
+        "b": [0.51, 0.57, 0.71, 0.65],
         "c": [0.9, 0.8, 1.0, 1.1],
     }
 
@@ -1052,10 +1057,15 @@ def error_bars_and_winner(s):
         )
         assert near(error, np.std(values, ddof=1) / 2), f"{name}: error {error:.4f} is wrong"
         assert near(float(results[name][1]), np.mean(values)), f"{name}: the mean is wrong"
-    assert winner == "a", f"0.39 ± 0.04 against 0.56 ± 0.04 is a clear win for 'a', got {winner!r}"
+    assert winner == "a", f"0.39 ± 0.04 against 0.61 ± 0.04 is a clear win for 'a', got {winner!r}"
     losses["b"] = [0.32, 0.52, 0.42, 0.39]
     _, winner = s.compare(run, grids, 1, [1], [4, 5, 6, 7])
     assert winner is None, f"0.39 ± 0.04 against 0.41 ± 0.04 has no winner, got {winner!r}"
+    losses["b"] = [0.44, 0.50, 0.64, 0.58]
+    _, winner = s.compare(run, grids, 1, [1], [4, 5, 6, 7])
+    assert winner is None, (
+        f"0.39 ± 0.04 against 0.54 ± 0.04: the difference is 2.5 standard errors of it, and 3 are asked for; got {winner!r}"
+    )
 
 
 ILLNESSES = {
@@ -1115,14 +1125,24 @@ def patients_d_and_f(s):
     assert illness(s, "F") == "healthy", "F: both losses fall, smoothly, and the steps begin at 1"
 
 
-@test("q13", 0.5, hint="m = (1 - β₁) g and v = (1 - β₂) g² after the first step")
-def size_of_the_first_step(s):
-    factor = float(given(s.first_step(), "first_step"))
-    assert not near(factor, 1 / math.sqrt(0.001), rtol=1e-3), "m is too small as well: 1 - β₁"
-    assert not near(factor, 100.0, rtol=1e-3), "the *root* of v: √(1 - β₂)"
-    assert near(factor, 0.1 / math.sqrt(0.001), rtol=1e-3), (
-        f"got {factor}; run D shows another value"
+@test("q13", 0.5, hint="of equal gradients m holds the share 1 - β₁ᵗ and s the share 1 - β₂ᵗ")
+def steps_without_correction(s):
+    factor = float(given(s.equal_steps(1, 0.9, 0.999), "equal_steps"))
+    assert not near(factor, 1 / math.sqrt(0.001), rtol=1e-3), "m is too small as well: 1 - β₁ᵗ"
+    assert not near(factor, 100.0, rtol=1e-3), "the *root* of s: √(1 - β₂ᵗ)"
+    assert near(factor, 0.1 / math.sqrt(0.001), rtol=1e-6), (
+        f"t = 1: got {factor}; run D shows another value"
     )
+    for t, beta1, beta2 in ((2, 0.9, 0.999), (7, 0.8, 0.97), (5000, 0.5, 0.9)):
+        factor = float(s.equal_steps(t, beta1, beta2))
+        first = (1 - beta1) / math.sqrt(1 - beta2)
+        assert not near(factor, first, rtol=1e-6), (
+            f"t = {t}: that is the factor of the first step; the averages fill up from step to step"
+        )
+        expected = (1 - beta1**t) / math.sqrt(1 - beta2**t)
+        assert near(factor, expected, rtol=1e-6), (
+            f"t = {t}, betas {beta1} and {beta2}: got {factor:.4f}, expected {expected:.4f}"
+        )
 
 
 def bowl(seed, d, condition, scale=1.0):

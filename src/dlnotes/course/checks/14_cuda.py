@@ -5,19 +5,20 @@ Built from solutions/14_cuda.py by `dlnotes build-exercises`: change that.
 
 QUESTIONS = {
     "q1": {"title": "As many or as few threads as there are (warm-up)", "visible": 2, "hidden": 1, "hidden_checks": 1},
-    "q2": {"title": "What a request costs", "visible": 2, "hidden": 2, "hidden_checks": 2},
+    "q2": {"title": "What a request costs", "visible": 3, "hidden": 2, "hidden_checks": 2},
     "q3": {"title": "The photograph, turned", "visible": 2, "hidden": 1, "hidden_checks": 1},
     "q4": {"title": "Bug clinic: a moving average", "visible": 2, "hidden": 1, "hidden_checks": 1},
     "q5": {"title": "One atomic a block", "visible": 1, "hidden": 2, "hidden_checks": 2},
     "q6": {"title": "Joining parts", "visible": 2, "hidden": 1, "hidden_checks": 1},
-    "q7": {"title": "A softmax that reads twice", "visible": 2, "hidden": 2, "hidden_checks": 2},
-    "q8": {"title": "Matrix product in tiles", "visible": 2, "hidden": 1, "hidden_checks": 1},
+    "q7": {"title": "How sure is a row? In one pass", "visible": 2, "hidden": 2, "hidden_checks": 2},
+    "q8": {"title": "Matrix product, four results a thread", "visible": 2, "hidden": 2, "hidden_checks": 2},
     "q9": {"title": "Under the roof", "visible": 3, "hidden": 1, "hidden_checks": 1},
     "q10": {"title": "How many blocks fit?", "visible": 2, "hidden": 1, "hidden_checks": 1},
-    "q11": {"title": "The gradient of an embedding", "visible": 2, "hidden": 1, "hidden_checks": 1},
-    "q12": {"title": "AdamW in one kernel", "visible": 2, "hidden": 1, "hidden_checks": 1},
-    "q13": {"title": "Several processes", "visible": 2, "hidden": 1, "hidden_checks": 1},
-    "q14": {"title": "Causal attention in one kernel (challenge)", "visible": 2, "hidden": 1, "hidden_checks": 1},
+    "q11": {"title": "How many lanes for a row?", "visible": 2, "hidden": 2, "hidden_checks": 2},
+    "q12": {"title": "The gradient of an embedding", "visible": 2, "hidden": 1, "hidden_checks": 1},
+    "q13": {"title": "AdamW in one kernel", "visible": 2, "hidden": 1, "hidden_checks": 1},
+    "q14": {"title": "Several processes", "visible": 2, "hidden": 1, "hidden_checks": 1},
+    "q15": {"title": "Causal attention in one kernel (challenge)", "visible": 2, "hidden": 1, "hidden_checks": 1},
 }
 
 
@@ -72,15 +73,25 @@ def more_threads_than_numbers(s):
     run_saxpy(s, 45, 2, 32)
 
 
-@test("q1", 1, hint="a loop: i += gridDim.x * blockDim.x", hidden=False)
+@test("q1", 1, hint="the grid-stride loop of section 14.1", hidden=False)
 def fewer_threads_than_numbers(s):
     """right with fewer threads than numbers"""
     run_saxpy(s, 301, 2, 48)
 
 
-@test("q2", 1, hint="count different sectors, not lanes", hidden=False)
+def off(addresses, lanes):
+    """The same request with these lanes switched off."""
+    return np.where(np.isin(np.arange(32), lanes), -1, addresses)
+
+
+@test(
+    "q2",
+    1,
+    hint="count different sectors, not lanes; a lane that is off wants nothing",
+    hidden=False,
+)
 def sectors_of_known_patterns(s):
-    """neighbours, strides and one address"""
+    """neighbours, strides, one address, lanes that are off"""
     lane = np.arange(32)
     for what, addresses, right in (
         ("neighbours", 4 * lane, 4),
@@ -91,6 +102,9 @@ def sectors_of_known_patterns(s):
         got = s.sectors(addresses, 4)
         assert got is not None, "sectors returned None: is there a return?"
         assert got == right, f"{what}: got {got}, {right} sectors are touched"
+    got = s.sectors(off(4 * lane + 320, np.arange(5, 32)), 4)
+    assert got not in (2, 3), "a lane that is off has the address -1 and touches no sector"
+    assert got == 1, f"five neighbours, the other lanes off: got {got}, 1 sector is touched"
 
 
 @test(
@@ -99,8 +113,8 @@ def sectors_of_known_patterns(s):
     hint="the bank is address / 4 mod 32, and equal words are served together",
     hidden=False,
 )
-def ways_of_known_patterns(s):
-    """columns, rows and broadcasts"""
+def turns_for_words(s):
+    """columns, rows and broadcasts of 4-byte words"""
     lane = np.arange(32)
     for what, addresses, right in (
         ("a row", 4 * lane, 1),
@@ -108,11 +122,29 @@ def ways_of_known_patterns(s):
         ("a column of a tile with 36 columns", 144 * lane, 4),
         ("the same word", 0 * lane + 64, 1),
     ):
-        got = s.ways(addresses)
-        assert got is not None, "ways returned None: is there a return?"
+        got = s.turns(addresses, 4)
+        assert got is not None, "turns returned None: is there a return?"
         assert got != 32 or what != "the same word", (
             "lanes that want the same word are served together"
         )
+        assert got == right, f"{what}: got {got} turns, {right} is right"
+    got = s.turns(off(128 * lane, np.arange(3, 32)), 4)
+    assert got == 3, f"three lanes of a column, the others off: got {got} turns, 3 is right"
+
+
+@test("q2", 1, hint="a half or a quarter of the warp at a time; each adds its turns", hidden=False)
+def turns_for_wide_accesses(s):
+    """8 and 16 bytes a lane"""
+    lane = np.arange(32)
+    for what, addresses, width, right in (
+        ("neighbours of 16 bytes", 16 * lane, 16, 4),
+        ("neighbours of 8 bytes", 8 * lane, 8, 2),
+        ("16 bytes at every 32nd byte", 32 * lane, 16, 8),
+        ("the same 16 bytes for all", 0 * lane + 48, 16, 4),
+        ("16 bytes, the second half of the warp off", off(16 * lane, np.arange(16, 32)), 16, 2),
+    ):
+        got = s.turns(addresses, width)
+        assert got != 1 or right == 1, f"{what}: 512 bytes cannot come in one turn of 32 banks"
         assert got == right, f"{what}: got {got} turns, {right} is right"
 
 
@@ -256,52 +288,59 @@ def huge_scores(s):
     check_joined(s, scores, values, 4)
 
 
-def run_softmax(s, x):
+def run_entropy(s, x):
     rows, columns = x.shape
-    run = kernel(s, s.softmax, "softmax", up(rows, 4), 128, rows, columns, x, nans(rows, columns))
-    y = run["y"]
-    e = np.exp(x.astype(np.float64) - x.max(axis=1, keepdims=True))
-    right = e / e.sum(axis=1, keepdims=True)
-    if np.isnan(y).any() and x[np.isfinite(x)].max() > 88:
-        raise AssertionError(
-            "NaN: exp overflows unless the row's largest entry is subtracted first"
-        )
-    unwritten(y, "y")
-    assert close(y, right), (
-        f"{rows} rows of {columns}: the first row sums to {y[0].sum():.4f}, and its entries are not the softmax"
+    run = kernel(s, s.entropy, "entropy", up(rows, 4), 128, rows, columns, x, nans(rows))
+    h, huge = run["h"], x[np.isfinite(x)].max() > 88
+    z = x.astype(np.float64) - x.max(axis=1, keepdims=True)
+    e = np.exp(z)
+    d, a = e.sum(axis=1), (e * np.where(e > 0, z, 0)).sum(axis=1)
+    assert not (huge and not np.isfinite(h).all()), (
+        "NaN or infinity: exp overflows unless the row's largest entry is subtracted first"
+    )
+    assert not (np.isnan(h).any() and np.isinf(x).any()), "NaN: 0 times -inf, or -inf minus -inf"
+    unwritten(h, "h")
+    assert not close(h, np.log(d), atol=1e-3) or close(np.log(d), np.log(d) - a / d, atol=1e-3), (
+        "h is the logarithm of d alone: a / d is missing"
+    )
+    assert close(h, np.log(d) - a / d, atol=1e-3), (
+        f"{rows} rows of {columns}: h[0] is {h[0]:.4f}, the entropy is {np.log(d[0]) - a[0] / d[0]:.4f}"
     )
     return run
-
-
-@test("q7", 1, hint="the last block may have warps without a row", hidden=False)
-def values_of_the_softmax(s):
-    """right on awkward sizes"""
-    run_softmax(s, normal(1, 7, 45))
-    run_softmax(s, normal(2, 1, 3))
 
 
 @test(
     "q7",
     1,
-    hint="keep a maximum and a sum at once, shrinking the sum when the maximum grows",
+    hint="when m grows, a shrinks by the same factor as d, and each x - m in it falls, too",
     hidden=False,
 )
-def reads_of_the_softmax(s):
-    """each entry is read at most twice, coalesced"""
+def values_of_the_entropy(s):
+    """right on awkward sizes"""
+    run_entropy(s, 3 * normal(1, 7, 45))
+    run_entropy(s, normal(2, 1, 3))
+
+
+@test("q7", 1, hint="keep m, d and a at once, entry by entry", hidden=False)
+def reads_of_the_entropy(s):
+    """each entry is read once, coalesced"""
     x = normal(3, 8, 128)
-    run = run_softmax(s, x)
-    sectors = run.count("x", "read", "sectors")
-    assert sectors <= 2 * x.nbytes // 32, (
-        f"{sectors} sectors of x; {2 * x.nbytes // 32} are enough for two passes"
+    sectors = run_entropy(s, x).count("x", "read", "sectors")
+    assert sectors <= x.nbytes // 32, (
+        f"{sectors} sectors of x; {x.nbytes // 32} are enough for one pass"
     )
 
 
 def run_product(s, m, n, k):
     A, B = normal(m, m, k), normal(n + 50, k, n)
     run = kernel(
-        s, s.product, "product", (up(n, 16), up(m, 16)), (16, 16), m, n, k, A, B, nans(m, n)
+        s, s.product, "product", (up(n, 32), up(m, 32)), (32, 8), m, n, k, A, B, nans(m, n)
     )
     C = run["C"]
+    rows = np.flatnonzero(np.isnan(C).all(axis=1))
+    assert not rows.size or rows.size == m, (
+        f"row {rows[0]} of C was never written: 8 rows of threads, 32 rows of the piece"
+    )
     unwritten(C, "C")
     assert not (m == n > 1 and close(C, (A @ B).T)), "C is transposed"
     assert close(C, A @ B, atol=1e-3), (
@@ -318,17 +357,17 @@ def run_product(s, m, n, k):
 )
 def values_of_the_product(s):
     """right on awkward sizes"""
-    run_product(s, 20, 35, 33)
+    run_product(s, 37, 35, 33)
 
 
 @test(
-    "q8", 1, hint="fetch 16 × 16 numbers of A and of B, wait, use each 16 times, wait", hidden=False
+    "q8", 1, hint="fetch 32 × 32 numbers of A and of B, wait, use each 32 times, wait", hidden=False
 )
 def traffic_of_the_product(s):
     """each number is fetched once for each block that needs it"""
-    run = run_product(s, 32, 32, 32)
-    for name in "AB":
-        sectors, enough = run.count(name, "read", "sectors"), 2 * 32 * 32 * 4 // 32
+    run = run_product(s, 32, 64, 32)
+    for name, enough in (("A", 2 * 32 * 32 * 4 // 32), ("B", 32 * 64 * 4 // 32)):
+        sectors = run.count(name, "read", "sectors")
         assert sectors <= enough, f"{sectors} sectors of {name}; {enough} are enough with tiles"
 
 
@@ -396,6 +435,53 @@ def whole_warps(s):
     check_resident(s, 700, 40, 0, CARD, 2)
 
 
+def rounds_of(lengths, lanes):
+    warps = [lengths[i : i + 32 // lanes] for i in range(0, len(lengths), 32 // lanes)]
+    return sum(max(math.ceil(n / lanes) for n in warp.tolist()) for warp in warps)
+
+
+def check_rounds(s, lengths, lanes):
+    got = s.rounds(lengths.copy(), lanes)
+    what = f"{len(lengths)} rows of up to {lengths.max()} numbers, {lanes} lanes a row"
+    assert got is not None, "rounds returned None: is there a return?"
+    right = rounds_of(lengths, lanes)
+    full = len(lengths) // (32 // lanes) * (32 // lanes)
+    assert got == right or full == len(lengths) or got != rounds_of(lengths[:full], lanes), (
+        "the last warp is missing: it may have fewer rows than the others"
+    )
+    whole = (
+        sum(max(w) // lanes for w in np.split(lengths[:full], max(1, full * lanes // 32)))
+        if full
+        else -1
+    )
+    assert got == right or got != whole, "a row needs a round for what is left over: round up"
+    assert got == right, f"{what}: got {got} rounds, {right} is right"
+
+
+@test("q11", 1, hint="a warp goes on until its longest row is done", hidden=False)
+def rounds_of_all_warps(s):
+    """rounds of all warps"""
+    lengths = rng(1).integers(1, 60, 64)
+    for lanes in (1, 4, 32):
+        check_rounds(s, lengths, lanes)
+    check_rounds(s, rng(2).integers(1, 40, 45), 2)
+
+
+@test(
+    "q11", 1, hint="each lane adds as many numbers as there are; idle are all others", hidden=False
+)
+def share_at_work(s):
+    """the share of lanes at work"""
+    for seed, lanes in ((3, 1), (4, 8), (5, 32)):
+        lengths = rng(seed).integers(1, 50, 64)
+        got, right = s.share(lengths, lanes), lengths.sum() / (32 * rounds_of(lengths, lanes))
+        assert got is not None, "share returned None: is there a return?"
+        assert not math.isclose(got, right * 32 / lanes) or lanes == 32, (
+            "a warp has 32 lanes, however many share a row"
+        )
+        assert math.isclose(got, right), f"{lanes} lanes a row: got {got:.3f}, {right:.3f} is right"
+
+
 def run_scatter(s, tokens, width, words, padding=False):
     ids = (rng(tokens).zipf(1.6, tokens) % words).astype(np.int32)
     if padding:
@@ -426,13 +512,13 @@ def run_scatter(s, tokens, width, words, padding=False):
     return run
 
 
-@test("q11", 1, hint="repeated ids meet in one row: atomicAdd", hidden=False)
+@test("q12", 1, hint="repeated ids meet in one row: atomicAdd", hidden=False)
 def sums_of_rows(s):
     """right on repeated ids"""
     run_scatter(s, 13, 45, 5)
 
 
-@test("q11", 1, hint="the lanes of a warp take neighbouring columns of one token", hidden=False)
+@test("q12", 1, hint="the lanes of a warp take neighbouring columns of one token", hidden=False)
 def traffic_of_the_scatter(s):
     """dy is read coalesced"""
     run = run_scatter(s, 16, 64, 6)
@@ -481,13 +567,13 @@ def run_adamw(s, n, step, decay=0.1):
     return run
 
 
-@test("q12", 1, hint="m and v first, then p from their new values", hidden=False)
+@test("q13", 1, hint="m and v first, then p from their new values", hidden=False)
 def step_of_adamw(s):
     """the step is right"""
     run_adamw(s, 200, 3)
 
 
-@test("q12", 1, hint="keep numbers in registers: read each once, write at the end", hidden=False)
+@test("q13", 1, hint="keep numbers in registers: read each once, write at the end", hidden=False)
 def traffic_of_adamw(s):
     """7 numbers a parameter"""
     run = run_adamw(s, 256, 5)
@@ -495,7 +581,7 @@ def traffic_of_adamw(s):
     assert numbers <= 7, f"{numbers:g} numbers a parameter move; 7 are enough"
 
 
-@test("q13", 1, hint="weigh each gradient by the number of its samples", hidden=False)
+@test("q14", 1, hint="weigh each gradient by the number of its samples", hidden=False)
 def uneven_shares(s):
     """shares of different size"""
     gradients = [rng(k).normal(size=(2, 3)) for k in range(3)]
@@ -510,7 +596,7 @@ def uneven_shares(s):
         assert np.allclose(got, right), f"samples {sizes}: not the gradient of the mean loss"
 
 
-@test("q13", 1, hint="2 (K - 1) rounds, each with one of K pieces", hidden=False)
+@test("q14", 1, hint="2 (K - 1) rounds, each with one of K pieces", hidden=False)
 def time_of_the_ring(s):
     """the time of a ring"""
     for d, k, b, latency in ((1e9, 8, 1e11, 1e-5), (4e6, 2, 1e10, 0), (1e3, 64, 1e10, 1e-5)):
@@ -555,7 +641,7 @@ def run_causal(s, n, size=1.0):
     return run
 
 
-@test("q14", 1, hint="key j counts for query i when j <= i", hidden=False)
+@test("q15", 1, hint="key j counts for query i when j <= i", hidden=False)
 def values_of_causal_attention(s):
     """right on awkward sizes"""
     run_causal(s, 21)
@@ -563,7 +649,7 @@ def values_of_causal_attention(s):
 
 
 @test(
-    "q14",
+    "q15",
     1,
     hint="tiles of 32 keys and values in shared memory, for all queries of the block",
     hidden=False,

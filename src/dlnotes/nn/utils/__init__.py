@@ -20,6 +20,8 @@ def get_total_norm(
 
     norm_type: above 0, or math.inf for the largest absolute value. The norm has the arrays' dtype;
     no arrays have norm 0. ValueError for a norm that is not finite, with error_if_nonfinite.
+    TypeError for what is no tensor and no array of floats. Cost: a few operations for each entry,
+    as of clipping.
     """
     tensors = [tensors] if isinstance(tensors, Tensor | np.ndarray) else tensors
     arrays = [t.data if isinstance(t, Tensor) else t for t in tensors]
@@ -36,7 +38,8 @@ def clip_grad_norm_(
 
     The factor is min(1, max_norm / (norm + 1e-6)): directions stay (Pascanu, Mikolov and Bengio,
     2013). Returns the norm before clipping (see `get_total_norm`). Parameters without a gradient
-    are passed over.
+    are passed over. max_norm: at least 0; norm_type and error_if_nonfinite as in `get_total_norm`.
+    TypeError for what is no tensor, ValueError for settings out of range.
     """
     max_norm = _validate.number("max_norm", max_norm, low=0)
     gradients = _gradients(parameters)
@@ -49,7 +52,11 @@ def clip_grad_norm_(
 
 
 def clip_grad_value_(parameters: Tensor | Iterable, clip_value: Number) -> None:
-    """Cut every entry of every gradient, in place, off at ±clip_value."""
+    """Cut every entry of every gradient, in place, off at ±clip_value.
+
+    (Mikolov, 2012.) clip_value: at least 0. TypeError for what is no tensor, ValueError for a
+    clip_value below 0.
+    """
     clip_value = _validate.number("clip_value", clip_value, low=0)
     for g in _gradients(parameters):
         np.clip(g, -clip_value, clip_value, out=g)
@@ -61,14 +68,15 @@ def _norm(arrays: list[np.ndarray], norm_type, error_if_nonfinite) -> np.floatin
     arrays = [a for a in arrays if a.size]
     if not arrays:
         return np.float32(0)
-    if norm_type == math.inf:
-        total = max(np.abs(a).max() for a in arrays)
-    elif norm_type == 2:
-        # Norm of the norms: squares of norms of many arrays overflow no sooner than their sum.
-        total = _two_norm(np.array([_two_norm(a) for a in arrays]))
-    else:
-        norm_type = float(norm_type)
-        total = sum((np.abs(a) ** norm_type).sum() for a in arrays) ** (1 / norm_type)
+    with np.errstate(over="ignore", invalid="ignore"):  # the norm says it: ∞ or NaN, as in torch
+        if norm_type == math.inf:
+            total = np.max([np.abs(a).max() for a in arrays])  # unlike max(), sees every NaN
+        elif norm_type == 2:
+            # Norm of the norms: squares of norms of many arrays overflow no sooner than their sum.
+            total = _two_norm(np.array([_two_norm(a) for a in arrays]))
+        else:
+            norm_type = float(norm_type)
+            total = sum((np.abs(a) ** norm_type).sum() for a in arrays) ** (1 / norm_type)
     if error_if_nonfinite and not np.isfinite(total):
         raise ValueError(f"the total norm of order {norm_type} is {total}, so nothing is clipped")
     return total

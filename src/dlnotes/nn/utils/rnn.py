@@ -3,6 +3,9 @@
 Padded, every sequence is filled up to the longest: simple, but the filling is computed with.
 Packed, the steps stand one after another without filling: first the first steps of all sequences,
 the longest sequence first, then the second steps of those that have one, and so on.
+
+In each: TypeError for arguments of the wrong kind, ValueError for shapes and lengths that do not
+fit. Cost: one copy of the steps.
 """
 
 from typing import NamedTuple
@@ -19,7 +22,8 @@ class PackedSequence(NamedTuple):
 
     data: (n, …), the steps in order of time; batch_sizes: (t,), how many sequences have each step.
     sorted_indices puts the sequences in falling order of length, unsorted_indices back; both are
-    None where that is their order anyway.
+    None where that is their order anyway. All four are tensors, integers but for data. Nothing is
+    checked.
     """
 
     data: Tensor
@@ -33,8 +37,10 @@ def pack_padded_sequence(
 ) -> PackedSequence:
     """Return the steps that count of padded sequences (t, b, …), or (b, t, …) with batch_first.
 
-    lengths: b integers in 1 … t. With enforce_sorted they must not rise; without, the sequences
-    are sorted, and `pad_packed_sequence` and the layers put them back in order.
+    lengths: b integers in 1 … t. With enforce_sorted they must not rise; without, the sequences are
+    sorted, and `pad_packed_sequence` and the layers put them back in order. input: a tensor or
+    array of 2 axes or more. TypeError for lengths that are no integers, ValueError for others than
+    b of them in 1 … t.
     """
     input = input if isinstance(input, Tensor) else Tensor(input)
     if input.ndim < 2:
@@ -61,7 +67,9 @@ def pad_packed_sequence(
 ) -> tuple[Tensor, Tensor]:
     """Return (padded, lengths): (t, b, …), or (b, t, …) with batch_first, and b integers.
 
-    t is the largest length, or total_length, which may not be smaller.
+    t is the largest length, or total_length, which may not be smaller. padding_value: what stands
+    behind the end of a sequence. TypeError for what is no PackedSequence, ValueError for a smaller
+    total_length.
     """
     if not isinstance(sequence, PackedSequence):
         raise TypeError(f"sequence must be a PackedSequence, got {type(sequence).__name__}")
@@ -90,7 +98,9 @@ def pad_sequence(
 ) -> Tensor:
     """Return a list of sequences (t_i, …) side by side: (t, b, …), or (b, t, …) with batch_first.
 
-    t is the largest length; shorter ones are filled up behind (or, with "left", before).
+    t is the largest length; shorter ones are filled up behind (or, with "left", before). All have
+    the same axes but the first. TypeError for no list or an empty one, ValueError for numbers
+    without an axis and another padding_side.
     """
     _validate.one_of("padding_side", padding_side, ["right", "left"])
     if not isinstance(sequences, list | tuple) or not sequences:
