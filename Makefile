@@ -14,6 +14,7 @@ help:  ## show this list
 	@echo "make lab        open the book in JupyterLab (the first time it installs it)"
 	@echo "make test       run every test"
 	@echo "make gpu        test and measure the CUDA kernels on this machine's GPU, if it has one"
+	@echo "                (8 minutes; longer: make gpu MINUTES=60)"
 	@echo "make notebooks  run the chapters' text again and store what changed"
 	@echo "                (one chapter: make notebooks CHAPTER=02_mlp)"
 	@echo "make exercises  build the exercises and solutions from their master texts"
@@ -35,7 +36,7 @@ test: env
 
 # Without a GPU: says so, and exits with 69 (which make reports as an error of its own, 2).
 gpu: env
-	@$(RUN) tools/gpu.py
+	@$(RUN) tools/gpu.py $(if $(MINUTES),--minutes $(MINUTES))
 
 notebooks: env
 	$(RUN) tools/notebooks.py build $(CHAPTER)

@@ -6,9 +6,12 @@
     python benchmarks/gpu.py --report benchmarks/gpu/CARD.json    # the table of a file; likewise
 
 Times are the card's own (events on torch's stream). Before each sample a buffer larger than the L2
-cache is filled, so that the caches hold nothing of use and the queue never runs dry, and the inputs
-rotate through copies that together are larger than it. All rungs of a ladder and the library take
-turns in one run. A time is the median of the rounds, with the quartiles behind it.
+cache is filled, so that the caches hold nothing of use, and the inputs rotate through copies that
+together are larger than it. Then the card spins until Python has queued the whole sample: how long
+that takes is measured first, for each rung, and whether it was long enough is looked at each time.
+A rung that waits for the card itself, to look at a result, cannot be queued whole; its times, with
+a * in the table, include Python's. All rungs of a ladder and the library take turns in one run. A
+time is the median of the rounds, with the quartiles behind it.
 
 "of library": the library's time over the rung's, round by round; 1 is as fast as torch (cuBLAS,
 cuDNN, fused kernels), float32 in full precision on both sides. "of roof": the least time that the
@@ -16,7 +19,8 @@ task can take over the rung's; the roofline's bandwidth and rates are measured i
 copying and by torch's matrix products. Both sides' results are compared before they are timed.
 
 The numbers go to benchmarks/gpu/CARD.json, whole or not at all, after each ladder, with date, card,
-versions and commit.
+versions and commit. The ladders that most depends on come first; what --minutes leaves no time for
+is named in the file, as is what fails. Exit codes: 0 all is well, 1 a ladder failed, 69 no GPU.
 """
 
 import argparse
@@ -30,7 +34,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +48,10 @@ FOLDER = ROOT / "benchmarks" / "gpu"
 NO_GPU = 69  # EX_UNAVAILABLE of sysexits.h
 MOST_COPIES = 32
 FEWEST_ROUNDS = 5
+FIRST = (  # where there is little time: what networks spend most of theirs on
+    *("linear", "conv2d", "attention", "softmax", "layer_norm", "adam"),
+    *("linear_backward", "conv2d_backward", "attention_backward", "layer_norm_backward"),
+)
 
 
 # ---- what is measured ----------------------------------------------------------------------------
@@ -494,7 +503,8 @@ CASES = [
     Case("softmax_backward", MATRIX, SMALL_MATRIX, softmax_backward,
          now(lambda torch, dy, y: torch.ops.aten._softmax_backward_data(dy, y, 1, y.dtype))),
     Case("cross_entropy", (8192, 32_000), (5, 9), labelled, now(torch_cross_entropy)),
-    Case("sum", (2**26,), (700,), lambda draw, n: (draw.normal(n),),
+    # Beside 0 the order of the atomics would decide: normal numbers alone have a sum of about √n.
+    Case("sum", (2**26,), (700,), lambda draw, n: (draw.normal(n) + 0.01,),
          now(lambda torch, x: x.sum()[None]), tolerance=1e-3),
     Case("layer_norm", MATRIX, SMALL_MATRIX, layer_norm, now(torch_layer_norm)),
     Case("layer_norm_backward", MATRIX, SMALL_MATRIX, layer_norm_backward,
@@ -562,26 +572,65 @@ CASES = [
 # ---- measuring -----------------------------------------------------------------------------------
 
 
+SPIN = """
+__global__ void spin(long long nanoseconds) {
+  long long start, now;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(start));
+  do asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now)); while (now - start < nanoseconds);
+}"""
+SHORTEST_LEAD, LONGEST_LEAD = 5e-5, 2e-2  # seconds
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A function queued between two events; late: the card was there before all was queued."""
+
+    begin: Any
+    end: Any
+    late: bool
+
+
 class Events:
     """The card's clock. `start` queues a function between two events, `seconds` reads them."""
 
     def __init__(self, torch, cache: int):
         self.torch = torch
         self.filler = torch.empty(4 * cache, dtype=torch.uint8, device="cuda")
+        self.spin = cuda.load(source=SPIN, device="cuda").kernel("spin")
 
-    def start(self, function: Callable) -> tuple:
-        """Queue `function`; what came before has left the caches, and keeps the card busy."""
+    def start(self, function: Callable, lead: float) -> Sample:
+        """Queue `function`, behind what empties the caches and then spins for `lead` seconds."""
         begin, end = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
         self.filler.zero_()
+        self.spin[1, 1](int(1e9 * lead))
         begin.record()
         function()
         end.record()
-        return begin, end
+        return Sample(begin, end, begin.query())
 
-    def seconds(self, started: list[tuple]) -> list[float]:
+    def seconds(self, started: list[Sample]) -> list[float]:
         """Wait for the card, and return how long each took."""
         self.torch.cuda.synchronize()
-        return [begin.elapsed_time(end) / 1000 for begin, end in started]
+        return [sample.begin.elapsed_time(sample.end) / 1000 for sample in started]
+
+
+def lead_of(clock, function: Callable) -> tuple[float, float]:
+    """Return how long the card must spin until `function` is queued whole, and its own seconds.
+
+    Twice what was enough once, with nothing queued before. 0 where LONGEST_LEAD is not enough: then
+    the function waits for the card, and no lead is.
+    """
+    lead = SHORTEST_LEAD
+    while True:
+        began = time.perf_counter()
+        sample = clock.start(function, lead)
+        host = time.perf_counter() - began
+        (seconds,) = clock.seconds([sample])
+        if not sample.late:
+            return 2 * lead, seconds
+        lead = max(2 * lead, 2 * host)
+        if lead > LONGEST_LEAD:
+            return 0.0, seconds
 
 
 def copies(nbytes: int, cache: int) -> int:
@@ -589,22 +638,38 @@ def copies(nbytes: int, cache: int) -> int:
     return min(MOST_COPIES, max(2, math.ceil(2 * cache / max(nbytes, 1))))
 
 
+@dataclass(frozen=True)
+class Taken:
+    """The seconds of a side in each round, and how many of the samples were not queued in time."""
+
+    seconds: list[float]
+    late: int
+
+
 def measure(clock, sides: dict[str, list[Callable]], rounds: int, budget: float) -> dict:
-    """Return the seconds of each side in each round, the sides taking turns.
+    """Return what each side has Taken, the sides taking turns.
 
     sides: for each its function on each copy of the inputs, of which each round takes the next.
-    rounds: at most, and as many as `budget` seconds allow, but not fewer than FEWEST_ROUNDS. The
-    first calls, which compile and load, do not count.
+    rounds: at most, and as many as its share of `budget` seconds allows a side, but not fewer than
+    FEWEST_ROUNDS. The first calls, which compile and load, do not count.
     """
-    once = [functions[0] for functions in sides.values()]
-    for _ in range(2):
-        warm = clock.seconds([clock.start(function) for function in once])
-    rounds = min(rounds, max(FEWEST_ROUNDS, int(budget / max(sum(warm), 1e-9))))
+    for functions in sides.values():
+        clock.seconds([clock.start(functions[0], 0.0)])
+    leads, turns = {}, {}
+    for name, functions in sides.items():
+        leads[name], seconds = lead_of(clock, functions[0])
+        share = budget / len(sides)
+        turns[name] = min(rounds, max(FEWEST_ROUNDS, int(share / max(seconds, 1e-9))))
     started: dict[str, list] = {name: [] for name in sides}
-    for turn in range(rounds):
+    for turn in range(max(turns.values())):
         for name, functions in sides.items():
-            started[name].append(clock.start(functions[turn % len(functions)]))
-    return {name: clock.seconds(handles) for name, handles in started.items()}
+            if turn < turns[name]:
+                function = functions[turn % len(functions)]
+                started[name].append(clock.start(function, leads[name]))
+    return {
+        name: Taken(clock.seconds(samples), sum(sample.late for sample in samples))
+        for name, samples in started.items()
+    }
 
 
 Spread = tuple[float, float, float]  # median, lower and upper quartile
@@ -631,20 +696,22 @@ class Row:
     bytes: int
     operations: int
     rounds: int
+    late: int  # of the rung's rounds: those that Python did not queue in time
+    library_late: int | None
 
 
-def rows(case: Case, times: dict[str, list[float]], needed, machine: Machine, dtype: str) -> list:
+def rows(case: Case, times: dict[str, Taken], needed, machine: Machine, dtype: str) -> list:
     """Return the rows of what `measure` measured; the side "library" is torch's."""
     library = times.get("library")
     roof = machine.seconds(needed)
     bound = "memory" if needed.intensity < machine.ridge else "arithmetic"
     result = []
-    for rung, taken in times.items():
+    for rung, (taken, late) in ((name, (t.seconds, t.late)) for name, t in times.items()):
         if rung == "library":
             continue
         ratios = None
-        if library is not None:
-            ratios = spread([b / a for a, b in zip(taken, library, strict=True)])
+        if library is not None:  # in the rounds that both have
+            ratios = spread([b / a for a, b in zip(taken, library.seconds, strict=False)])
         result.append(
             Row(
                 case.ladder,
@@ -652,13 +719,15 @@ def rows(case: Case, times: dict[str, list[float]], needed, machine: Machine, dt
                 rung,
                 dtype,
                 spread(taken),
-                None if library is None else spread(library),
+                None if library is None else spread(library.seconds),
                 ratios,
                 spread([roof / a for a in taken]),
                 bound,
                 needed.bytes,
                 needed.operations,
                 len(taken),
+                late,
+                None if library is None else library.late,
             )
         )
     return result
@@ -736,7 +805,8 @@ def measure_machine(torch, clock, rounds: int) -> dict[str, Machine]:
         "bfloat16": [lambda: torch.mm(*halves)],
     }
     times = measure(clock, sides, rounds, budget=10)
-    return machines({name: spread(taken)[0] for name, taken in times.items()}, moved, 2 * n**3)
+    middles = {name: spread(taken.seconds)[0] for name, taken in times.items()}
+    return machines(middles, moved, 2 * n**3)
 
 
 def machines(seconds: dict[str, float], moved: int, operations: int) -> dict[str, Machine]:
@@ -821,15 +891,24 @@ def report(numbers: dict[str, Any]) -> str:
     ]
     if not numbers["complete"]:
         lines.append("**Not complete: not all ladders that were asked for have been measured.**")
+    lines += [f"**{failed['name']} failed:** {failed['why']}" for failed in numbers["failed"]]
+    if any(python_counts(row) for row in numbers["rows"]):
+        lines.append("\\* with Python's time: the rung, or what it is compared with, waits itself.")
     head = ["ladder", "rung", "ms", "of library", "of roof", "bound by"]
     table = [head, ["---", "---", "---:", "---:", "---:", "---"]]
     for row in numbers["rows"]:
         kind = "" if row["dtype"] == "float32" else f" ({row['dtype']})"
         times = [1000 * t for t in row["seconds"]]
-        table.append([row["name"], row["rung"] + kind, shown(times, 4), shown(row["of_library"], 2),
+        times = shown(times, 4) + " \\*" * python_counts(row)
+        table.append([row["name"], row["rung"] + kind, times, shown(row["of_library"], 2),
                       shown(row["of_roof"], 2), row["bound"]])  # fmt: skip
     lines += ["", *("| " + " | ".join(line) + " |" for line in table)]
     return "\n".join(lines)
+
+
+def python_counts(row: dict[str, Any]) -> bool:
+    """Return whether more than a few samples, of either side, were not queued in time."""
+    return max(row["late"], row["library_late"] or 0) > row["rounds"] // 4
 
 
 def shown(values: list[float] | None, digits: int) -> str:
@@ -843,40 +922,64 @@ def shown(values: list[float] | None, digits: int) -> str:
 
 
 def chosen(words: list[str] | None) -> list[Case]:
-    return [case for case in CASES if any(word in case.name for word in words or [""])]
+    """Return the cases with one of the words in their names, those of FIRST in front."""
+    cases = [case for case in CASES if any(word in case.name for word in words or [""])]
+    place = {name: i for i, name in enumerate(FIRST)}
+    return sorted(cases, key=lambda case: place.get(case.ladder, len(FIRST)))
 
 
-def run_all(torch, cases: list[Case], arguments) -> Path:
+def run_all(torch, cases: list[Case], arguments) -> tuple[Path, bool]:
+    """Measure and write; return the file, and whether no ladder failed."""
     from tqdm import tqdm
 
+    deadline = time.monotonic() + 60 * arguments.minutes
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     told = conditions(torch)
     path = file_of(told["card"]) if arguments.out is None else arguments.out
-    cache, clock = told["cache_bytes"], Events(torch, told["cache_bytes"])
+    clock = Events(torch, told["cache_bytes"])
     machine = measure_machine(torch, clock, arguments.rounds)
     numbers = {
         **told,
         "rounds": arguments.rounds,
         "machine": {name: asdict(limits) for name, limits in machine.items()},
         "complete": False,
+        "left_out": [case.name for case in cases],
+        "failed": [],
         "rows": [],
     }
     with torch.no_grad(), tqdm(cases, file=sys.stderr, disable=None, unit="ladder") as bar:
         for case in bar:
+            if time.monotonic() > deadline:
+                break
             bar.set_postfix_str(case.name)
-            for dtype, rungs in by_dtype(cuda.LADDERS[case.ladder], told["architecture"]).items():
-                inputs, sides = prepare(torch, case, "cuda", dtype, rungs, case.sizes, cache)
-                times = measure(clock, sides, arguments.rounds, arguments.budget)
-                needed = cost(case.ladder, *inputs)
-                found = rows(case, times, needed, machine[dtype], dtype)
-                numbers["rows"] += map(asdict, found)
-                del inputs, sides
-                torch.cuda.empty_cache()
+            try:
+                for found in measured(torch, case, clock, machine, told, arguments, deadline):
+                    numbers["rows"] += map(asdict, found)
+                    write(path, numbers)
+            except (AssertionError, RuntimeError) as error:  # CudaError and torch's are of these
+                why = str(error).partition("\n")[0]
+                bar.write(f"{case.name} failed: {error}", file=sys.stderr)
+                numbers["failed"].append({"name": case.name, "why": why})
+            numbers["left_out"].remove(case.name)
             write(path, numbers)
-    numbers["complete"] = len(cases) == len(CASES)
+            clock.seconds([])  # raises where the failure has cost the card's context
+    all_of_them = len(cases) == len(CASES)
+    numbers["complete"] = all_of_them and not numbers["left_out"] and not numbers["failed"]
     write(path, numbers)
     print(report(numbers))
-    return path
+    return path, not numbers["failed"]
+
+
+def measured(torch, case: Case, clock, machine, told, arguments, deadline) -> Iterator[list[Row]]:
+    """Yield the rows of a ladder, dtype by dtype."""
+    for dtype, rungs in by_dtype(cuda.LADDERS[case.ladder], told["architecture"]).items():
+        cache = told["cache_bytes"]
+        inputs, sides = prepare(torch, case, "cuda", dtype, rungs, case.sizes, cache)
+        budget = min(arguments.budget, max(deadline - time.monotonic(), 0))
+        times = measure(clock, sides, arguments.rounds, budget)
+        yield rows(case, times, cost(case.ladder, *inputs), machine[dtype], dtype)
+        del inputs, sides
+        torch.cuda.empty_cache()
 
 
 def by_dtype(ladder, arch: str) -> dict[str, list]:
@@ -896,12 +999,14 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="WORD", help="ladders with one of the words")
     parser.add_argument("--rounds", type=int, default=50, help="rounds at most (50)")
     parser.add_argument("--budget", type=float, default=5, help="seconds for each ladder (5)")
+    parser.add_argument("--minutes", type=float, default=5, help="for all of them (5)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="in place of the card's own file")
     parser.add_argument("--list", action="store_true", help="name the ladders and their sizes")
     parser.add_argument("--report", type=Path, metavar="FILE", help="print the table of a file")
     arguments = parser.parse_args()
-    if arguments.rounds < FEWEST_ROUNDS or arguments.budget <= 0:
-        parser.error(f"--rounds must be at least {FEWEST_ROUNDS} and --budget above 0")
+    if arguments.rounds < FEWEST_ROUNDS or min(arguments.budget, arguments.minutes) <= 0:
+        least = f"--rounds must be at least {FEWEST_ROUNDS}"
+        parser.error(f"{least}, --budget and --minutes above 0")
     cases = chosen(arguments.only)
     if not cases:
         parser.error(f"no ladder has one of {arguments.only} in its name")
@@ -923,8 +1028,9 @@ def main() -> int:
         return NO_GPU
     import torch
 
-    print(f"written to {run_all(torch, cases, arguments)}", file=sys.stderr)
-    return 0
+    path, well = run_all(torch, cases, arguments)
+    print(f"written to {path}", file=sys.stderr)
+    return 0 if well else 1
 
 
 if __name__ == "__main__":

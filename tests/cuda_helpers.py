@@ -24,6 +24,20 @@ def _compiler() -> str:
 needs_compiler = pytest.mark.skipif(not _compiler(), reason="no C++ compiler for the CPU engine")
 
 
+# Compiled for doubles they do not fit a block of a GPU; the CPU engine has room for them.
+TILES_OF_DOUBLES = {"attention_tiled", "attention_backward_tiled"}
+
+
+def nvrtc_installed() -> bool:
+    try:
+        return bool(cuda.architectures())
+    except cuda.ToolError:
+        return False
+
+
+needs_nvrtc = pytest.mark.skipif(not nvrtc_installed(), reason="NVRTC is not installed")
+
+
 DEVICES = [
     pytest.param("cpu", marks=needs_compiler),
     pytest.param(
@@ -92,9 +106,12 @@ def normal(seed: int, *shape: int, scale: float = 1.0) -> np.ndarray:
     return (scale * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
 
 
-def run(ladder: str, rung: str, *inputs, mode: str = "checked"):
-    """Run a rung on copies of its inputs; those that it does not write to must stay as they are."""
-    copies = [_on_device(i) if isinstance(i, np.ndarray) else i for i in inputs]
+def run(ladder: str, rung: str, *inputs, mode: str = "checked", offset: int = 0):
+    """Run a rung on copies of its inputs; those that it does not write to must stay as they are.
+
+    offset: how many entries behind a multiple of 16 bytes each copy begins.
+    """
+    copies = [_on_device(i, offset) if isinstance(i, np.ndarray) else i for i in inputs]
     settings = {"mode": mode} if _device == "cpu" else {"device": "cuda"}
     outputs = cuda.LADDERS[ladder].run(*copies, rung=rung, **settings)
     if ladder not in ("adam", "skip_gram_negative_sampling_step"):  # which work in place
@@ -105,10 +122,12 @@ def run(ladder: str, rung: str, *inputs, mode: str = "checked"):
     return tuple(map(_to_numpy, outputs))
 
 
-def _on_device(array: np.ndarray):
+def _on_device(array: np.ndarray, offset: int):
+    room = np.zeros(offset + array.size, array.dtype)
+    room[offset:] = array.ravel()
     if _device == "cpu":
-        return array.copy()
-    tensor = torch.tensor(array, device=_device)
+        return room[offset:].reshape(array.shape)
+    tensor = torch.tensor(room, device=_device)[offset:].reshape(array.shape)
     return tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor  # its bits
 
 

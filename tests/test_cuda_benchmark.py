@@ -1,17 +1,20 @@
 """The GPU benchmark's logic, without a GPU: its cases, its statistics, its files, its formulas."""
 
 import argparse
+import dataclasses
 import importlib.util
 import itertools
 import json
 import subprocess
 import sys
+import time
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from cuda_helpers import needs_compiler
+from cuda_helpers import needs_compiler, needs_nvrtc
 
 from dlnotes import cuda
 from dlnotes.cuda import roofline
@@ -33,17 +36,22 @@ benchmark = load()
 
 
 class Clock:
-    """Calls each function and answers with the seconds that it was given for it."""
+    """Calls each function and answers with the seconds that it was given for it.
 
-    def __init__(self, seconds):
-        self.next, self.order = itertools.cycle(seconds), []
+    queueing: how long each takes to queue; what has a shorter lead is late.
+    """
 
-    def start(self, function):
+    def __init__(self, seconds, queueing=0.0):
+        self.next, self.order, self.leads = itertools.cycle(seconds), [], []
+        self.queueing = queueing
+
+    def start(self, function, lead):
         self.order.append(function())
-        return next(self.next)
+        self.leads.append(lead)
+        return benchmark.Sample(None, next(self.next), lead < self.queueing)
 
     def seconds(self, started):
-        return list(started)
+        return [sample.end for sample in started]
 
 
 # ---------------------------------------------------------------- the cases
@@ -125,14 +133,113 @@ def test_sides_take_turns_and_inputs_rotate():
     sides = {name: [lambda name=name, i=i: f"{name}{i}" for i in range(2)] for name in "ab"}
     times = benchmark.measure(clock, sides, rounds=5, budget=100)
     assert clock.order == ["a0", "b0"] * 2 + ["a0", "b0", "a1", "b1"] * 2 + ["a0", "b0"]
-    assert times == {"a": [0.25] * 5, "b": [0.25] * 5}
+    assert times == {name: benchmark.Taken([0.25] * 5, 0) for name in "ab"}
+
+
+@pytest.mark.parametrize("queueing", [1e-5, 1e-4, 3e-4, 5e-3])
+def test_the_card_spins_until_a_sample_is_queued_whole(queueing):
+    clock = Clock([1.0], queueing)
+    times = benchmark.measure(clock, {"a": [lambda: None]}, rounds=5, budget=100)
+    assert times["a"].late == 0
+    assert all(2 * queueing <= lead <= 8 * max(queueing, 5e-5) for lead in clock.leads[-5:])
+
+
+def test_what_waits_for_the_card_itself_is_told():
+    """No lead is enough for it, so none is tried, and its samples are all late."""
+    clock = Clock([1.0], queueing=float("inf"))
+    times = benchmark.measure(clock, {"a": [lambda: None]}, rounds=5, budget=100)
+    assert times["a"] == benchmark.Taken([1.0] * 5, 5)
+    assert clock.leads[-5:] == [0.0] * 5
+    assert max(clock.leads) <= benchmark.LONGEST_LEAD
+
+
+class Card:
+    """A card, as far as Events goes, in a time of its own."""
+
+    def __init__(self):
+        self.now = 0.0  # for Python
+        self.free = 0.0  # when the card has done all that was queued
+        self.cuda = self
+        self.uint8 = None
+
+    def empty(self, *shape, **settings):
+        return self
+
+    def zero_(self):
+        self.work(0.0)
+
+    def work(self, seconds):
+        self.free = max(self.free, self.now) + seconds
+
+    def Event(self, enable_timing):
+        card = self
+
+        class Event:
+            def record(self):
+                card.work(0.0)
+                self.at = card.free
+
+            def query(self):
+                return card.now >= self.at
+
+            def elapsed_time(self, end):
+                return 1000 * (end.at - self.at)
+
+        return Event()
+
+    def synchronize(self):
+        self.now = max(self.now, self.free)
+
+
+@pytest.fixture
+def events(monkeypatch):
+    card = Card()
+    module = types.SimpleNamespace(kernel=lambda name: spin)
+
+    class Spin:
+        def __getitem__(self, shape):
+            return lambda nanoseconds: card.work(1e-9 * nanoseconds)
+
+    spin = Spin()
+    monkeypatch.setattr(benchmark.cuda, "load", lambda source, device: module)
+    monkeypatch.setattr(benchmark, "time", types.SimpleNamespace(perf_counter=lambda: card.now))
+    return card, benchmark.Events(card, 100)
+
+
+def test_times_are_the_cards_and_not_pythons(events):
+    card, clock = events
+
+    def slow_to_queue():  # five milliseconds of Python for two of the card
+        for _ in range(2):
+            card.now += 2.5e-3
+            card.work(1e-3)
+
+    def waits():
+        card.work(1e-3)
+        card.synchronize()
+        card.work(1e-3)
+
+    sides = {"slow": [slow_to_queue], "waits": [waits]}
+    times = benchmark.measure(clock, sides, rounds=5, budget=100)
+    assert times["slow"].seconds == pytest.approx([2e-3] * 5)
+    assert (times["slow"].late, times["waits"].late) == (0, 5)
+    late = clock.start(slow_to_queue, benchmark.SHORTEST_LEAD)
+    assert late.late
+    assert clock.seconds([late])[0] > 5e-3
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("arch", ["sm_75", "sm_90a", "sm_120"])
+def test_what_spins_compiles(arch):
+    assert cuda.compile(source=benchmark.SPIN, arch=arch).names["spin"]
 
 
 @pytest.mark.parametrize(("budget", "rounds"), [(100, 40), (20, 10), (1, 5)])
-def test_slow_ladders_get_fewer_rounds(budget, rounds):
+def test_slow_rungs_get_fewer_rounds(budget, rounds):
     sides = {name: [lambda: None] for name in "ab"}
-    times = benchmark.measure(Clock([1.0]), sides, rounds=40, budget=budget)
-    assert len(times["a"]) == rounds
+    times = benchmark.measure(Clock([1.0, 0.01]), sides, rounds=40, budget=budget)
+    assert len(times["a"].seconds) == rounds
+    assert len(times["b"].seconds) == 40
 
 
 def test_copies_are_larger_than_the_cache():
@@ -148,17 +255,20 @@ def test_spread_is_median_and_quartiles():
 
 def test_rows_compare_round_by_round():
     case = benchmark.CASES[0]
-    times = {"slow": [4.0, 8.0, 4.0], "fast": [1.0, 2.0, 1.0], "library": [2.0, 4.0, 2.0]}
+    times = {"slow": [4.0, 8.0, 4.0], "fast": [1.0, 2.0, 1.0, 9.0], "library": [2.0, 4.0, 2.0]}
+    times = {name: benchmark.Taken(seconds, 1) for name, seconds in times.items()}
     machine = Machine(bandwidth=10, rate=100)
     slow, fast = benchmark.rows(case, times, Cost(10, 50), machine, "float32")
     assert slow.of_library == (0.5, 0.5, 0.5)
     assert fast.of_library == (2.0, 2.0, 2.0)
-    assert fast.seconds == (1.0, 1.0, 1.5)
-    assert fast.of_roof == (1.0, 0.75, 1.0)
+    assert slow.seconds == (4.0, 4.0, 6.0)
+    assert slow.of_roof == (0.25, 0.1875, 0.25)
+    assert (slow.late, slow.library_late, fast.rounds) == (1, 1, 4)
     assert slow.bound == "memory"
     assert slow.rounds == 3
-    (alone,) = benchmark.rows(case, {"r": [1.0, 1.0]}, Cost(10, 500), machine, "float32")
-    assert alone.of_library is alone.library_seconds is None
+    taken = {"r": benchmark.Taken([1.0, 1.0], 0)}
+    (alone,) = benchmark.rows(case, taken, Cost(10, 500), machine, "float32")
+    assert alone.of_library is alone.library_seconds is alone.library_late is None
     assert alone.of_roof == (5.0, 5.0, 5.0)
     assert alone.bound == "arithmetic"
 
@@ -176,19 +286,24 @@ NUMBERS = {
     "machine": {"float32": {"bandwidth": 4.2e12, "rate": 60e12}},
     "rows": [
         {"name": "nms 9", "rung": "nms_scan", "dtype": "float32", "seconds": [1e-3, 9e-4, 2e-3],
-         "of_library": None, "of_roof": [0.5, 0.4, 0.6], "bound": "memory"},
+         "of_library": None, "of_roof": [0.5, 0.4, 0.6], "bound": "memory", "rounds": 9,
+         "late": 9, "library_late": None},
         {"name": "linear 2", "rung": "matmul", "dtype": "bfloat16", "seconds": [1e-5, 1e-5, 2e-5],
-         "of_library": [0.876, 0.8, 0.9], "of_roof": [0.5, 0.4, 0.6], "bound": "arithmetic"},
+         "of_library": [0.876, 0.8, 0.9], "of_roof": [0.5, 0.4, 0.6], "bound": "arithmetic",
+         "rounds": 9, "late": 1, "library_late": 2},
     ],
+    "failed": [{"name": "softmax 2", "why": "softmax 2: softmax_warp differs from torch by 1"}],
 }  # fmt: skip
 REPORT = """\
 NVIDIA H200, driver 580.1, CUDA 13.0; measured 2026-01-01 at commit 0123456789ab.
 Measured limits: 4.20 TB/s by copying; 60.0 TFLOP/s float32 by matrix products.
 **Not complete: not all ladders that were asked for have been measured.**
+**softmax 2 failed:** softmax 2: softmax_warp differs from torch by 1
+\\* with Python's time: the rung, or what it is compared with, waits itself.
 
 | ladder | rung | ms | of library | of roof | bound by |
 | --- | --- | ---: | ---: | ---: | --- |
-| nms 9 | nms_scan | 1.0000 (0.9000–2.0000) | – | 0.50 (0.40–0.60) | memory |
+| nms 9 | nms_scan | 1.0000 (0.9000–2.0000) \\* | – | 0.50 (0.40–0.60) | memory |
 | linear 2 | matmul (bfloat16) | 0.0100 (0.0100–0.0200) | 0.88 (0.80–0.90) | 0.50 (0.40–0.60) | arithmetic |"""  # noqa: E501
 
 
@@ -255,11 +370,17 @@ def a_card_of_paper(monkeypatch):
     monkeypatch.setattr(benchmark, "prepare", on_cpu)
 
 
+def asked(folder, rounds=5):
+    """Return what the command line would have said."""
+    file = folder / "paper.json"
+    return argparse.Namespace(out=file, rounds=rounds, budget=100, minutes=5)
+
+
 @needs_compiler
 def test_a_whole_run(a_card_of_paper, tmp_path, capsys):
-    arguments = argparse.Namespace(out=tmp_path / "paper.json", rounds=6, budget=100)
+    arguments = asked(tmp_path, rounds=6)
     cases = [case for case in benchmark.CASES if case.ladder in ("linear", "nms", "adam")]
-    assert benchmark.run_all(torch, cases, arguments) == arguments.out
+    assert benchmark.run_all(torch, cases, arguments) == (arguments.out, True)
     numbers = json.loads(arguments.out.read_text(encoding="utf-8"))
     assert [(row["ladder"], row["rung"]) for row in numbers["rows"]] == [
         (case.ladder, rung.name) for case in cases for rung in cuda.LADDERS[case.ladder].rungs
@@ -280,7 +401,7 @@ def test_a_whole_run(a_card_of_paper, tmp_path, capsys):
 
 @needs_compiler
 def test_a_run_that_is_cut_off_keeps_what_it_has(a_card_of_paper, tmp_path, monkeypatch):
-    arguments = argparse.Namespace(out=tmp_path / "paper.json", rounds=5, budget=100)
+    arguments = asked(tmp_path)
     cases = [case for case in benchmark.CASES if case.ladder in ("box_iou", "adam")]
     right = benchmark.measure
 
@@ -294,7 +415,50 @@ def test_a_run_that_is_cut_off_keeps_what_it_has(a_card_of_paper, tmp_path, monk
         benchmark.run_all(torch, cases, arguments)
     numbers = json.loads(arguments.out.read_text(encoding="utf-8"))
     assert {row["ladder"] for row in numbers["rows"]} == {"box_iou"}
+    assert numbers["left_out"] == ["adam 33554432"]
     assert not numbers["complete"]
+
+
+@needs_compiler
+def test_a_ladder_that_fails_is_told_and_the_others_are_measured(
+    a_card_of_paper, tmp_path, monkeypatch, capsys
+):
+    arguments = asked(tmp_path)
+    cases = [case for case in benchmark.CASES if case.ladder in ("box_iou", "adam")]
+    wrong = dataclasses.replace(cases[0], library=lambda *inputs: lambda: torch.zeros(9, 5) - 1)
+    assert benchmark.run_all(torch, [wrong, cases[1]], arguments) == (arguments.out, False)
+    numbers = json.loads(arguments.out.read_text(encoding="utf-8"))
+    assert {row["ladder"] for row in numbers["rows"]} == {"adam"}
+    (failed,) = numbers["failed"]
+    assert failed["why"].startswith("box_iou 4096×4096: box_iou_naive differs from torch by")
+    assert numbers["left_out"] == []
+    assert not numbers["complete"]
+    assert "**box_iou 4096×4096 failed:**" in capsys.readouterr().out
+
+
+@needs_compiler
+def test_without_time_the_rest_is_left_out(a_card_of_paper, tmp_path, monkeypatch):
+    arguments = asked(tmp_path)
+    cases = [case for case in benchmark.CASES if case.ladder in ("box_iou", "adam")]
+    moments = iter([0.0, 1.0, 2.0, 301.0])  # start, first ladder, its budget, second ladder
+    clock = types.SimpleNamespace(monotonic=lambda: next(moments), perf_counter=time.perf_counter)
+    monkeypatch.setattr(benchmark, "time", clock)
+    benchmark.run_all(torch, cases, arguments)
+    numbers = json.loads(arguments.out.read_text(encoding="utf-8"))
+    assert {row["ladder"] for row in numbers["rows"]} == {"box_iou"}
+    assert numbers["left_out"] == ["adam 33554432"]
+    assert not numbers["complete"]
+
+
+def test_what_most_depends_on_comes_first():
+    names = [case.ladder for case in benchmark.chosen(None)]
+    assert sorted(names) == sorted(cuda.LADDERS)
+    assert names[:6] == ["linear", "conv2d", "attention", "softmax", "layer_norm", "adam"]
+    assert tuple(names[: len(benchmark.FIRST)]) == benchmark.FIRST
+    assert [case.ladder for case in benchmark.chosen(["norm", "adam"])][:2] == [
+        "layer_norm",
+        "adam",
+    ]
 
 
 # ---------------------------------------------------------------- the command
@@ -324,7 +488,8 @@ def test_list_names_every_rung():
         (["--only", "no such"], "no ladder has one of"),
         (["--only", "nms"], "name its file with --out"),
         (["--rounds", "2"], "--rounds must be at least 5"),
-        (["--budget", "0"], "--budget above 0"),
+        (["--budget", "0"], "--budget and --minutes above 0"),
+        (["--minutes", "0"], "--budget and --minutes above 0"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -238,6 +238,22 @@ def test_checked_mode_names_fault_and_line(name):
     assert source.splitlines()[error.line - 1].strip() in str(error)
 
 
+def test_checked_mode_leaves_arrays_as_misaligned_as_they_are():
+    """A GPU refuses to read a float4 where an array begins at a multiple of 4 bytes only."""
+    first = kernel(
+        "__global__ void f(const float* x, float* y) {\n"
+        "  *reinterpret_cast<float4*>(y) = *reinterpret_cast<const float4*>(x);\n}"
+    )
+    room, y = np.arange(16, dtype=np.float32), np.empty(4, np.float32)
+    for i in (0, 4, 8):
+        first[1, 1](room[i:], y)
+        np.testing.assert_array_equal(y, room[i : i + 4])
+    for i in (1, 2, 3, 5):
+        with pytest.raises(cuda.KernelError) as caught:
+            first[1, 1](room[i:], y)
+        assert caught.value.kind == "misaligned"
+
+
 def test_error_says_block_and_thread():
     source = """
 __global__ void f(float* y) {

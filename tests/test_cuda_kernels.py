@@ -60,6 +60,26 @@ def test_linear(ladder, rung, m, n, k, seed, scale):
     check(run(ladder, rung, *inputs), expected, tolerance=2e-6 * max(4, np.sqrt(max(m, n, k))))
 
 
+# Parts of other tensors, as vector_to_parameters makes them; sizes are those of whole float4s.
+BEGINNING = {
+    "linear": (normal(0, 8, 12), normal(1, 16, 12), normal(2, 16)),
+    "linear_backward": (normal(3, 8, 16), normal(0, 8, 12), normal(1, 16, 12)),
+    "box_iou": [np.sort(normal(i, 40, 2, 2), 1).reshape(40, 4) for i in (4, 5)],
+    "nms": (np.sort(normal(6, 70, 2, 2), 1).reshape(70, 4), normal(7, 70), 0.4),
+    "adam": (*(normal(i, 1028) for i in (8, 9, 10)), np.abs(normal(11, 1028)), 3),
+    "attention": [normal(i, 2, 12, 16) for i in (12, 13, 14)],
+}
+
+
+@each_rung(*BEGINNING)
+def test_arrays_that_begin_anywhere(ladder, rung):
+    """At no multiple of 16 bytes, where a float4 cannot be read."""
+    inputs = BEGINNING[ladder]
+    expected = run(ladder, rung, *inputs)
+    for offset in (1, 2, 3):
+        check(run(ladder, rung, *inputs, offset=offset), expected, tolerance=1e-5)
+
+
 @each_rung("linear")
 def test_linear_without_bias_rows_or_inner_size(ladder, rung):
     x, weight = normal(0, 3, 5), normal(1, 4, 5)

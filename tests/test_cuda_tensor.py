@@ -1,5 +1,7 @@
 """Tensor cores and asynchronous copies: their model on the CPU, and the machine code of rungs."""
 
+import ctypes
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from cuda_helpers import kernel, needs_compiler, normal, of_functions, sections
 from test_cuda_gpu import ARCHITECTURES, needs_nvrtc
 
 from dlnotes import cuda
-from dlnotes.cuda import _gpu, roofline
+from dlnotes.cuda import _gpu, _tensor, roofline
 from dlnotes.cuda.ladders import _base
 
 f32 = np.float32
@@ -52,6 +54,9 @@ def test_tensor_maps_refuse_what_tma_cannot_copy():
         cuda.TensorMap(np.zeros((4, 8)), (4, 8))
     with pytest.raises(ValueError, match=r"array must have 2 dimensions, got shape \(8,\)"):
         cuda.TensorMap(whole[0, :8], (4, 8))
+    for empty in ((0, 8), (4, 0)):
+        with pytest.raises(ValueError, match="array must not be empty"):
+            cuda.TensorMap(np.zeros(empty, np.uint16), (4, 8))
     with pytest.raises(ValueError, match="20 columns of 2 bytes: pad them to 24"):
         cuda.TensorMap(np.zeros((4, 20), np.uint16), (4, 8))
     with pytest.raises(ValueError, match="array must begin at a multiple of 16 bytes"):
@@ -66,25 +71,38 @@ def test_tensor_maps_refuse_what_tma_cannot_copy():
 
 
 def test_the_driver_is_told_of_a_matrix():
-    """What cuTensorMapEncodeTiled gets: sizes and box with columns first, strides in bytes."""
+    """What cuTensorMapEncodeTiled gets: sizes and box with columns first, strides in bytes.
+
+    And where it is to write: the driver wants a multiple of 64 bytes, from CUDA 13 on of 128.
+    """
     driver = pytest.importorskip("cuda.bindings.driver")
     asked = []
+
+    @_tensor._ENCODE
+    def encode(start, kind, rank, address, sizes, strides, box, steps, *settings):
+        numbers = [(ctypes.c_uint64, sizes, 2), (ctypes.c_uint64, strides, 1),
+                   (ctypes.c_uint32, box, 2), (ctypes.c_uint32, steps, 2)]  # fmt: skip
+        arrays = [list((item * count).from_address(at)) for item, at, count in numbers]
+        asked.append((start % 128, kind, rank, address, arrays, settings))
+        return 0
 
     class Recorder:
         def __getattr__(self, name):
             return getattr(driver, name)
 
-        def cuTensorMapEncodeTiled(self, *arguments):
-            asked.append(arguments)
-            return 0, driver.CUtensorMap()
+        def cuGetProcAddress(self, name, version, flags):
+            assert (name, version) == (b"cuTensorMapEncodeTiled", 12000)
+            return 0, ctypes.cast(encode, ctypes.c_void_p).value, None
 
     matrix = torch.zeros(5, 24, dtype=torch.bfloat16)
-    encoded = cuda.TensorMap(matrix, (64, 32)).for_gpu(Recorder(), lambda result: result[1])
-    assert len(encoded) == 128
-    kind, rank, address, sizes, strides, box, steps, interleave, swizzle, _, outside = asked[0]
+    for _ in range(9):  # wherever Python happens to have room
+        encoded = cuda.TensorMap(matrix, (64, 32)).for_gpu(Recorder(), lambda result: None)
+        assert len(encoded) == 128
+    assert asked == [asked[0]] * 9
+    place, kind, rank, address, numbers, (interleave, swizzle, _, outside) = asked[0]
+    assert place == 0
     assert kind == driver.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
     assert (rank, address) == (2, matrix.data_ptr())
-    numbers = [[int(v) for v in values] for values in (sizes, strides, box, steps)]
     assert numbers == [[24, 5], [48], [32, 64], [1, 1]]
     assert interleave == driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE
     assert swizzle == driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B

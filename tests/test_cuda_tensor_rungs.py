@@ -84,21 +84,32 @@ def test_linear_without_bias_rows_or_inner_size(ladder, rung):
         within_rounding(*run(ladder, rung, x, weight), X @ W.T, abs(X) @ abs(W).T, k)
 
 
-@rungs_of("linear")
-def test_matrices_that_begin_anywhere(ladder, rung, device):
+@rungs_of("linear_backward")
+@pytest.mark.parametrize(("m", "n", "k"), [(0, 4, 5), (3, 4, 0), (3, 0, 5)])
+def test_gradients_of_nothing(ladder, rung, m, n, k):
+    """Sums of no terms are zero, and there is no map of an empty matrix."""
+    x, weight, dy = bf(0, m, k), bf(1, n, k), bf(2, m, n)
+    X, W, DY = wide(x, weight, dy)
+    for given_, wanted in zip(
+        run(ladder, rung, dy, x, weight), (DY @ W, DY.T @ X, DY.sum(0)), strict=True
+    ):
+        assert given_.shape == wanted.shape
+        np.testing.assert_allclose(given_, wanted, atol=1e-4)
+
+
+@rungs_of("linear", "linear_backward")
+@pytest.mark.parametrize("offset", [1, 4])
+def test_matrices_that_begin_anywhere(ladder, rung, offset):
     """Two bytes into an array no line begins at a multiple of 16, which copies of 16 bytes need."""
-    if device == "cuda":
-        pytest.skip("how memory is aligned is seen on the CPU")
-    room = np.zeros(1 + 3 * 8, np.uint16)
-    x, weight = room[1:].reshape(3, 8), bf(1, 4, 8)
-    x[...] = bf(0, 3, 8)
-    ladder = cuda.LADDERS[ladder]
-    if rung == "matmul_wgmma":
-        with pytest.raises(ValueError, match="array must begin at a multiple of 16 bytes"):
-            ladder.run(x, weight, rung=rung)
+    x, weight, dy = bf(0, 8, 16), bf(1, 24, 16), bf(2, 8, 24)
+    X, W, DY = wide(x, weight, dy)
+    if ladder == "linear":
+        (y,) = run(ladder, rung, x, weight, offset=offset)
+        within_rounding(y, X @ W.T, abs(X) @ abs(W).T, 16)
         return
-    X, W = wide(x, weight)
-    within_rounding(ladder.run(x, weight, rung=rung), X @ W.T, abs(X) @ abs(W).T, 8)
+    dx, dweight, _ = run(ladder, rung, dy, x, weight, offset=offset)
+    within_rounding(dx, DY @ W, abs(DY) @ abs(W), 24)
+    within_rounding(dweight, DY.T @ X, abs(DY).T @ abs(X), 8)
 
 
 @rungs_of("linear")

@@ -25,7 +25,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 PINS = freeze.read_constraints()[1]
-EVERYTHING = [*PROJECT["dependencies"], *(need for extra in EXTRAS.values() for need in extra)]
+CUDA = (
+    "cuda12",
+    "cuda13",
+)  # each for one major version, so with upper bounds, and not both at once
+EVERYTHING = [
+    *PROJECT["dependencies"],
+    *(need for name, needs in EXTRAS.items() if name not in CUDA for need in needs),
+]
 CORE_AND_BOOK = [*PROJECT["dependencies"], *EXTRAS["book"]]
 DOCUMENTED = (  # modules of dlnotes whose docstrings say what is raised
     "autograd",
@@ -58,6 +65,22 @@ def test_every_dependency_is_pinned_within_its_bounds(text):
     assert need.specifier.contains(pin), f"{text}, but constraints.txt has {pin}"
 
 
+@pytest.mark.parametrize("extra", CUDA)
+def test_extras_for_cuda_keep_to_one_major_version(extra):
+    major = int(extra.removeprefix("cuda"))
+    needs = {need.name: need.specifier for need in map(Requirement, EXTRAS[extra])}
+    suffix = "-cu12" if major == 12 else ""
+    assert sorted(needs) == [
+        "cuda-bindings", f"nvidia-cuda-nvrtc{suffix}", f"nvidia-cuda-runtime{suffix}"
+    ]  # fmt: skip
+    for name, bounds in needs.items():
+        assert bounds.contains(f"{major}.8")
+        assert not bounds.contains(f"{major - 1}.9")
+        assert name.endswith("-cu12") or not bounds.contains(f"{major + 1}.0")
+    if major == 13:  # what the tests compile with
+        assert all(bounds.contains(PINS[freeze.canonical(name)]) for name, bounds in needs.items())
+
+
 @pytest.mark.parametrize("text", EVERYTHING)
 def test_the_package_itself_asks_for_lower_bounds_only(text):
     assert {bound.operator for bound in Requirement(text).specifier} == {">="}
@@ -65,7 +88,7 @@ def test_the_package_itself_asks_for_lower_bounds_only(text):
 
 def test_every_dependency_says_what_it_is_for():
     lines = re.findall(r'^  "[\w-]+>=.*$', read("pyproject.toml"), re.MULTILINE)
-    assert len(lines) == len(EVERYTHING)
+    assert len(lines) == len(EVERYTHING) + sum(len(EXTRAS[name]) for name in CUDA)
     assert [line for line in lines if not re.search(r",\s*# \S", line)] == []
 
 

@@ -1,25 +1,36 @@
 """Test and measure the CUDA kernels on this machine's GPU: what `make gpu` does.
 
-    python tools/gpu.py [STEP ...]
+    python tools/gpu.py [--minutes N] [STEP ...]
 
 Steps, in this order (default: all; one that fails does not keep the next from running):
 
     parity      every test of the kernels that runs on a GPU: those of the CPU engine, on the card
-    sanitizer   the same under NVIDIA's compute-sanitizer: memcheck, racecheck, initcheck, synccheck
     benchmark   benchmarks/gpu.py, which writes benchmarks/gpu/CARD.json
+    sanitizer   those of all rungs under NVIDIA's compute-sanitizer: memcheck, racecheck, initcheck,
+                synccheck
 
-Exit codes: 0 all is well, 1 a step failed, 69 there is no GPU here, and nothing was run.
+Together they take N minutes at most (8): parity half of them, the benchmark most of the rest. What
+has not ended by then is ended, and named at the end. The sanitizer needs longer, an hour perhaps:
+`python tools/gpu.py --minutes 60 sanitizer`.
+
+Exit codes: 0 all is well, 1 a step failed, 75 none failed but time was too short for all of it,
+2 a wrong argument, 69 there is no GPU here, and nothing was run.
 """
 
+import argparse
+import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-NO_GPU = 69  # EX_UNAVAILABLE of sysexits.h
-STEPS = ("parity", "sanitizer", "benchmark")
+NO_GPU, TOO_SHORT = 69, 75  # EX_UNAVAILABLE and EX_TEMPFAIL of sysexits.h
+STEPS = ("parity", "benchmark", "sanitizer")
+MINUTES = 8
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 SANITIZED = ("tests/test_cuda_kernels.py", "tests/test_cuda_tensor_rungs.py")  # every rung
 USUAL_PLACES = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
@@ -50,14 +61,19 @@ def sanitizer() -> str | None:
     return shutil.which("compute-sanitizer", path=path)
 
 
-def commands(step: str, program: str | None) -> list[list[str]]:
-    """Return the command lines of a step; `program` is compute-sanitizer, if there is one."""
+def commands(step: str, program: str | None, seconds: float) -> list[list[str]]:
+    """Return the command lines of a step that has so many seconds; `program` is the sanitizer."""
     pytest = [sys.executable, "-m", "pytest", "-m", "gpu"]
     if step == "parity":
         tests = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/test_cuda_*.py"))
-        return [[*pytest, *tests]]
+        # Most of the time is Python's and the compiler's; the card serves several processes.
+        several = importlib.util.find_spec("xdist") and (os.cpu_count() or 1) > 2
+        workers = ["-n", str(min(8, (os.cpu_count() or 1) // 2))] if several else []
+        return [[*pytest, *workers, *tests]]
     if step == "benchmark":
-        return [[sys.executable, "benchmarks/gpu.py"]]
+        # What it has begun when its time is over it ends, and then it tells what it has.
+        minutes = max(seconds / 60 - 0.5, 0.5)
+        return [[sys.executable, "benchmarks/gpu.py", "--minutes", f"{minutes:.1f}"]]
     if program is None:
         print(
             "compute-sanitizer is not installed: this step is left out. It comes with the CUDA "
@@ -70,8 +86,29 @@ def commands(step: str, program: str | None) -> list[list[str]]:
     return [[*check, "--tool", tool, *pytest, *slow] for tool in TOOLS]
 
 
-def main(names: list[str]) -> int:
-    wrong = [name for name in names if name not in STEPS]
+def run(command: list[str], environment: dict[str, str], seconds: float) -> int | None:
+    """Return a command's exit code; None where it had not ended in time and was ended."""
+    group = {"start_new_session": True} if os.name == "posix" else {}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, **group)
+    try:
+        return process.wait(timeout=max(seconds, 0))
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if process.poll() is None:  # out of time, or the user has had enough
+            if group:
+                os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
+            else:
+                process.kill()
+            process.wait()
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Test and measure the CUDA kernels on a GPU.")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help=f"for all ({MINUTES})")
+    parser.add_argument("steps", nargs="*", metavar="STEP", help=", ".join(STEPS))
+    asked = parser.parse_args(arguments)
+    wrong = [name for name in asked.steps if name not in STEPS]
     if wrong:
         print(f"no step {wrong[0]!r}; there are: {', '.join(STEPS)}", file=sys.stderr)
         return 2
@@ -83,19 +120,29 @@ def main(names: list[str]) -> int:
             file=sys.stderr,
         )
         return NO_GPU
-    failed = []
-    for step in names or STEPS:
+    steps, deadline = asked.steps or STEPS, time.monotonic() + 60 * asked.minutes
+    failed, unfinished = [], []
+    for step in steps:
         print(f"\n=== {step}", flush=True)
-        environment = dict(os.environ)
+        # One cache for all steps: the tests compile what the benchmark needs.
+        environment = {"DLNOTES_KERNELS": str(ROOT / "build" / "kernels"), **os.environ}
         if step == "sanitizer":
             # Each tensor its own allocation: in torch's pool an overrun lands in a neighbour.
             environment["PYTORCH_NO_CUDA_MEMORY_CACHING"] = "1"
-        for command in commands(step, sanitizer()):
-            if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
+        left = deadline - time.monotonic()
+        for command in commands(step, sanitizer(), left):
+            left = deadline - time.monotonic()
+            half = step == "parity" and len(steps) > 1  # the rest is for the others
+            code = run(command, environment, left / 2 if half else left) if left > 0 else None
+            if code is None:
+                unfinished.append(f"{step}: {' '.join(command)}")
+            elif code:
                 failed.append(f"{step}: {' '.join(command)}")
     for line in failed:
         print(f"FAILED {line}", file=sys.stderr)
-    return int(bool(failed))
+    for line in unfinished:
+        print(f"NOT FINISHED in {asked.minutes:g} minutes: {line}", file=sys.stderr)
+    return 1 if failed else TOO_SHORT if unfinished else 0
 
 
 if __name__ == "__main__":

@@ -451,11 +451,15 @@ class _Memory:
 
 
 def _far_apart(library, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """Return copies that begin at pages, each too far from all else for a wrong index to reach."""
-    memory = _Memory(library, [array.nbytes for array in arrays])
+    """Return copies that begin at pages, each too far from all else for a wrong index to reach.
+
+    Where the array itself begins at no multiple of 16 bytes the copy is as far from one: a GPU
+    refuses a float4 there, and so do the checks.
+    """
+    memory = _Memory(library, [array.nbytes + 16 for array in arrays])
     copies = []
     for place, array in zip(memory.places, arrays, strict=False):
-        room = (ctypes.c_char * array.nbytes).from_address(place)
+        room = (ctypes.c_char * array.nbytes).from_address(place + array.ctypes.data % 16)
         room.memory = memory  # lives as long as the copy
         copies.append(np.ndarray(array.shape, array.dtype, room))
         copies[-1][...] = array

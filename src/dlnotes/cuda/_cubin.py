@@ -3,6 +3,7 @@
 Sections and attributes as NVIDIA's `cuobjdump --dump-elf` names them: `.nv.info` holds, by symbol,
 EIATTR_REGCOUNT and EIATTR_MIN_STACK_SIZE; the size of `.nv.shared.NAME` is static shared memory.
 From sm_90 on its first KB is the driver's; a section `.nv.shared.reserved.0` tells.
+`.nv.info.NAME` holds an EIATTR_KPARAM_INFO for each parameter.
 """
 
 import struct
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 _REGISTERS, _STACK = 0x2F, 0x12  # EIATTR_REGCOUNT, EIATTR_MIN_STACK_SIZE
 _RESERVED, _RESERVED_BYTES = ".nv.shared.reserved.0", 1024
+_PARAMETER = 0x17  # EIATTR_KPARAM_INFO: index (4 bytes), ordinal, offset (2 each), size << 18
 _VALUE_BY_SIZE = 0x04  # the attribute's data follow, as long as its last field says
 
 
@@ -50,6 +52,22 @@ def resources(cubin: bytes, symbol: str) -> Resources:
     if _RESERVED in sections:
         shared = max(shared - _RESERVED_BYTES, 0)
     return Resources(found[_REGISTERS], shared, found[_STACK])
+
+
+def parameter_bytes(cubin: bytes, symbol: str) -> list[int]:
+    """Return how many bytes each parameter of the kernel `symbol` takes, in their order.
+
+    The driver tells as much by cuFuncGetParamInfo, but only from CUDA 12.4 on.
+    """
+    sections = _sections(cubin)
+    if f".nv.info.{symbol}" not in sections:
+        raise ValueError(f"no kernel {symbol!r} in this cubin")
+    sizes = {}
+    for attribute, data in _attributes(cubin, sections[f".nv.info.{symbol}"]):
+        if attribute == _PARAMETER:
+            _, ordinal, _, word = struct.unpack("<IHHI", data)
+            sizes[ordinal] = word >> 18
+    return [sizes[i] for i in range(len(sizes))]
 
 
 def _sections(cubin: bytes) -> dict[str, tuple[int, int, int]]:

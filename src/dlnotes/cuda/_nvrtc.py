@@ -38,8 +38,8 @@ _HEADERS = {
 }
 MISSING = (
     "to compile kernels for a GPU NVIDIA's NVRTC and its bindings are needed: "
-    '`pip install "dlnotes[cuda]"`, or beside torch for CUDA 12 `pip install "cuda-bindings==12.*" '
-    "nvidia-cuda-nvrtc-cu12 nvidia-cuda-runtime-cu12`"
+    '`pip install "dlnotes[cuda13]"`, or `pip install "dlnotes[cuda12]"` where the driver is of '
+    "CUDA 12 (`nvidia-smi` says which it is)"
 )
 
 
@@ -72,6 +72,11 @@ def _bindings():
     if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise ToolError(f"{MISSING} (NVRTC says {error})")
     return nvrtc, (major, minor)
+
+
+def version() -> tuple[int, int]:
+    """Return the version of the installed NVRTC, that of its CUDA toolkit: (13, 0)."""
+    return _bindings()[1]
 
 
 def architectures() -> list[str]:

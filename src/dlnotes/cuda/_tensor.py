@@ -10,7 +10,15 @@ from dlnotes import _validate
 
 _ITEM = {"uint16": 2, "bfloat16": 2, "float16": 2, "float32": 4}
 _MOST_BOX, _CHUNK, _SWIZZLE = 256, 16, 128  # entries along an axis; bytes; bytes
-_MAP_BYTES = 128  # of CUtensorMap
+_MAP_BYTES = 128  # of CUtensorMap, which must begin at a multiple of 64, from CUDA 13 on of 128
+_pointer = ctypes.c_void_p
+# cuTensorMapEncodeTiled: the map, dtype, dimensions, address; pointers to the sizes, the strides,
+# the box's sizes and its strides; interleave, swizzle, promotion in L2, and what lies outside.
+_ENCODE = ctypes.CFUNCTYPE(
+    *(ctypes.c_int, _pointer, ctypes.c_int, ctypes.c_uint32, _pointer, *[_pointer] * 4),
+    *[ctypes.c_int] * 4,
+)
+_SINCE = 12000  # the version of CUDA, 12.0, that has it
 
 
 def to_bfloat16(array: np.ndarray) -> np.ndarray:
@@ -40,7 +48,8 @@ def from_bfloat16(bits: np.ndarray) -> np.ndarray:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def _address(array) -> int:
+def address(array) -> int:
+    """Return where an array's memory begins."""
     return array.data_ptr() if hasattr(array, "data_ptr") else array.ctypes.data
 
 
@@ -69,12 +78,14 @@ class TensorMap:
         if len(self.array.shape) != 2:
             raise ValueError(f"array must have 2 dimensions, got shape {tuple(self.array.shape)}")
         width = self.array.shape[1]
+        if 0 in self.array.shape:
+            raise ValueError(f"array must not be empty, got shape {tuple(self.array.shape)}")
         if width * item % _CHUNK:
             raise ValueError(
                 f"array must have rows of a multiple of {_CHUNK} bytes, got {width} columns of "
                 f"{item} bytes: pad them to {width + -width % (_CHUNK // item)}"
             )
-        if _address(self.array) % _CHUNK:
+        if address(self.array) % _CHUNK:
             raise ValueError(f"array must begin at a multiple of {_CHUNK} bytes: pass a copy")
         for name, size in zip(("rows", "columns"), self.box, strict=True):
             _validate.integer(f"box's {name}", size, low=1, high=_MOST_BOX)
@@ -94,20 +105,38 @@ class TensorMap:
         return (bytes(fields) + bytes(box)).ljust(_MAP_BYTES, b"\0")
 
     def for_gpu(self, driver, call) -> bytes:
-        """Return the driver's CUtensorMap; `call` raises what its functions report."""
+        """Return the driver's CUtensorMap; `call` raises what its functions report.
+
+        cuda-bindings would make it inside a Python object, at any multiple of 16 bytes, where the
+        driver wants 64 or 128. So the driver's own function is asked for and called.
+        """
         (rows, columns), item = self.array.shape, self.array.dtype.itemsize
         box_rows, box_columns = self.box
         kinds, dtype = driver.CUtensorMapDataType, str(self.array.dtype).removeprefix("torch.")
         kind = getattr(kinds, f"CU_TENSOR_MAP_DATA_TYPE_{dtype.upper()}")
         swizzle = "128B" if self.swizzled else "NONE"
-        wide, narrow = driver.cuuint64_t, driver.cuuint32_t
-        encoded = call(driver.cuTensorMapEncodeTiled(
-            kind, 2, _address(self.array),
-            [wide(columns), wide(rows)], [wide(columns * item)],
-            [narrow(box_columns), narrow(box_rows)], [narrow(1), narrow(1)],
+        settings = (
             driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
             getattr(driver.CUtensorMapSwizzle, f"CU_TENSOR_MAP_SWIZZLE_{swizzle}"),
             driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
             driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
-        ))  # fmt: skip
-        return ctypes.string_at(int(encoded.getPtr()), _MAP_BYTES)
+        )
+        wide, narrow = ctypes.c_uint64, ctypes.c_uint32
+        flags = driver.CUdriverProcAddress_flags.CU_GET_PROC_ADDRESS_DEFAULT
+        status, function, _ = driver.cuGetProcAddress(b"cuTensorMapEncodeTiled", _SINCE, flags)
+        call((status,))
+        _room, start = aligned(_MAP_BYTES)
+        status = _ENCODE(int(function))(
+            start, int(kind), 2, address(self.array),
+            (wide * 2)(columns, rows), (wide * 1)(columns * item),
+            (narrow * 2)(box_columns, box_rows), (narrow * 2)(1, 1),
+            *map(int, settings),
+        )  # fmt: skip
+        call((driver.CUresult(status),))
+        return ctypes.string_at(start, _MAP_BYTES)
+
+
+def aligned(nbytes: int) -> tuple[ctypes.Array, int]:
+    """Return a buffer, and where in it nbytes begin at a multiple of 128."""
+    room = ctypes.create_string_buffer(nbytes + 128)
+    return room, -(-ctypes.addressof(room) // 128) * 128

@@ -10,6 +10,7 @@ import numpy as np
 from dlnotes import _validate
 from dlnotes.cuda import _gpu, _kernel
 from dlnotes.cuda._errors import ToolError
+from dlnotes.cuda._tensor import address
 
 WARPS = 4  # rows of a block where a warp has one
 
@@ -174,6 +175,14 @@ def _loaded(file: str, device: str, mode: str, dtype: str) -> "_kernel.Module":
 def blocks(n: int, each: int) -> int:
     """Return how many blocks of `each` cover n: n / each, rounded up."""
     return -(-n // each)
+
+
+def wide(*arrays) -> bool:
+    """Return whether all begin at multiples of 16 bytes, as a load or store of a float4 must.
+
+    Parts of an array need not: x[1:] of float32 begins 4 bytes behind one.
+    """
+    return all(address(array) % 16 == 0 for array in arrays)
 
 
 def pair(value) -> tuple[int, int]:

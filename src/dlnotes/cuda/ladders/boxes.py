@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dlnotes.cuda.ladders._base import Ladder, Rung, blocks
+from dlnotes.cuda.ladders._base import Ladder, Rung, blocks, wide
 
 
 def _box_iou_naive(s, a, b):
@@ -14,6 +14,8 @@ def _box_iou_naive(s, a, b):
 
 
 def _box_iou_tiled(s, a, b):
+    if not wide(a, b):
+        return _box_iou_naive(s, a, b)
     out = s.empty((len(a), len(b)), a)
     s.launch(
         "box_iou_tiled",
@@ -29,7 +31,10 @@ def _box_iou_tiled(s, a, b):
 
 
 def _suppression(overlap):
-    """Sort boxes by falling score, ties in order; return which of them `overlap` keeps."""
+    """Sort boxes by falling score, ties in order; return which of them `overlap` keeps.
+
+    What is sorted is new memory, so it is as well aligned as the kernels' float4 needs.
+    """
 
     def run(s, boxes, scores, iou_threshold):
         if isinstance(boxes, np.ndarray):
@@ -67,7 +72,7 @@ FAMILY = (
                 "box_iou_tiled",
                 "Boxes in shared memory, each fetched by one 16-byte load.",
                 _box_iou_tiled,
-                ("box_iou_tiled",),
+                ("box_iou_tiled", "box_iou_naive"),  # the second for boxes that begin anywhere
             ),
         ),
     ),

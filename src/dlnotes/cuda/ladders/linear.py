@@ -3,7 +3,7 @@
 import numpy as np
 
 from dlnotes.cuda._tensor import TensorMap
-from dlnotes.cuda.ladders._base import Ladder, Rung, Session, blocks
+from dlnotes.cuda.ladders._base import Ladder, Rung, Session, blocks, wide
 
 # kernel without layout, extra template arguments, tile (rows, columns), block
 _PRODUCTS = {
@@ -24,12 +24,15 @@ _REASONS = {
 }
 _NEEDS = {"matmul_mma": "sm_80", "matmul_wgmma": "sm_90a"}
 _DTYPES = {"matmul_mma": "bfloat16", "matmul_wgmma": "bfloat16"}
+_UNALIGNED = "matmul_blocked"  # instead of matmul_vectorised for matrices that begin anywhere
 _PANEL = 64  # entries on a side of what TMA copies at once
 _STAGES, _STAGE_BYTES = 4, 2 * _PANEL * (128 + 256)  # of the ring of matmul_wgmma
 _RING_BYTES = _STAGES * (_STAGE_BYTES + 2 * 8)  # each with two mbarriers
 
 
 def _product(s: Session, name: str, a, b, bias, m: int, n: int, k: int, layout: str):
+    if name == "matmul_vectorised" and not wide(a, b):
+        name = _UNALIGNED
     extra, (rows, columns), block = _PRODUCTS[name]
     c = s.empty((m, n), a, _result(name))
     kernel, shared_bytes = f"{name}<{layout}{extra}>", 0
@@ -48,17 +51,27 @@ def _result(name: str) -> str | None:
 def _tensor_map(matrix) -> TensorMap:
     """Return a map of a bfloat16 matrix in boxes of a panel.
 
-    TMA needs rows of a multiple of 16 bytes: where they are not, the map is of a copy that zeros
-    fill up, which costs one pass over the matrix.
+    TMA needs rows of a multiple of 16 bytes that begin at one: where they do not, the map is of a
+    copy that zeros fill up, which costs one pass over the matrix. There is no map of an empty
+    matrix, either.
     """
-    missing = -matrix.shape[1] % 8 or (0 if matrix.shape[1] else 8)
-    if missing and isinstance(matrix, np.ndarray):
-        matrix = np.pad(matrix, ((0, 0), (0, missing)))
-    elif missing:
+    rows, columns = matrix.shape
+    missing = int(rows == 0), -columns % 8 if columns else 8
+    if any(missing) and isinstance(matrix, np.ndarray):
+        matrix = np.pad(matrix, [(0, more) for more in missing])
+    elif any(missing):
         import torch
 
-        matrix = torch.nn.functional.pad(matrix, (0, missing))
+        matrix = torch.nn.functional.pad(matrix, (0, missing[1], 0, missing[0]))
+    elif not wide(matrix):
+        matrix = matrix.copy() if isinstance(matrix, np.ndarray) else matrix.clone()
     return TensorMap(matrix, (_PANEL, _PANEL))
+
+
+def _launched(name: str, *layouts: str) -> tuple[str, ...]:
+    """Return the kernels that a rung's products launch, those of the rung's own name first."""
+    names = (name, _UNALIGNED) if name == "matmul_vectorised" else (name,)
+    return tuple(f"{n}<{layout}{_PRODUCTS[n][0]}>" for n in names for layout in layouts)
 
 
 def _rung(name: str, run, *kernels: str) -> Rung:
@@ -70,7 +83,7 @@ def _linear(name: str) -> Rung:
     def run(s, x, weight, bias=None):
         return _product(s, name, x, weight, bias, len(x), *weight.shape, "false, true")
 
-    return _rung(name, run, f"{name}<false, true{_PRODUCTS[name][0]}>")
+    return _rung(name, run, *_launched(name, "false, true"))
 
 
 def _linear_backward(name: str) -> Rung:
@@ -84,8 +97,7 @@ def _linear_backward(name: str) -> Rung:
         s.launch(sums, blocks(n_out, 32), (32, 8), batch, n_out, dy, dbias)
         return dx, dweight, dbias
 
-    extra = _PRODUCTS[name][0]
-    return _rung(name, run, f"{name}<false, false{extra}>", f"{name}<true, false{extra}>", sums)
+    return _rung(name, run, *_launched(name, "false, false", "true, false"), sums)
 
 
 FAMILY = (

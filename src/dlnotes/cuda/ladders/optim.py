@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dlnotes.cuda.ladders._base import Ladder, Rung, blocks
+from dlnotes.cuda.ladders._base import Ladder, Rung, blocks, wide
 
 
 def _adam_constants(step, lr, betas, eps):
@@ -22,13 +22,17 @@ def _adam_separate(s, p, g, m, v, step, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, w
 
 
 def _adam(name: str, reason: str, each: int) -> Rung:
+    """→ (p, m, v), changed in place. Arrays that begin anywhere go number by number."""
+
     def run(s, p, g, m, v, step, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
         n = p.size if isinstance(p, np.ndarray) else p.numel()
         rate, eps = _adam_constants(step, lr, betas, eps)
-        s.launch(name, blocks(n, 256 * each), 256, n, rate, eps, *betas, weight_decay, p, g, m, v)
+        kernel, numbers = (name, each) if each == 1 or wide(p, g, m, v) else ("adam_fused", 1)
+        grid = blocks(n, 256 * numbers)
+        s.launch(kernel, grid, 256, n, rate, eps, *betas, weight_decay, p, g, m, v)
         return p, m, v
 
-    return Rung(name, reason, run, (name,))
+    return Rung(name, reason, run, (name, "adam_fused")[: 1 if each == 1 else 2])
 
 
 FAMILY = (
