@@ -1,6 +1,7 @@
 """The CPU engine: CUDA's semantics, what each mode reports, and what is refused."""
 
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -152,6 +153,48 @@ __global__ void f(const float* x, float* y) {
     __syncthreads();
   y[threadIdx.x] = x[threadIdx.x];
 }"""),
+    "a barrier in each branch, in one line": ("divergent barrier", 64, """
+__global__ void f(const float* x, float* y) {
+  if (threadIdx.x < 32) { __syncthreads(); } else { __syncthreads(); }  //!
+  y[threadIdx.x] = x[threadIdx.x];
+}"""),
+    "a barrier in a function that both branches call": ("divergent barrier", 64, """
+__device__ void meet() {
+  __syncthreads();  //!
+}
+__global__ void f(const float* x, float* y) {
+  if (threadIdx.x < 32) meet();
+  else {
+    y[threadIdx.x] = x[threadIdx.x];
+    meet();
+  }
+}"""),
+    "two threads write one byte of an int": ("race", 64, """
+__global__ void f(const float* x, float* y) {
+  __shared__ int s[16];
+  ((unsigned char*)s)[threadIdx.x] = 1;  //!
+  if (threadIdx.x == 40) ((unsigned char*)s)[41] = 2;
+  __syncthreads();
+  y[threadIdx.x] = s[threadIdx.x / 4];
+}"""),
+    "bytes of a word, then the word": ("race", 64, """
+__global__ void f(const float* x, float* y) {
+  ((char*)y)[threadIdx.x] = 1;  //!
+  if (threadIdx.x >= 32) y[threadIdx.x / 4] = 2;
+}"""),
+    "past shared memory at file scope": ("out of bounds", 64, """
+__shared__ float s[63];
+__global__ void f(const float* x, float* y) {
+  float* p = s;
+  p[threadIdx.x] = x[threadIdx.x];  //!
+}"""),
+    "shared memory at file scope that nobody wrote": ("uninitialised", 64, """
+extern __shared__ float s[];
+__global__ void f(const float* x, float* y) {
+  if (threadIdx.x < 62) s[threadIdx.x] = x[threadIdx.x];
+  __syncthreads();
+  if (threadIdx.x < 63) y[threadIdx.x] = s[threadIdx.x];  //!
+}"""),
     "lanes that never come": ("deadlock", 64, """
 __global__ void f(const float* x, float* y) {
   float v = x[threadIdx.x];
@@ -186,7 +229,7 @@ def test_checked_mode_names_fault_and_line(name):
     kind, threads, source = FAULTS[name]
     x, y = np.arange(64, dtype=f32), np.zeros(65, f32)
     with pytest.raises(cuda.KernelError) as caught:
-        kernel(source).launch(1, threads, x, y, shared_bytes=4 * 63 * ("dynamic" in name))
+        kernel(source).launch(1, threads, x, y, shared_bytes=4 * 63 * ("extern" in source))
     error = caught.value
     assert (error.kind, error.line) == (kind, line_of(source, "//!")), str(error)
     assert error.kernel == "f"
@@ -340,6 +383,67 @@ __global__ void f(const float* x, float* y) {
   if (threadIdx.x < 32) return;
   y[threadIdx.x] = __shfl_xor_sync(~0u, x[threadIdx.x], 31);
 }""", lambda x: np.r_[x[:32], x[:31:-1]]),
+    "shared memory at file scope": ("""
+namespace tiles { __shared__ __align__(16) float s[4][16]; }
+extern __shared__ float4 row[];
+extern "C" { __shared__ int count; }
+__device__ float mirrored(int i) { return tiles::s[3 - i / 16][15 - i % 16]; }
+__global__ void f(const float* x, float* y) {
+  int i = threadIdx.x;
+  if (i == 0) count = 5;
+  tiles::s[i / 16][i % 16] = x[i];
+  reinterpret_cast<float*>(row)[i] = x[i];
+  __syncthreads();
+  y[i] = mirrored(i) + row[i / 4].x + count;
+}""", lambda x: x[::-1] + x // 4 * 4 + 5),
+    "shared structs, sizes with commas and comparisons": ("""
+constexpr int larger(int a, int b) { return a > b ? a : b; }
+__global__ void f(const float* x, float* y) {
+  enum { A = 64, B = 2 };
+  constexpr int sizes[] = {64};
+  __shared__ struct Pair {
+    float of[64];
+    short b;
+  } s;
+  __shared__ float a[(A > B) ? A : B], t[larger(A, B)], u[sizes[0]];
+  int i = threadIdx.x;
+  a[i] = t[i] = u[i] = s.of[i] = x[i];
+  if (i == 0) s.b = 3;
+  __syncthreads();
+  Pair* p = &s;
+  y[i] = a[63 - i] + t[63 - i] + u[63 - i] + p->of[63 - i] + p->b;
+}""", lambda x: 4 * x[::-1] + 3),
+    "bytes and halves of words": ("""
+struct Padded { char a; float b; };
+__global__ void f(const float* x, float* y) {
+  __shared__ int s[16];
+  __shared__ Padded p[64];
+  int i = threadIdx.x;
+  ((unsigned char*)s)[i] = (unsigned char)x[i];
+  p[i].a = 1, p[i].b = x[i];
+  ((unsigned short*)y)[2 * i] = 0;
+  __syncthreads();
+  ((unsigned short*)y)[2 * (63 - i) + 1] = 0;
+  __syncthreads();
+  Padded q = p[63 - i];
+  y[i] += ((unsigned char*)s)[63 - i] + q.a + q.b;
+}""", lambda x: 2 * x[::-1] + 1),
+    "the lanes of a branch": ("""
+__global__ void f(const float* x, float* y) {
+  __shared__ int count;
+  int i = threadIdx.x;
+  if (i == 0) count = 0;
+  y[i] = -1;
+  __syncthreads();
+  if (i >= 32) return;
+  if (x[i] < 7) {
+    unsigned others = __activemask(), mine = 1u << i;
+    int leader = __ffs(others) - 1, place;
+    if (i == leader) place = atomicAdd(&count, __popc(others));
+    place = __shfl_sync(others, place, leader);
+    y[place + __popc(others & (mine - 1))] = x[i];
+  } else if (i >= 30) y[i] = __popc(__activemask());
+}""", lambda x: np.r_[x[:7], np.full(23, -1), 2, 2, np.full(32, -1)]),
     "vectors": ("""
 __global__ void f(const float* x, float* y) {
   if (threadIdx.x >= 16) return;
@@ -380,6 +484,118 @@ def test_right_kernels_pass_and_give_cudas_results(name, mode):
     x, y = np.arange(64, dtype=f32), np.full(64, np.nan, f32)
     kernel(source, mode)[1, 64, 256](x, y)
     np.testing.assert_allclose(y, expected(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1000, 100_000])
+def test_far_out_of_bounds_is_told_of_the_right_array(size):
+    source = "__global__ void f(const float* x, float* y, int n) { y[0] = x[n]; }"
+    run, x, y = kernel(source), np.zeros(size, f32), np.zeros(size, f32)
+    for away in (1, 16_000, 32_000, 33_856, 100_000, 10**6, 10**9, 2**31 - 1 - size):
+        for n in (size - 1 + away, -away):
+            with pytest.raises(cuda.KernelError, match=rf"'x'\[{n}\], which has {size} el"):
+                run[1, 1](x, y, n)
+
+
+def test_far_out_of_bounds_of_shared_memory_is_told_of_it():
+    source = """
+__global__ void f(float* y, int n) {
+  __shared__ float s[100];
+  __shared__ float t[100];
+  float* p = s;
+  p[n] = t[0] = y[0];
+}"""
+    run, y = kernel(source), np.zeros(10, f32)
+    for n in (100, 199, -1, -(10**9)):
+        with pytest.raises(cuda.KernelError, match=rf"shared 's'\[{n}\], which has 100 el"):
+            run[1, 1](y, n)
+    with pytest.raises(cuda.KernelError, match="out of bounds: write of 4 bytes at shared"):
+        run[1, 1](y, 10**9)
+
+
+def test_memory_of_copies_lives_as_long_as_the_arrays():
+    class Library:
+        def __init__(self, real):
+            self.engine_reserve, self.given_back = real.engine_reserve, []
+            self.engine_give_back = lambda start, whole: self.given_back.append(start.value)
+
+    library = Library(kernel("__global__ void f(float* y) { y[0] = 1; }")._program.library)
+    copies = _cpu._far_apart(library, [np.arange(4), np.zeros((0, 3)), np.ones((2, 3))])
+    assert [copy.shape for copy in copies] == [(4,), (0, 3), (2, 3)]
+    assert abs(copies[2].ctypes.data - copies[0].ctypes.data) > 1 << 33
+    part = copies[2][1]
+    del copies
+    assert library.given_back == []
+    np.testing.assert_array_equal(part, 1)
+    del part
+    assert len(library.given_back) == 1
+
+
+def test_a_kernel_may_take_many_arrays():
+    names = ", ".join(f"float* a{i}" for i in range(70))
+    source = f"__global__ void f({names}) {{ a69[threadIdx.x] = 1 + a68[threadIdx.x]; }}"
+    run, arrays = kernel(source), [np.zeros(4, f32) for _ in range(70)]
+    run[1, 4](*arrays)
+    np.testing.assert_array_equal(arrays[69], 1)
+    with pytest.raises(cuda.KernelError, match=r"'a68'\[4\], which has 4 elements"):
+        run[1, 5](*arrays)
+
+
+def test_integers_conversions_and_mixed_signs():
+    source = """
+__global__ void f(const float* x, int* y) {
+  unsigned u = 7;
+  int i = threadIdx.x, a[] = {
+      __float2int_rn(x[i]), __float2int_rz(x[i]), (int)__float2uint_ru(x[i]), __float2int_rd(-x[i]),
+      __float2int_rn(1e10f), (int)__brev(6u), (int)__byte_perm(0x33221100, 0x77665584, 0xc417),
+      (int)__umulhi(~0u, 5u), __mulhi(-3, 1 << 30), __mul24(-3, 5),
+      (int)__funnelshift_l(0x80000001u, 5u, 1), (int)__funnelshift_r(0x80000001u, 5u, 1),
+      (int)min(u, i - 3), (int)max(i - 3, u), (int)(1000 * sinpif(x[i] / 2)),
+      (int)(1000 * cospif(x[i])), (int)__fsqrt_rn(16 * x[i] * x[i]), (int)__fdiv_rn(9, x[i])};
+  for (int k = 0; k < 18; k++) y[18 * i + k] = a[k];
+}"""
+    x, y = f32([0.5, 1.5, 3]), np.zeros((3, 18), np.int32)
+    kernel(source)[1, 3](x, y)
+    same = [2**31 - 1, 0x60000000, 0xFF841177 - 2**32, 4, -1, -15, 11, -0x40000000]
+    expected = [
+        [0, 0, 1, -1, *same, 7, -3, 707, 0, 2, 18],
+        [2, 1, 2, -2, *same, 7, -2, 707, 0, 6, 6],
+        [3, 3, 3, -3, *same, 7, -1, -1000, -1000, 12, 3],
+    ]
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ('__global__ void f() { asm volatile("bar.sync 0;"); }', "inline PTX cannot run on a CPU"),
+        ("#include <cooperative_groups.h>\n__global__ void f() {}", "has no cooperative groups"),
+        ("__global__ void f() { __shared__ int n = 3; }", "with no value"),
+        ("__global__ void f() { __shared__ float (*p)[3]; }", r"cannot read `float \(\*p\)\[3\]`"),
+    ],
+)
+def test_what_is_not_supported_is_named(source, message):
+    with pytest.raises(cuda.CompileError, match=message):
+        kernel(source)
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("__builtin_trap();", "the kernel stopped at a trap"),
+        ("__trap();", "__trap: the kernel gives up here"),
+        ("assert(y[0] == 1);", r"assertion failed: y\[0\] == 1"),
+    ],
+)
+def test_a_kernel_that_gives_up_is_an_error_and_not_the_end_of_the_process(statement, message):
+    source = f"#include <assert.h>\n__global__ void f(float* y) {{\n  {statement}\n}}"
+    with pytest.raises(cuda.KernelError, match=message):
+        kernel(source)[1, 1](np.zeros(1, f32))
+
+
+def test_no_check_ends_the_process():
+    # clang's local-bounds is a trap, and "bounds" includes it
+    flags = _cpu.Compiler(("clang++",), "clang", "").flags("checked")
+    assert "-fno-sanitize=local-bounds" in flags[flags.index(_cpu._CHECKS[1]) :]
 
 
 def test_template_device_functions_have_shared_memory_of_their_own():
@@ -626,6 +842,20 @@ extern "C" __global__ __launch_bounds__(32) void two() {}
         ("nested", "__half**", True, False, None),
     ]
     assert found["two"].parameters == ()
+    (three,) = _source.find_kernels(
+        "__global__ void three(long a, const long unsigned int b, float y[], const int (*z)[32],"
+        " float* const w, float const* v, short int s, unsigned char c) {}"
+    ).values()
+    assert [(p.name, p.type, p.const, p.dtype) for p in three.signature([])] == [
+        ("a", "long", False, "int64"),
+        ("b", "const long unsigned int", True, "uint64"),
+        ("y", "float*", False, "float32"),
+        ("z", "const int*", True, "int32"),
+        ("w", "float*", False, "float32"),
+        ("v", "const float*", True, "float32"),
+        ("s", "short int", False, "int16"),
+        ("c", "unsigned char", False, "uint8"),
+    ]
     assert found["two"].bound == "32"
     assert found["two"].template == ()
 
@@ -812,6 +1042,23 @@ __global__ void f(int n, const float* x, float* y) {
     assert "lane 0: x[0] → 0" in str(steps)
 
 
+def test_step_counts_where_branches_meet_to_neither():
+    source = """
+__global__ void f(float* y) {
+  int i = threadIdx.x;
+  if (i % 2)
+    y[i] = 1;
+  else
+    y[i] = 2;
+}"""
+    steps = kernel(source, "step").launch(1, 32, np.zeros(32, f32))
+    even, odd = ([step.line for step in steps.lane(lane)] for lane in (0, 1))
+    assert 7 in even
+    assert 5 not in even
+    assert 5 in odd
+    assert 7 not in odd
+
+
 def test_step_records_the_block_and_warp_asked_for():
     source = """
 __global__ void f(int* y) {
@@ -896,6 +1143,44 @@ def test_a_folder_that_cannot_be_written_is_replaced_with_a_message(tmp_path, mo
     said = capsys.readouterr().err
     assert said.count("cannot be written") == 1
     assert "Set DLNOTES_KERNELS" in said
+
+
+def read_only(*args, **kwargs):
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+def test_a_cache_that_can_only_be_read_serves_for_what_it_has(cache, monkeypatch, capsys):
+    assert value_of(7) == 7
+    monkeypatch.setattr(_cache.tempfile, "TemporaryFile", read_only)
+    with monkeypatch.context() as patch:
+        patch.setattr(_cpu.Compiler, "run", lambda *a, **k: pytest.fail("compiled again"))
+        assert value_of(7) == 7
+    assert capsys.readouterr().err == ""
+    assert value_of(8) == 8  # which it does not have
+    assert "Read-only file system" in capsys.readouterr().err
+    assert value_of(7) == 7
+
+
+def test_the_folder_in_its_place_goes_with_the_process(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    code = (
+        "from dlnotes.cuda import _cache; place = _cache.entry('name', lambda new: "
+        "(new / 'part').write_text('x')); assert (place / 'part').exists(); print(place)"
+    )
+    environment = {**os.environ, "DLNOTES_KERNELS": str(tmp_path / "file" / "kernels")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    place = Path(done.stdout.strip())
+    assert "dlnotes-kernels-" in str(place)
+    assert not place.parent.exists()
+
+
+def test_a_file_in_the_place_of_an_entry_gives_way(cache):
+    cache.mkdir()
+    (cache / "name").write_text("a file")
+    place = _cache.entry("name", lambda new: (new / "part").write_text("x"))
+    assert (place / "part").read_text() == "x"
 
 
 def test_without_a_compiler_the_error_says_what_to_install(cache, monkeypatch):

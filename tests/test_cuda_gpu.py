@@ -603,12 +603,14 @@ __global__ void table(int n, const int* order, float* y) {
   for (int i = 0; i < 64; i++) a[i] = y[i];
   for (int i = 0; i < n; i++) y[i] = a[order[i]];
 }"""
-    cubin = cuda.compile(source=source, kernels=["plain", "tile<320>", "table"], arch="sm_80")
-    plain, tile, table = map(cubin.resources, ["plain", "tile<320>", "table"])
-    assert (plain.shared_bytes, plain.stack_bytes) == (0, 0)
-    assert 1 <= plain.registers <= table.registers <= 255
-    assert (tile.shared_bytes, tile.stack_bytes) == (4 * 320, 0)
-    assert table.stack_bytes == 4 * 64  # indexed by numbers that only the run knows
+    names = ["plain", "tile<320>", "table"]
+    for arch in ("sm_80", "sm_90a"):  # which reserves 1 KB of shared memory in each kernel
+        cubin = cuda.compile(source=source, kernels=names, arch=arch)
+        plain, tile, table = map(cubin.resources, names)
+        assert (plain.shared_bytes, plain.stack_bytes) == (0, 0)
+        assert 1 <= plain.registers <= table.registers <= 255
+        assert (tile.shared_bytes, tile.stack_bytes) == (4 * 320, 0)
+        assert table.stack_bytes == 4 * 64  # indexed by numbers that only the run knows
     with pytest.raises(ValueError, match="kernel must be one of"):
         cubin.resources("tile<64>")
 

@@ -57,6 +57,11 @@ FOUR_BACK = tuple(
     map(cuda.to_bfloat16, (normal(0, 2, 5, 6, 6), normal(1, 2, 2, 6, 6), normal(2, 5, 2, 1, 1)))
 )
 MMA_BACK = "conv_backward_mma"
+SPREAD = (normal(0, *Y_SHAPE), FILTERS)  # through the transposed convolution, to the images' shape
+SPREAD_BACK = (IMAGES, *SPREAD, (2, 1), 1)
+SPREAD_TENSOR = (PHOTOS_BACK[0], PHOTOS[1])
+SPREAD_TENSOR_BACK = (PHOTOS[0], *SPREAD_TENSOR, (2, 1), 1)
+TENSOR_BACK = (TENSOR[0][:, :35].copy(), *TENSOR[:2])
 KEEP = "if (more) keep<BK, BK>(columns[(tile + 1) % 2], pairs, threadIdx.x, 0);"
 LANDED = "    cp_async_wait<1>();  // my copies of this tile have landed\n"
 LANDED_KEYS = "    cp_async_wait<0>();  // my copies of these keys have landed\n"
@@ -113,6 +118,9 @@ MUTANTS = [
     ("linear_backward", "matmul_tiled", BACK, RACE, "  partial[threadIdx.y][threadIdx.x] = sum;\n  __syncthreads();", "  partial[threadIdx.y][threadIdx.x] = sum;"),
     ("linear_backward", "matmul_tiled", BACK, OUT, "for (int i = 1; i < 8; i++) sum += partial", "for (int i = 1; i <= 8; i++) sum += partial"),
     ("linear_backward", "matmul_tiled", BACK, OUT, "  if (threadIdx.y == 0 && column < columns) {\n    for (int i = 1; i < 8; i++) sum", "  if (threadIdx.y == 0) {\n    for (int i = 1; i < 8; i++) sum"),
+    ("linear_backward", "matmul_naive", BACK, OUT, "if (row >= m || column >= n) return;", "if (row > m || column >= n) return;"),
+    ("linear_backward", "matmul_blocked", BACK, OUT, "if (row < m && column < n) C[(size_t)row * n + column] = sums", "if (row <= m && column < n) C[(size_t)row * n + column] = sums"),
+    ("linear_backward", "matmul_vectorised", BACK, OUT, "if (line >= lines || first >= length) return v;", "if (line > lines || first >= length) return v;"),
     # the matrix product on tensor cores
     ("linear", "matmul_mma", TENSOR, RACE, LANDED, ""),
     ("linear", "matmul_mma", TENSOR, RACE, LANDED, LANDED.replace("<1>", "<2>")),
@@ -129,7 +137,9 @@ MUTANTS = [
     ("linear", "matmul_mma", ODD, MISALIGNED, "whole = length % 8 == 0 &&", "whole = length % 4 == 0 &&"),
     ("linear", "matmul_mma", TENSOR, OUT, "  if (row >= m || column >= n) return;\n", "  if (row > m || column >= n) return;\n"),
     ("linear", "matmul_mma", TENSOR, MISALIGNED, "  if (n % 2 == 0) {\n", "  if (both) {\n"),
-    ("linear_backward", "matmul_mma", (TENSOR[0][:, :35].copy(), TENSOR[0], TENSOR[1]), RACE, LANDED, ""),
+    ("linear_backward", "matmul_mma", TENSOR_BACK, RACE, LANDED, ""),
+    ("linear_backward", WGMMA, TENSOR_BACK, RACE, "    mbarrier_wait(&full[s], tile / STAGES % 2);\n", ""),
+    ("linear_backward", WGMMA, TENSOR_BACK, OUT, "for (int i = 1; i < 8; i++) sum += partial", "for (int i = 1; i <= 8; i++) sum += partial"),
     ("linear", WGMMA, LONG, RACE, "    mbarrier_wait(&full[s], tile / STAGES % 2);\n", ""),
     ("linear", WGMMA, LONG, RACE, "tile / STAGES % 2);", "tile / STAGES % 2 ^ 1);"),
     ("linear", WGMMA, LONG, "mbarrier", "      mbarrier_wait(&empty[s], turn % 2 ^ 1);", "      //"),
@@ -225,6 +235,8 @@ MUTANTS = [
     ("avg_pool2d", "avg_pool_tiled", (normal(0, 1, 1, 17, 9), *WINDOW), OUT, "tile[(threadIdx.y * p.stride_h + i) * tile_w", "tile[(threadIdx.y * p.stride_h + i + 1) * tile_w"),
     ("avg_pool2d", "avg_pool_tiled", (IMAGES, *WINDOW), UNINIT, "tile[i] = inside ? plane[row * p.w + column] : outside;", "if (inside) tile[i] = plane[row * p.w + column];"),
     ("max_pool2d", "max_pool_tiled", (IMAGES, *WINDOW), DIVERGENT, "tile, tile_h, tile_w);\n  __syncthreads();\n  const int row = blockIdx.y * blockDim.y + threadIdx.y, column = blockIdx.x * blockDim.x + threadIdx.x;\n  if (row >= p.out_h || column >= p.out_w) return;\n  //", "tile, tile_h, tile_w);\n  const int row = blockIdx.y * blockDim.y + threadIdx.y, column = blockIdx.x * blockDim.x + threadIdx.x;\n  if (row >= p.out_h || column >= p.out_w) return;\n  __syncthreads();\n  //"),
+    ("max_pool2d_backward", "max_pool_backward_gather", (normal(0, *POOLED), WINNERS, IMAGES.shape, *WINDOW), OUT, "if (at >= images * p.h * p.w) return;", ""),
+    ("max_pool2d_backward", "max_pool_backward_gather", (normal(0, *POOLED), WINNERS, IMAGES.shape, *WINDOW), RACE, "  dx[at] = sum;", "  dx[at / 2] = sum;"),
     ("max_pool2d_backward", "max_pool_backward_scatter", (normal(0, *POOLED), WINNERS, IMAGES.shape, *WINDOW), RACE, "atomicAdd(&dx[(size_t)(o / outputs) * p.h * p.w + indices[o]], dy[o]);", "dx[(size_t)(o / outputs) * p.h * p.w + indices[o]] += dy[o];"),
     ("avg_pool2d_backward", "avg_pool_backward_scatter", (normal(0, *POOLED), IMAGES.shape, *WINDOW), RACE, "atomicAdd(&dx[((size_t)image * p.h + i) * p.w + j], share);", "dx[((size_t)image * p.h + i) * p.w + j] += share;"),
     ("avg_pool2d_backward", "avg_pool_backward_gather", (normal(0, *POOLED), (2, 3, 10, 8), *WINDOW), OUT, "{ return min((i + padding) / stride + 1, out); }", "{ return (i + padding) / stride + 1; }"),
@@ -279,6 +291,17 @@ MUTANTS = [
     ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 6, 7, 6), *GROUPED[:2], 1, 0, 1, 3), OUT, "if (row < channels && at < p.n * pixels)\n", "if (at < p.n * pixels)\n"),
     ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 6, 7, 6), *GROUPED[:2], 1, 0, 1, 3), OUT, "first_out = blockIdx.z * outs, first = blockIdx.z * channels;\n  const float sum = tile_product<TILE>(\n      outs, taps", "first_out = blockIdx.z * outs, first = 2 * blockIdx.z * channels;\n  const float sum = tile_product<TILE>(\n      outs, taps"),
     ("conv2d_backward", "conv_backward_implicit", (normal(0, 2, 5, 4, 6), IMAGES, FILTERS, (2, 1), 0), OUT, "if (out_row >= p.out_h || out_column >= p.out_w) return 0.f;", "if (out_column >= p.out_w) return 0.f;"),
+    ("conv_transpose2d", "conv_transpose_mma", (*SPREAD_TENSOR, None, (2, 1), 1), OUT, "at.a < p.n ? rows.top + at.row : FAR_ABOVE", "rows.top + at.row"),
+    ("conv_transpose2d", "conv_transpose_mma", (*SPREAD_TENSOR, None, (2, 1), 1), RACE, "row = rows.start + to.row * p.stride_h,", "row = to.row * p.stride_h,"),
+    ("conv_transpose2d_backward", "conv_transpose_backward_direct", SPREAD_BACK, OUT, "if (row < 0 || row >= p.h || column < 0", "if (row >= p.h || column < 0"),
+    ("conv_transpose2d_backward", "conv_transpose_backward_direct", SPREAD_BACK, OUT, "if (index >= p.c_out * taps) return;", "if (index > p.c_out * taps) return;"),
+    ("conv_transpose2d_backward", "conv_transpose_backward_direct", SPREAD_BACK, OUT, "i < p.n * outputs; i += blockDim.x", "i <= p.n * outputs; i += blockDim.x"),
+    ("conv_transpose2d_backward", "conv_transpose_backward_direct", SPREAD_BACK, RACE, "if (threadIdx.x == 0) dbias[blockIdx.x] = sum;", "dbias[blockIdx.x] = sum;"),
+    ("conv_transpose2d_backward", "conv_transpose_backward_implicit", SPREAD_BACK, RACE, "    __syncthreads();\n#pragma unroll", "#pragma unroll"),
+    ("conv_transpose2d_backward", "conv_transpose_backward_implicit", SPREAD_BACK, OUT, "if (row < outs && tap < taps) dweight", "if (tap < taps) dweight"),
+    ("conv_transpose2d_backward", "conv_transpose_backward_implicit", SPREAD_BACK, UNINIT, "Bs[ty][tx] = k0 + ty < k && column < n ? b(k0 + ty, column) : 0.f;", "if (k0 + ty < k && column < n) Bs[ty][tx] = b(k0 + ty, column);"),
+    ("conv_transpose2d_backward", "conv_transpose_backward_mma", SPREAD_TENSOR_BACK, RACE, "    cp_async_wait<1>();  // my copies of this tile's weights have landed\n", ""),
+    ("conv_transpose2d_backward", "conv_transpose_backward_mma", SPREAD_TENSOR_BACK, UNINIT, "EACH = BN * BK / THREADS;", "EACH = BN * BK / THREADS / 2;"),
     ("conv_transpose2d", "conv_transpose_direct", (normal(0, 2, 5, 5, 8), FILTERS, None, (2, 1), 1), OUT, "if (index >= p.n * p.c_in * p.h * p.w) return;", ""),
     ("conv_transpose2d", "conv_transpose_implicit", (normal(0, 2, 5, 5, 8), FILTERS, None, (2, 1), 1), RACE, "    __syncthreads();\n#pragma unroll", "#pragma unroll"),
     ("conv_transpose2d", "conv_transpose_implicit", (normal(0, 2, 5, 5, 8), FILTERS, normal(1, 3), (2, 1), 1), OUT, "row, at = blockIdx.x * TILE + threadIdx.x;\n  if (row < channels && at", "row, at = blockIdx.x * TILE + threadIdx.x;\n  if (at"),
@@ -382,6 +405,10 @@ MUTANTS = [
     ("negative_sampling_loss", "negative_sampling_warp", SAMPLED, RACE, "if (lane == 0) slopes[j] = slope;", "slopes[j] = slope;"),
     ("negative_sampling_loss", "negative_sampling_warp", SAMPLED, RACE, "float* dh = dhidden + (size_t)i * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = lane;", "float* dh = dhidden + (size_t)i / 2 * width;\n  asked += (size_t)i * questions, slopes += (size_t)i * questions;\n  float loss = 0.f;\n  for (int c = lane;"),
     ("negative_sampling_loss", "negative_sampling_naive", SAMPLED, RACE, "for (int c = 0; c < width; c++) atomicAdd(&table[(size_t)ids[t] * width + c], w * source[c]);", "for (int c = 0; c < width; c++) table[(size_t)ids[t] * width + c] += w * source[c];"),
+    ("negative_sampling_loss", "negative_sampling_sorted", SAMPLED, OUT, "at < starts[d + 1]; at++", "at <= starts[d + 1]; at++"),
+    ("negative_sampling_loss", "negative_sampling_sorted", SAMPLED, RACE, "row[c] += factor * sum;", "row[c / 2] += factor * sum;"),
+    ("skip_gram_negative_sampling_step", "skip_gram_naive", SKIP_GRAM, OUT, "if (i >= samples) return;", "if (i > samples) return;"),
+    ("skip_gram_negative_sampling_step", "skip_gram_naive", SKIP_GRAM, RACE, "for (int c = 0; c < width; c++) atomicAdd(&table[(size_t)ids[t] * width + c], w * source[c]);", "for (int c = 0; c < width; c++) table[(size_t)ids[t] * width + c] += w * source[c];"),
     ("skip_gram_negative_sampling_step", "skip_gram_warp", SKIP_GRAM, RACE, "for (int c = lane; c < width; c += WARP) atomicAdd(&table[(size_t)ids[t] * width + c], w * source[c]);", "for (int c = lane; c < width; c += WARP) table[(size_t)ids[t] * width + c] += w * source[c];"),
     ("skip_gram_negative_sampling_step", "skip_gram_warp", SKIP_GRAM, OUT, "if (t >= count) return;", ""),
     ("skip_gram_negative_sampling_step", "skip_gram_sorted", SKIP_GRAM, OUT, "at < starts[d + 1]; at++", "at <= starts[d + 1]; at++"),
@@ -431,6 +458,12 @@ def mutated(tmp_path, monkeypatch):
 
 def name_of(mutant) -> str:
     return f"{mutant[1]}: {mutant[4]}"[:60].split("\n")[0]
+
+
+def test_every_rung_has_faults_planted():
+    planted = {(ladder, rung) for ladder, rung, *_ in MUTANTS}
+    rungs = {(ladder, rung.name) for ladder in cuda.LADDERS for rung in cuda.LADDERS[ladder].rungs}
+    assert planted == rungs
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=map(name_of, MUTANTS))

@@ -17,7 +17,10 @@ what they do on a GPU. There are four modes:
   kernel, line, block and thread of an access out of bounds (global or shared memory, also from one
   row of a shared array into the next), of a misaligned vector access, of a **race** (two threads,
   one element, one of them writes, and no barrier between), of reading shared memory that nobody
-  has written, and of barriers that not all threads reach.
+  has written, and of barriers that not all threads reach, or some by another call. The arrays of
+  a launch lie gigabytes apart, so that a wrong index is told of its own array and does not land
+  in another. A thread's own array (`float r[4]`) is checked where it is indexed by its name; past
+  its end through a pointer nothing is reported.
 - "trace": as checked, and returns a `Trace`: for every line, how many requests its loads and stores
   make, how many 32-byte sectors each takes, how many of those bytes are used, and whether
   shared memory's banks conflict.
@@ -37,6 +40,8 @@ How a race is found: the runtime keeps for each element who wrote and read it la
 barrier starts a new epoch for its block, `__syncwarp` orders the lanes that meet at it, and two
 accesses of one epoch that no such meeting orders are a race, whichever came first in this run.
 Shuffles and votes order nothing, as the programming guide says. Between blocks nothing is ordered.
+An element is watched four bytes at a time, or one by one where less than that is accessed.
+`__activemask()` gives the lanes that are in the same branch.
 
 **Tensor cores and asynchronous copies** are instructions that CUDA C++ has no words for; kernels
 call the wrappers of ptx.cuh: cp.async, ldmatrix, mma, mbarrier, TMA and wgmma. On the CPU a copy
@@ -56,7 +61,13 @@ reported as races; of the fences for tensor cores only fence_mbarrier_init and t
 wgmma_fence of a warp are missed, not fence_proxy_async nor a later wgmma_fence); a thread that
 changes the source of its own copy before it waits; in traces, what wgmma reads; clusters; and the
 last bits of a sum, since a GPU joins a·b + c into one rounding.
-`__device__` variables of a file are not watched.
+`__device__` variables of a file are not watched. Shared memory declared at file scope is, and each
+such variable alone, not their sum, is held against the 48 KB of a block.
+
+What the CPU engine does not compile: inline PTX (`asm`; ptx.cuh has wrappers), cooperative groups,
+`clock`, textures and surfaces, launches from kernels, the C++ standard
+library's headers and `cuda::std`, and shared memory in declarations other than
+`__shared__ type name[size], …;` (templates, structs and attributes included).
 
 Compiled kernels are kept in the user's cache folder, or where DLNOTES_KERNELS says.
 DLNOTES_CXX names another compiler. Nothing is compiled when this package is imported.

@@ -5,6 +5,7 @@ that want the same one wait for each other at a lock file. Each entry lists the 
 files; one that does not match is built again.
 """
 
+import atexit
 import contextlib
 import hashlib
 import json
@@ -19,8 +20,14 @@ MANIFEST = "manifest.json"
 _fallback: Path | None = None
 
 
+def chosen() -> Path:
+    """Return the cache's folder: DLNOTES_KERNELS, else one in the user's own cache folder."""
+    named = os.environ.get("DLNOTES_KERNELS")
+    return Path(named).expanduser() if named else _user_cache() / "dlnotes" / "kernels"
+
+
 def folder() -> Path:
-    """Return the cache's folder: DLNOTES_KERNELS, else one in the user's own cache folder.
+    """Return the folder for what is built: `chosen()`, made where it is missing.
 
     Where that cannot be written, a temporary folder serves for this process, and a line on stderr
     says so once.
@@ -28,20 +35,25 @@ def folder() -> Path:
     global _fallback
     if _fallback is not None:
         return _fallback
-    chosen = os.environ.get("DLNOTES_KERNELS")
-    path = Path(chosen).expanduser() if chosen else _user_cache() / "dlnotes" / "kernels"
+    path = chosen()
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             return path
     except OSError as error:
         _fallback = Path(tempfile.mkdtemp(prefix="dlnotes-kernels-"))
+        atexit.register(_remove_in, os.getpid(), _fallback)
         print(
             f"dlnotes: {path} cannot be written ({error.strerror}); compiled kernels go to "
             f"{_fallback} until this process ends. Set DLNOTES_KERNELS to a folder to keep them.",
             file=sys.stderr,
         )
         return _fallback
+
+
+def _remove_in(process: int, place: Path) -> None:
+    if os.getpid() == process:  # not in a copy of it
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _user_cache() -> Path:
@@ -62,8 +74,11 @@ def key(*parts: object) -> str:
 def entry(name: str, build: Callable[[Path], None]) -> Path:
     """Return the folder of the entry `name`; where it is missing or damaged, `build` fills it.
 
-    `build` gets an empty folder. What it raises goes to the caller, and no entry is left behind.
+    `build` gets an empty folder. What it raises goes to the caller, and no entry is left behind. A
+    cache that can only be read serves for what it has.
     """
+    if _whole(chosen() / name):
+        return chosen() / name
     place = folder() / name
     if _whole(place):
         return place
@@ -75,7 +90,10 @@ def entry(name: str, build: Callable[[Path], None]) -> Path:
             build(new)
             sums = {file.name: _sha256(file) for file in sorted(new.iterdir())}
             (new / MANIFEST).write_text(json.dumps(sums), encoding="utf-8")
-            shutil.rmtree(place, ignore_errors=True)  # damaged
+            if place.is_dir():  # damaged
+                shutil.rmtree(place, ignore_errors=True)
+            else:  # a file has no business there
+                place.unlink(missing_ok=True)
             try:
                 os.replace(new, place)
             except OSError:

@@ -8,6 +8,7 @@ access stands in, and that works alike for g++ and clang++, Linux and macOS, wit
 import ctypes
 import functools
 import importlib.util
+import itertools
 import os
 import platform
 import re
@@ -15,7 +16,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +42,8 @@ _COMMON = [
     *("-ffp-contract=off", "-U_FORTIFY_SOURCE"),
 ]
 _CHECKS = ["-fsanitize=thread", "-fsanitize=alignment,bounds,integer-divide-by-zero"]
+# clang's "bounds" holds a check that ends the process where the engine could only guess why.
+_CHECKS_OF = {"gcc": [], "clang": ["-fno-sanitize=local-bounds"]}
 # At these levels a float4 is still read in one access, as it is written in the source.
 _LEVEL = {
     "gcc": {"fast": ["-O2"], "checked": ["-Og", "-g1", "-fno-tree-sra"], "step": ["-O0", "-g1"]},
@@ -65,7 +70,7 @@ class Compiler:
         build = {"trace": "checked"}.get(mode, mode)
         flags = [*self.common(), *_LEVEL[self.family][build]]
         if mode != "fast":
-            flags += [*_CHECKS, "-DENGINE_WATCH"]
+            flags += [*_CHECKS, *_CHECKS_OF[self.family], "-DENGINE_WATCH"]
         if mode == "step":
             flags.append("-fsanitize-coverage=trace-pc")
         return flags
@@ -152,14 +157,16 @@ def build(source: Source, kernel: KernelSource, expression: str, mode: str) -> P
     def make(folder: Path) -> None:
         code, assembly, library = (folder / f"kernel.{end}" for end in ("cpp", "s", "so"))
         code.write_text(text, encoding="utf-8")
-        if mode == "fast":
-            compiler.run(*flags, "-c", str(code), "-o", str(folder / "kernel.o"))
-            objects = [folder / "kernel.o"]
-        else:
-            compiler.run(*flags, "-S", str(code), "-o", str(assembly))
-            assembly.write_text(annotate(assembly.read_text(), set(source.files)))
-            objects = [assembly]
-        objects.append(_runtime(compiler, mode))
+        with ThreadPoolExecutor(1) as pool:  # the first time this takes longer than the kernel
+            runtime = pool.submit(_runtime, compiler, mode)
+            if mode == "fast":
+                compiler.run(*flags, "-c", str(code), "-o", str(folder / "kernel.o"))
+                object_file = folder / "kernel.o"
+            else:
+                compiler.run(*flags, "-S", str(code), "-o", str(assembly))
+                assembly.write_text(annotate(assembly.read_text(), set(source.files)))
+                object_file = assembly
+            objects = [object_file, runtime.result()]
         compiler.run(*map(str, objects), "-o", str(library), link=True)
         for file in folder.iterdir():
             if file != library:
@@ -204,13 +211,16 @@ _WATCHED_CALL = re.compile(
     r"\s+(?:callq?|bl)\s+_?(?:__tsan_(?!func|init)|__sanitizer_cov_trace_pc)"
 )
 _LOCATION = re.compile(r"\s+\.loc\s+(\d+)\s+(\d+)")
+_LABEL = re.compile(r"[.\w$]+:")
 _FILE = re.compile(r'\s\.file\s+(\d+)\s+"([^"]*)"(?:\s+"([^"]*)")?')
 
 
 def annotate(assembly: str, files: set[str]) -> str:
     """Return `assembly` with a table engine_lines: (return address, file, line) of watched calls.
 
-    Code of the engine's own headers that was inlined counts as the line of `files` before it.
+    Code of the engine's own headers that was inlined counts as the line of `files` before it. A
+    piece of code that begins with a step and no line of its own, as where two branches meet, counts
+    as its first line.
     """
     apple = "__TEXT,__text" in assembly
     label, prefix = ("Lengine_at", "_") if apple else (".Lengine_at", "")
@@ -218,16 +228,23 @@ def annotate(assembly: str, files: set[str]) -> str:
     for number, folder, name in _FILE.findall(assembly):
         numbered[number] = os.path.join(folder, name) if name else folder
     place, ours, out, table = ("", "0"), False, [], []
-    for line in assembly.splitlines():
+    lines, fresh = assembly.splitlines(), False  # since a label no line was named
+    for i, line in enumerate(lines):
         out.append(line)
-        if found := _LOCATION.match(line):
+        if _LABEL.match(line):
+            fresh = True
+        elif found := _LOCATION.match(line):
+            fresh = False
             ours = numbered.get(found[1]) in files
             if ours:
                 place = (numbered[found[1]], found[2])
         elif _WATCHED_CALL.match(line):
             out.append(f"{label}{len(table)}:")
-            step_of_engine = "trace_pc" in line and not ours
-            table.append(("", "0") if step_of_engine else place)
+            is_step = "trace_pc" in line
+            if is_step and fresh and (found := _first_location(lines, i + 1)):
+                ours = numbered.get(found[1]) in files
+                place = (numbered[found[1]], found[2]) if ours else place
+            table.append(("", "0") if is_step and not ours else place)
     names = sorted({file for file, _ in table})
     out += ["\t.data", "\t.p2align 3"]
     out += [f'{label}_file{i}:\n\t.asciz "{name}"' for i, name in enumerate(names)]
@@ -236,6 +253,16 @@ def annotate(assembly: str, files: set[str]) -> str:
         out.append(f"\t.quad {label}{i}, {label}_file{names.index(file)}, {number}")
     out += [f"\t.globl {prefix}engine_lines_end", f"{prefix}engine_lines_end:"]
     return "\n".join(out) + "\n"
+
+
+def _first_location(lines: list[str], start: int) -> re.Match | None:
+    """Return the first line that a piece of code names, None where it ends before."""
+    for line in itertools.islice(lines, start, None):
+        if _LABEL.match(line):
+            return None
+        if found := _LOCATION.match(line):
+            return found
+    return None
 
 
 # ---- running ---------------------------------------------------------------------------------
@@ -330,7 +357,7 @@ class Program:
                 if any(np.may_share_memory(value, o) for o in originals):
                     raise ValueError("two arrays overlap without being the same: pass copies")
                 originals.append(value)
-        copies = [_fenced(original) for original in originals]
+        copies = _far_apart(self.library, originals)
 
         def copy_of(value):
             array = _array(value)
@@ -410,14 +437,30 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return a.ctypes.data == b.ctypes.data and a.nbytes == b.nbytes
 
 
-def _fenced(array: np.ndarray, gap: int = 1 << 16) -> np.ndarray:
-    """Return a copy at a multiple of 256 bytes, as on a GPU, far from everything else.
+class _Memory:
+    """Places in memory, far from each other; given back when no array uses them any more."""
+
+    def __init__(self, library, sizes: list[int]):
+        bytes_of = (ctypes.c_size_t * max(len(sizes), 1))(*sizes)
+        self.places, whole = (ctypes.c_void_p * max(len(sizes), 1))(), ctypes.c_size_t()
+        library.engine_reserve.restype = ctypes.c_void_p
+        start = library.engine_reserve(len(sizes), bytes_of, self.places, ctypes.byref(whole))
+        if start is None:
+            raise MemoryError("no memory to copy these arrays: use a smaller problem")
+        weakref.finalize(self, library.engine_give_back, ctypes.c_void_p(start), whole)
+
+
+def _far_apart(library, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Return copies that begin at pages, each too far from all else for a wrong index to reach.
 
     Where the array itself begins at no multiple of 16 bytes the copy is as far from one: a GPU
     refuses a float4 there, and so do the checks.
     """
-    room = np.empty(array.nbytes + 2 * gap + 256 + 16, np.uint8)
-    start = gap + -(room.ctypes.data + gap) % 256 + array.ctypes.data % 16
-    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
+    memory = _Memory(library, [array.nbytes + 16 for array in arrays])
+    copies = []
+    for place, array in zip(memory.places, arrays, strict=False):
+        room = (ctypes.c_char * array.nbytes).from_address(place + array.ctypes.data % 16)
+        room.memory = memory  # lives as long as the copy
+        copies.append(np.ndarray(array.shape, array.dtype, room))
+        copies[-1][...] = array
+    return copies

@@ -2,6 +2,7 @@
 
 Sections and attributes as NVIDIA's `cuobjdump --dump-elf` names them: `.nv.info` holds, by symbol,
 EIATTR_REGCOUNT and EIATTR_MIN_STACK_SIZE; the size of `.nv.shared.NAME` is static shared memory.
+From sm_90 on its first KB is the driver's; a section `.nv.shared.reserved.0` tells.
 `.nv.info.NAME` holds an EIATTR_KPARAM_INFO for each parameter.
 """
 
@@ -9,6 +10,7 @@ import struct
 from dataclasses import dataclass
 
 _REGISTERS, _STACK = 0x2F, 0x12  # EIATTR_REGCOUNT, EIATTR_MIN_STACK_SIZE
+_RESERVED, _RESERVED_BYTES = ".nv.shared.reserved.0", 1024
 _PARAMETER = 0x17  # EIATTR_KPARAM_INFO: index (4 bytes), ordinal, offset (2 each), size << 18
 _VALUE_BY_SIZE = 0x04  # the attribute's data follow, as long as its last field says
 
@@ -17,9 +19,10 @@ _VALUE_BY_SIZE = 0x04  # the attribute's data follow, as long as its last field 
 class Resources:
     """What one kernel takes.
 
-    registers: of each thread. shared_bytes: static, of each block; what a launch asks for comes on
-    top. stack_bytes: of each thread in local memory, which lies in the card's main memory: arrays
-    indexed by numbers unknown to the compiler, and registers that did not fit (*spills*).
+    registers: of each thread. shared_bytes: static, of each block, as the kernel declares it; what
+    a launch asks for comes on top, and 1 KB that the driver keeps from sm_80 on. stack_bytes: of
+    each thread in local memory, which lies in the card's main memory: arrays indexed by numbers
+    unknown to the compiler, and registers that did not fit (*spills*).
     """
 
     registers: int
@@ -46,6 +49,8 @@ def resources(cubin: bytes, symbol: str) -> Resources:
             if index == number:
                 found[attribute] = value
     _, _, shared = sections.get(f".nv.shared.{symbol}", (0, 0, 0))
+    if _RESERVED in sections:
+        shared = max(shared - _RESERVED_BYTES, 0)
     return Resources(found[_REGISTERS], shared, found[_STACK])
 
 

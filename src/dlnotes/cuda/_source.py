@@ -6,25 +6,25 @@ never moved, so every message names the line that the reader sees.
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from dlnotes.cuda._errors import CompileError
 
-# C++ name → (NumPy dtype, or None where NumPy has none; bytes). Everything else is "other".
+# C++ name → NumPy dtype. Everything else is "other".
 SCALARS = {
-    "float": ("float32", 4), "double": ("float64", 8), "bool": ("bool", 1),
-    "char": ("int8", 1), "signed char": ("int8", 1), "unsigned char": ("uint8", 1),
-    "short": ("int16", 2), "unsigned short": ("uint16", 2),
-    "int": ("int32", 4), "unsigned": ("uint32", 4), "unsigned int": ("uint32", 4),
-    "long long": ("int64", 8), "unsigned long long": ("uint64", 8), "size_t": ("uint64", 8),
-    "int8_t": ("int8", 1), "uint8_t": ("uint8", 1), "int16_t": ("int16", 2),
-    "uint16_t": ("uint16", 2), "int32_t": ("int32", 4), "uint32_t": ("uint32", 4),
-    "int64_t": ("int64", 8), "uint64_t": ("uint64", 8),
-    "half": ("float16", 2), "__half": ("float16", 2),
-    "nv_bfloat16": ("bfloat16", 2), "__nv_bfloat16": ("bfloat16", 2),
+    "float": "float32", "double": "float64", "bool": "bool",
+    "int8_t": "int8", "uint8_t": "uint8", "int16_t": "int16", "uint16_t": "uint16",
+    "int32_t": "int32", "uint32_t": "uint32", "int64_t": "int64", "uint64_t": "uint64",
+    "size_t": "uint64", "ptrdiff_t": "int64", "intptr_t": "int64", "uintptr_t": "uint64",
+    "half": "float16", "__half": "float16",
+    "nv_bfloat16": "bfloat16", "__nv_bfloat16": "bfloat16",
 }  # fmt: skip
 BOOK = Path(__file__).parents[1] / "kernels"  # where what is included and not beside a file lies
+_LONG = np.dtype("l").name  # as long as C's long: 8 bytes but on Windows
 _QUALIFIERS = r"\b(?:const|volatile|__restrict__|__restrict|__grid_constant__)\b"
 
 
@@ -58,15 +58,32 @@ class KernelSource:
         found = []
         for declared, name in self.parameters:
             text = re.sub(r"\b\w+\b", lambda m: given.get(m[0], m[0]), declared)
-            const = bool(re.search(r"\bconst\b", text))
-            text = " ".join(re.sub(_QUALIFIERS, " ", text).split())
+            pointee = text[: text.rfind("*")] if "*" in text else text
+            const = bool(re.search(r"\bconst\b", pointee))
+            text = " ".join(re.sub(_QUALIFIERS, " ", text).split()).replace(" *", "*")
             pointer = text.endswith("*")
             base = text.rstrip("* ")
-            dtype = SCALARS.get(base, (None, 0))[0]
+            dtype = _dtype_of(base)
             if text.count("*") > 1:
                 dtype = None
             found.append(Parameter(name, f"{'const ' * const}{text}", pointer, const, dtype))
         return tuple(found)
+
+
+def _dtype_of(name: str) -> str | None:
+    """Return the NumPy dtype of a C++ type's name, None for what is no scalar.
+
+    The words of an integer stand in any order: `unsigned long`, `long unsigned int`.
+    """
+    words = Counter(name.split())
+    if not words or set(words) - {"signed", "unsigned", "char", "short", "int", "long"}:
+        return SCALARS.get(name)
+    unsigned = "u" * words["unsigned"]
+    if words["char"]:
+        return f"{unsigned}int8"
+    if words["short"]:
+        return f"{unsigned}int16"
+    return unsigned + ("int32", _LONG, "int64")[min(words["long"], 2)]
 
 
 @dataclass
@@ -133,14 +150,18 @@ def blank_comments(text: str) -> str:
 
 
 def split(text: str, separator: str = ",") -> list[str]:
-    """Split at separators that stand in no bracket: `a, b<c, d>, e[f]` → 3 parts."""
-    parts, depth, start = [], 0, 0
+    """Split at separators that stand in no bracket: `a, b<c, d>, e[f]` → 3 parts.
+
+    Inside round and square brackets `<` and `>` compare: `(a>b), c` → 2 parts.
+    """
+    parts, open_ones, start = [], [], 0
     for i, char in enumerate(text):
-        if char in "([{<":
-            depth += 1
-        elif char in ")]}>":
-            depth -= 1
-        elif char == separator and depth == 0:
+        inside = open_ones[-1] if open_ones else ""
+        if char in "([{" or (char == "<" and inside not in ("(", "[")):
+            open_ones.append(char)
+        elif open_ones and (char in ")]}" or (char == ">" and inside == "<")):
+            open_ones.pop()
+        elif char == separator and not open_ones:
             parts.append(text[start:i].strip())
             start = i + 1
     last = text[start:].strip()
@@ -182,11 +203,18 @@ def find_kernels(text: str) -> dict[str, KernelSource]:
 
 
 def _declared(parameter: str) -> tuple[str, str]:
-    """`const float* __restrict__ x` → ("const float* __restrict__", "x")."""
-    match = re.fullmatch(r"(.*?)(\w+)\s*(?:=.*)?", parameter, re.DOTALL)
-    if match is None:
-        raise CompileError(f"cannot read the kernel parameter {parameter!r}: give it a name")
-    return match[1].strip(), match[2]
+    """`const float* __restrict__ x` → ("const float* __restrict__", "x").
+
+    An array is a pointer, as C++ has it: `float x[]` and `float (*x)[32]` → ("float*", "x").
+    """
+    match = re.fullmatch(r"([^=]*?)(\w+)\s*(?:=.*)?", parameter, re.DOTALL)
+    if match is not None:
+        return match[1].strip(), match[2]
+    array = re.fullmatch(r"(.*?)(\w+)\s*(?:\[[^\]]*\]\s*)+", parameter, re.DOTALL)
+    rows = re.fullmatch(r"(.*?)\(\s*\*[\w\s]*?(\w+)\s*\)\s*\[.*\]\s*", parameter, re.DOTALL)
+    if match := array or rows:
+        return f"{match[1].strip()}*", match[2]
+    raise CompileError(f"cannot read the kernel parameter {parameter!r}: give it a name")
 
 
 def _template_before(code: str, start: int) -> tuple[tuple[str, str], ...]:
@@ -198,8 +226,9 @@ def _template_before(code: str, start: int) -> tuple[tuple[str, str], ...]:
 
 
 _FLOAT_FUNCTIONS = (
-    "acos asin atan atan2 cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs floor fma fmax "
-    "fmin fmod hypot log log10 log1p log2 pow rint round rsqrt sin sinh sqrt tan tanh trunc"
+    "acos asin atan atan2 cbrt ceil copysign cos cosh cospi erf erfc exp exp2 expm1 fabs floor fma "
+    "fmax fmin fmod hypot log log10 log1p log2 pow rint round rsqrt sin sinh sinpi sqrt tan tanh "
+    "trunc"
 )
 _FAST_FUNCTIONS = "cos exp exp2 log log2 pow sin"  # __expf and so on: fast and less exact
 _DOUBLE_NAMES = {
@@ -208,6 +237,14 @@ _DOUBLE_NAMES = {
     **{f"make_float{n}": f"make_double{n}" for n in (1, 2, 3, 4)},
     **{f"{name}f": name for name in _FLOAT_FUNCTIONS.split()},
     **{f"__{name}f": name for name in _FAST_FUNCTIONS.split()},
+    **{f"__f{name}_rn": f"__d{name}_rn" for name in ("add", "sub", "mul", "div", "sqrt")},
+    "__fmaf_rn": "__fma_rn",
+    "__fdividef": "__ddiv_rn",
+    **{
+        f"__float2{kind}_{how}": f"__double2{kind}_{how}"
+        for kind in ("int", "uint", "ll", "ull")
+        for how in ("rn", "rz", "ru", "rd")
+    },
 }
 _NAMES = re.compile(rf"\b({'|'.join(_DOUBLE_NAMES)})\b")
 _MACHINE_CODE = re.compile(r"\basm\b")  # files with it are for the types that it names
@@ -234,31 +271,87 @@ def for_cpu(text: str) -> str:
     """Return `text` with each __shared__ declaration turned into a reference into the arena."""
     code = blank_comments(text)
     out, last = [], 0
-    for found in re.finditer(r"(?:\bextern\s+)?\b__shared__\b([^;]*);", code):
-        out += [text[last : found.start()], _in_arena(found[0], found[1])]
-        last = found.end()
+    for found in re.finditer(r"(?:\b(?:extern|static)\s+)*\b__shared__\b", code):
+        if found.start() < last:
+            continue
+        end = _end_of_declaration(code, found.end())
+        outside = _at_file_scope(code[: found.start()])
+        out += [text[last : found.start()], _in_arena(code[found.start() : end], outside)]
+        last = end + 1
     return "".join([*out, text[last:]])
 
 
-def _in_arena(declaration: str, body: str) -> str:
-    lines = "\n" * declaration.count("\n")
-    attribute = r"\b(?:alignas|__align__|__attribute__)\s*(\((?:[^()]|\([^()]*\))*\))"
-    alignment = " ".join(f"__align__{m[1]}" for m in re.finditer(attribute, body))
-    body = re.sub(attribute, " ", body).replace("extern", " ")
-    declarators = split(body)
-    first = re.fullmatch(r"(.*?)(\w+)\s*((?:\[[^\]]*\]\s*)*)", declarators[0], re.DOTALL)
-    if first is None:
-        raise CompileError(f"cannot read the declaration `{declaration.strip()}`: write it as "
-                           "`__shared__ type name[size];`")  # fmt: skip
-    kind = first[1].strip()
-    code = []
-    for declarator in [f"{first[2]}{first[3]}", *declarators[1:]]:
-        name, _, sizes = declarator.partition("[")
-        name = name.strip()
-        if declaration.lstrip().startswith("extern"):
-            code.append(f"ENGINE_DYNAMIC_SHARED({kind}, {name});")
-        else:
-            sizes = f"[{sizes}" if sizes else ""
-            code.append(f"typedef {kind} {name}_shared_type{sizes} {alignment};")
-            code.append(f"ENGINE_SHARED({name}_shared_type, {name});")
-    return " ".join(code) + lines
+def _end_of_declaration(code: str, start: int) -> int:
+    """Return where the `;` is that ends a declaration, those in a struct's braces apart."""
+    depth = 0
+    for i in range(start, len(code)):
+        depth += (code[i] in "({[") - (code[i] in ")}]")
+        if code[i] == ";" and depth == 0:
+            return i
+    raise CompileError(f"a declaration is never closed: {code[start : start + 60]!r}")
+
+
+def _at_file_scope(before: str) -> bool:
+    """Say whether what follows stands in no braces but those of namespaces and of extern "C"."""
+    scopes = []
+    for brace in re.finditer(r"((?:\bnamespace(?:\s+[\w:]+)?|\bextern)\s*)?\{|\}", before):
+        if brace[0] != "}":
+            scopes.append(brace[1] is not None)
+        elif scopes:
+            scopes.pop()
+    return all(scopes)
+
+
+_ATTRIBUTE = r"\b(?:alignas|__align__|__attribute__)\s*(\((?:[^()]|\([^()]*\))*\))"
+
+
+def _in_arena(declaration: str, outside: bool) -> str:
+    """Return what stands for a declaration, as many lines long: a reference for each variable."""
+    dynamic = re.match(r"(?:static\s+)?extern\b", declaration) is not None
+    body = re.sub(r"\b(?:extern|static|__shared__)\b", " ", declaration)
+    # A struct written here gets its own declaration first; an alias is then the variables' type.
+    struct = re.search(r"\b(?:struct|union|class)\b[^;{]*\{.*\}", body, re.DOTALL)
+    before, whole, body = (
+        (body[: struct.start()], struct[0], body[struct.end() :]) if struct else ("", "", body)
+    )
+    alignment = " ".join(f"__align__{m[1]}" for m in re.finditer(_ATTRIBUTE, before + body))
+    qualifiers, body = (re.sub(_ATTRIBUTE, " ", piece) for piece in (before, body))
+    parts = split(body)
+    if not parts or re.search(r"(?<![=!<>])=(?!=)", body):
+        raise CompileError(f"cannot read the declaration `{' '.join(declaration.split())}`: write "
+                           "it as `__shared__ type name[size];`, with no value")  # fmt: skip
+    code, kind = [], ""
+    for part in parts:
+        head, sizes = _sizes(part)
+        found = re.fullmatch(r"(.*?)([*\s]*)(\w+)\s*", head, re.DOTALL)
+        if found is None or (not kind and not whole and not found[1].strip()):
+            raise CompileError(f"cannot read `{' '.join(part.split())}` in a declaration of shared "
+                               "memory: write it as `__shared__ type name[size];`")  # fmt: skip
+        name, stars = found[3], "".join(found[2].split())
+        if not kind:
+            kind = found[1].strip()
+            if whole:
+                code.append(f"typedef {whole} {name}_shared_struct;")
+                kind = f"{qualifiers.strip()} {name}_shared_struct"
+        if dynamic:  # the type of an element; it begins at a page, which is aligned for all
+            sizes = sizes[sizes.index("]") + 1 :] if sizes else ""
+        aligned = "" if dynamic else alignment
+        code.append(f"typedef {kind}{stars} {name}_shared_type{sizes} {aligned};")
+        macro = f"ENGINE_{'FILE_' * outside}{'DYNAMIC_' * dynamic}SHARED"
+        code.append(f"{macro}({name}_shared_type, {name});")
+    text = " ".join(code)
+    return text + "\n" * (declaration.count("\n") - text.count("\n"))
+
+
+def _sizes(declarator: str) -> tuple[str, str]:
+    """`float tile[sizes[0]][33]` → ("float tile", "[sizes[0]][33]")."""
+    end = declarator = declarator.rstrip()
+    while end.endswith("]"):
+        depth, i = 0, len(end)
+        while i > 0:
+            i -= 1
+            depth += (end[i] == "]") - (end[i] == "[")
+            if depth == 0:
+                break
+        end = end[:i].rstrip()
+    return end, declarator[len(end) :]

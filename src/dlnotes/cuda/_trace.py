@@ -350,15 +350,18 @@ class Steps(_Recording):
     """One warp, line by line. Iterate for `Step`s; `lane(i)` is what a single thread did.
 
     Lanes run together where they can, as on a GPU before Volta: at each step those that are
-    furthest behind in the source go on, so that lanes which parted meet again.
+    furthest behind in the source go on, so that lanes which parted meet again. A closing brace on a
+    line of its own is no step.
     """
 
     @functools.cached_property
     def _by_lane(self) -> dict[int, list[_LaneStep]]:
         steps: dict[int, list[_LaneStep]] = {}
+        places = self._places  # which finds the names, too
+        braces = {name for name in self._names if self.source.line(*name).strip() == "}"}
         for number, event in enumerate(self.events):
-            place, lane = self.place(number), int(event["thread"]) % WARP
-            if place[0] not in self.source.files:
+            place, lane = self._names[places[number]], int(event["thread"]) % WARP
+            if place[0] not in self.source.files or place in braces:
                 continue
             mine = steps.setdefault(lane, [])
             kind = int(event["kind"])

@@ -10,6 +10,7 @@
 // bounded and watched. With ENGINE_WATCH the compiler reports every load and store to the runtime
 // (-fsanitize=thread, whose callbacks the runtime defines); without, kernels run at full speed.
 #pragma once
+#include <limits.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,6 +19,7 @@
 #include <string.h>
 
 #define __CUDA_ON_CPU__ 1
+#undef NDEBUG  // which zig defines and NVRTC does not
 #define __global__ inline  // so that kernels that nobody asked for cost nothing
 #define __device__
 #define __host__
@@ -35,6 +37,15 @@
 #endif
 // Functions with these two last parameters know the line of the kernel that calls them.
 #define ENGINE_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+// Those where it matters which of several calls it was: clang shall neither make one of two calls in two
+// branches nor copy one into branches. At the levels of _cpu.py g++ does neither.
+#ifdef __clang__
+#define ENGINE_CONVERGENT __attribute__((convergent, nomerge))
+#else
+#define ENGINE_CONVERGENT
+#endif
+#define ENGINE_TOGETHER ENGINE_CONVERGENT ENGINE_PLAIN
+#define ENGINE_FROM __builtin_return_address(0)
 
 // ---- vector types: aligned as on the GPU, so that a float4 is one access of 16 bytes -----------
 #ifdef __clang__  // clang checks the alignment of what a copy constructor gets, g++ that of any copy
@@ -82,12 +93,12 @@ enum Access { READ, WRITE, ATOMIC };
 // `meet` runs once, when every lane of the mask has arrived; arguments[lane] is what it brought.
 typedef void (*Meeting)(void** arguments, unsigned mask);
 void warp_meeting(unsigned mask, void* argument, Meeting meet, const char* what, const char* file, int line);
-int block_barrier(const char* what, int vote, const char* file, int line);
+ENGINE_CONVERGENT int block_barrier(const char* what, int vote, const char* file, int line, void* from);
 void fail(const char* file, int line, const char* format, ...) __attribute__((noreturn));
 void touch(const void* address, int bytes, Access access, const char* file, int line);
 void launch(void (*body)(void**), void** arguments, const unsigned* shape, size_t shared_bytes);
 unsigned lane();
-unsigned active_mask();
+ENGINE_CONVERGENT unsigned active_mask(const char* file, int line, void* from);
 
 // One __shared__ variable of one function: `here` gives its place in the current block.
 extern unsigned block_serial;
@@ -103,6 +114,9 @@ struct Shared {
   }
 };
 void* dynamic_shared(const char* name, int item, char code);
+// The same at file scope, placed once for all.
+void* file_shared(const char* name, size_t bytes, size_t align, int item, char code, ENGINE_HERE);
+void* file_dynamic_shared(const char* name, int item, char code, ENGINE_HERE);
 template <class T> struct Element { typedef T type; };
 template <class T, size_t N> struct Element<T[N]> { typedef typename Element<T>::type type; };
 template <class T> struct Same { typedef T type; };
@@ -114,26 +128,39 @@ ENGINE_CODE(short, 'h') ENGINE_CODE(unsigned short, 'H') ENGINE_CODE(int, 'i') E
 ENGINE_CODE(long long, 'q') ENGINE_CODE(unsigned long long, 'Q') ENGINE_CODE(float, 'f') ENGINE_CODE(double, 'd')
 ENGINE_CODE(float2, 'f') ENGINE_CODE(float3, 'f') ENGINE_CODE(float4, 'f') ENGINE_CODE(int2, 'i') ENGINE_CODE(int4, 'i')
 }  // namespace engine
+#define ENGINE_ELEMENT(TYPE)                                                                       \
+  sizeof(typename engine::Element<TYPE>::type), engine::Code<typename engine::Element<TYPE>::type>::value
 #define ENGINE_SHARED(TYPE, NAME)                                                                  \
   static engine::Shared NAME##_slot = {#NAME, 0, 0, 0};                                            \
-  TYPE& NAME = *(TYPE*)NAME##_slot.here(sizeof(TYPE), alignof(TYPE),                            \
-      sizeof(typename engine::Element<TYPE>::type), engine::Code<typename engine::Element<TYPE>::type>::value)
+  TYPE& NAME = *(TYPE*)NAME##_slot.here(sizeof(TYPE), alignof(TYPE), ENGINE_ELEMENT(TYPE))
+#define ENGINE_FILE_SHARED(TYPE, NAME)                                                             \
+  static TYPE& NAME = *(TYPE*)engine::file_shared(#NAME, sizeof(TYPE), alignof(TYPE), ENGINE_ELEMENT(TYPE))
 #define ENGINE_DYNAMIC_SHARED(TYPE, NAME)                                                          \
-  TYPE* NAME = (TYPE*)engine::dynamic_shared(#NAME, sizeof(TYPE), engine::Code<TYPE>::value)
+  TYPE* NAME = (TYPE*)engine::dynamic_shared(#NAME, ENGINE_ELEMENT(TYPE))
+#define ENGINE_FILE_DYNAMIC_SHARED(TYPE, NAME)                                                     \
+  static TYPE* const NAME = (TYPE*)engine::file_dynamic_shared(#NAME, ENGINE_ELEMENT(TYPE))
 
 // ---- barriers and fences -------------------------------------------------------------------------
 enum { ENGINE_NO_VOTE = -1, ENGINE_VOTE_FALSE = 0, ENGINE_VOTE_TRUE = 1 };
-ENGINE_PLAIN void __syncthreads(ENGINE_HERE) { engine::block_barrier("__syncthreads", ENGINE_NO_VOTE, file, line); }
-ENGINE_PLAIN int __syncthreads_count(int p, ENGINE_HERE) { return engine::block_barrier("__syncthreads_count", p != 0, file, line); }
-ENGINE_PLAIN int __syncthreads_or(int p, ENGINE_HERE) { return engine::block_barrier("__syncthreads_or", p != 0, file, line) != 0; }
-ENGINE_PLAIN int __syncthreads_and(int p, ENGINE_HERE) { return engine::block_barrier("__syncthreads_and", p == 0, file, line) == 0; }
+ENGINE_TOGETHER void __syncthreads(ENGINE_HERE) { engine::block_barrier("__syncthreads", ENGINE_NO_VOTE, file, line, ENGINE_FROM); }
+ENGINE_TOGETHER int __syncthreads_count(int p, ENGINE_HERE) { return engine::block_barrier("__syncthreads_count", p != 0, file, line, ENGINE_FROM); }
+ENGINE_TOGETHER int __syncthreads_or(int p, ENGINE_HERE) { return engine::block_barrier("__syncthreads_or", p != 0, file, line, ENGINE_FROM) != 0; }
+ENGINE_TOGETHER int __syncthreads_and(int p, ENGINE_HERE) { return engine::block_barrier("__syncthreads_and", p == 0, file, line, ENGINE_FROM) == 0; }
 ENGINE_PLAIN void __syncwarp(unsigned mask = 0xffffffffu, ENGINE_HERE) { engine::warp_meeting(mask, 0, 0, "__syncwarp", file, line); }
+ENGINE_PLAIN void __trap(ENGINE_HERE) { engine::fail(file, line, "__trap: the kernel gives up here"); }
 static inline void __threadfence() {}  // one fiber runs at a time: memory is always consistent
 static inline void __threadfence_block() {}
 static inline void __threadfence_system() {}
-static inline unsigned __activemask() { return engine::active_mask(); }
+ENGINE_TOGETHER unsigned __activemask(ENGINE_HERE) { return engine::active_mask(file, line, ENGINE_FROM); }
 
 // ---- shuffles and votes: every lane brings a value, the meeting hands the answers out -----------
+// Lanes that nobody reads from may bring a variable without a value. By value clang takes that for a path
+// that is never gone.
+#ifdef __clang__
+#define ENGINE_ANY(T) const T&
+#else
+#define ENGINE_ANY(T) T
+#endif
 namespace engine {
 template <class T> struct Carried { T value, answer; int source; };
 template <class T> ENGINE_PLAIN void hand_over(void** lanes, unsigned mask) {
@@ -146,7 +173,7 @@ template <class T> ENGINE_PLAIN void hand_over(void** lanes, unsigned mask) {
     to->answer = ((Carried<T>*)lanes[to->source])->value;
   }
 }
-template <class T> ENGINE_PLAIN T shuffle(unsigned mask, T value, int source, const char* what, const char* file, int line) {
+template <class T> ENGINE_PLAIN T shuffle(unsigned mask, ENGINE_ANY(T) value, int source, const char* what, const char* file, int line) {
   Carried<T> carried = {value, value, source};
   warp_meeting(mask, &carried, hand_over<T>, what, file, line);
   return carried.answer;
@@ -192,7 +219,7 @@ template <class T> ENGINE_PLAIN T reduce(unsigned mask, T value, Reduction how, 
 }
 }  // namespace engine
 #define ENGINE_SHUFFLE(NAME, PARAMETER, SOURCE)                                                    \
-  template <class T> ENGINE_PLAIN T NAME(unsigned mask, T value, PARAMETER, int width = 32, ENGINE_HERE) { \
+  template <class T> ENGINE_PLAIN T NAME(unsigned mask, ENGINE_ANY(T) value, PARAMETER, int width = 32, ENGINE_HERE) { \
     int l = (int)engine::lane(), first = l & ~(width - 1), last = l | (width - 1);                 \
     (void)first, (void)last;                                                                       \
     return engine::shuffle(mask, value, SOURCE, #NAME, file, line);                                \
@@ -271,12 +298,97 @@ static inline float __uint_as_float(unsigned i) { float f; memcpy(&f, &i, 4); re
 #define __sinf(x) sinf(x)
 #define __cosf(x) cosf(x)
 #define __powf(x, y) powf(x, y)
+#define __tanf(x) tanf(x)
+#define __log10f(x) log10f(x)
+#define __exp10f(x) powf(10.f, x)
 static inline float __fdividef(float a, float b) { return a / b; }
 static inline float __frcp_rn(float a) { return 1.f / a; }
 static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 static inline float __fadd_rn(float a, float b) { return a + b; }
+static inline float __fsub_rn(float a, float b) { return a - b; }
 static inline float __fmul_rn(float a, float b) { return a * b; }
+static inline float __fdiv_rn(float a, float b) { return a / b; }
+static inline float __fsqrt_rn(float x) { return sqrtf(x); }
 static inline float __frsqrt_rn(float x) { return 1.f / sqrtf(x); }
+static inline double __dadd_rn(double a, double b) { return a + b; }
+static inline double __dsub_rn(double a, double b) { return a - b; }
+static inline double __dmul_rn(double a, double b) { return a * b; }
+static inline double __ddiv_rn(double a, double b) { return a / b; }
+static inline double __dsqrt_rn(double x) { return sqrt(x); }
+static inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
+// To integers: what is too large becomes the largest. rn: to the nearest, ties to even; rz: towards zero.
+namespace engine {
+template <class I> static inline I to_integer(double x, I low, I high) {
+  return x != x ? 0 : x <= (double)low ? low : x >= (double)high ? high : (I)x;
+}
+}  // namespace engine
+#define ENGINE_ROUNDED(HOW, ROUND)                                                                 \
+  static inline int __double2int_##HOW(double x) { return engine::to_integer(ROUND(x), INT_MIN, INT_MAX); } \
+  static inline unsigned __double2uint_##HOW(double x) { return engine::to_integer(ROUND(x), 0u, UINT_MAX); } \
+  static inline long long __double2ll_##HOW(double x) { return engine::to_integer(ROUND(x), LLONG_MIN, LLONG_MAX); } \
+  static inline unsigned long long __double2ull_##HOW(double x) { return engine::to_integer(ROUND(x), 0ull, ULLONG_MAX); } \
+  static inline int __float2int_##HOW(float x) { return __double2int_##HOW(x); }                   \
+  static inline unsigned __float2uint_##HOW(float x) { return __double2uint_##HOW(x); }            \
+  static inline long long __float2ll_##HOW(float x) { return __double2ll_##HOW(x); }               \
+  static inline unsigned long long __float2ull_##HOW(float x) { return __double2ull_##HOW(x); }
+ENGINE_ROUNDED(rn, rint)
+ENGINE_ROUNDED(rz, trunc)
+ENGINE_ROUNDED(ru, ceil)
+ENGINE_ROUNDED(rd, floor)
+static inline float __int2float_rn(int x) { return (float)x; }
+static inline float __uint2float_rn(unsigned x) { return (float)x; }
+static inline float __ll2float_rn(long long x) { return (float)x; }
+static inline double __int2double_rn(int x) { return x; }
+static inline double __uint2double_rn(unsigned x) { return x; }
+static inline float __double2float_rn(double x) { return (float)x; }
+static inline long long __double_as_longlong(double x) { long long i; memcpy(&i, &x, 8); return i; }
+static inline double __longlong_as_double(long long i) { double x; memcpy(&x, &i, 8); return x; }
+static inline unsigned __brev(unsigned x) {
+  x = (x >> 1 & 0x55555555) | (x & 0x55555555) << 1;
+  x = (x >> 2 & 0x33333333) | (x & 0x33333333) << 2;
+  x = (x >> 4 & 0x0f0f0f0f) | (x & 0x0f0f0f0f) << 4;
+  return __builtin_bswap32(x);
+}
+static inline unsigned long long __brevll(unsigned long long x) {
+  return (unsigned long long)__brev((unsigned)x) << 32 | __brev((unsigned)(x >> 32));
+}
+// Four bytes chosen from the eight of b and a by the four hexadecimal digits of `which`; 8 and more: its sign.
+static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned which) {
+  const unsigned long long all = (unsigned long long)b << 32 | a;
+  unsigned chosen = 0;
+  for (int i = 0; i < 4; i++) {
+    const unsigned digit = which >> 4 * i & 15, byte = (unsigned)(all >> 8 * (digit & 7)) & 255;
+    chosen |= (digit & 8 ? (byte & 128 ? 255u : 0u) : byte) << 8 * i;
+  }
+  return chosen;
+}
+static inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned by) {
+  return (unsigned)(((unsigned long long)high << 32 | low) << (by & 31) >> 32);
+}
+static inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned by) {
+  return (unsigned)(((unsigned long long)high << 32 | low) >> (by & 31));
+}
+static inline int __mulhi(int a, int b) { return (int)((long long)a * b >> 32); }
+static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((unsigned long long)a * b >> 32); }
+static inline long long __mul64hi(long long a, long long b) { return (long long)((__int128)a * b >> 64); }
+static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned long long)((unsigned __int128)a * b >> 64); }
+static inline int __mul24(int a, int b) { return (int)((unsigned)(a << 8 >> 8) * (unsigned)(b << 8 >> 8)); }
+static inline unsigned __umul24(unsigned a, unsigned b) { return (a & 0xffffff) * (b & 0xffffff); }
+static inline unsigned __sad(int a, int b, unsigned c) { return c + (a > b ? (unsigned)a - (unsigned)b : (unsigned)b - (unsigned)a); }
+// With π: exact where the argument is a multiple of ½, as x − 2·round(x/2) is without error.
+static inline double engine_turn(double x) { return x - 2 * rint(x / 2); }
+static inline double engine_sinpi(double x) {
+  const double t = engine_turn(x);
+  return t == rint(t) ? copysign(0., x) : t == .5 ? 1. : t == -.5 ? -1. : sin(3.141592653589793238 * t);
+}
+static inline double engine_cospi(double x) {
+  const double t = fabs(engine_turn(x));
+  return t == .5 ? 0. : cos(3.141592653589793238 * t);
+}
+#define sinpi(x) engine_sinpi(x)  // newer C libraries have functions of these names
+#define cospi(x) engine_cospi(x)
+#define sinpif(x) ((float)engine_sinpi(x))
+#define cospif(x) ((float)engine_cospi(x))
 static inline float __saturatef(float x) { return x < 0 ? 0 : x > 1 ? 1 : x; }
 static inline float engine_rsqrt(float x) { return 1.f / sqrtf(x); }
 static inline double engine_rsqrt(double x) { return 1. / sqrt(x); }
@@ -291,6 +403,19 @@ ENGINE_MIN_MAX(long)
 ENGINE_MIN_MAX(unsigned long)
 ENGINE_MIN_MAX(long long)
 ENGINE_MIN_MAX(unsigned long long)
+// Of a signed and an unsigned number of one size both are taken as unsigned, as CUDA's headers do.
+#define ENGINE_MIXED(T, U)                                                                         \
+  static inline U min(T a, U b) { return min((U)a, b); }                                           \
+  static inline U min(U a, T b) { return min(a, (U)b); }                                           \
+  static inline U max(T a, U b) { return max((U)a, b); }                                           \
+  static inline U max(U a, T b) { return max(a, (U)b); }
+ENGINE_MIXED(int, unsigned)
+ENGINE_MIXED(long, unsigned long)
+ENGINE_MIXED(long long, unsigned long long)
+static inline double min(float a, double b) { return fmin(a, b); }
+static inline double min(double a, float b) { return fmin(a, b); }
+static inline double max(float a, double b) { return fmax(a, b); }
+static inline double max(double a, float b) { return fmax(a, b); }
 static inline float min(float a, float b) { return fminf(a, b); }
 static inline float max(float a, float b) { return fmaxf(a, b); }
 static inline double min(double a, double b) { return fmin(a, b); }
@@ -333,3 +458,7 @@ template <class... P> static inline int argument_bytes(void (*)(P...), int i) {
   }                                                                                                \
   ENGINE_EXPORT int engine_argument_bytes_##N(int i) { return engine::argument_bytes(KERNEL, i); } \
   ENGINE_EXPORT int engine_bound_##N() { return BOUND; }
+
+#ifndef ENGINE_RUNTIME
+#define asm static_assert(false, "inline PTX cannot run on a CPU: keep it under #ifndef __CUDA_ON_CPU__"); asm
+#endif

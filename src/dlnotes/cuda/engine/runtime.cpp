@@ -1,6 +1,7 @@
 // The engine that runs CUDA kernels on a CPU: fibers, barriers and, with ENGINE_WATCH, the checks.
 // How it works stands in cuda_on_cpu.h and, for readers, in dlnotes.cuda. No C++ library is used,
 // so that any compiler will do; never compiled with -fsanitize: its own accesses are not watched.
+#define ENGINE_RUNTIME
 #include "cuda_on_cpu.h"
 
 #include <dlfcn.h>
@@ -56,7 +57,7 @@ static Failure failure;
 static volatile sig_atomic_t interrupted;
 
 namespace engine {
-enum State { NEW, READY, AT_WARP_MEETING, AT_GROUP_MEETING, AT_BLOCK_BARRIER, AT_MBARRIER, DONE };
+enum State { NEW, READY, AT_WARP_MEETING, AT_GROUP_MEETING, AT_BLOCK_BARRIER, AT_MBARRIER, AT_ACTIVE_MASK, DONE };
 struct Fiber {
   void* stack_pointer;
   char* stack;  // lowest address
@@ -64,14 +65,19 @@ struct Fiber {
   State state;
   const char *what, *file;  // where it waits
   int line;
+  uint64_t site;  // by which calls it came there: of barriers and __activemask
+  uint64_t path;  // the same for the function that it is in (watch.h)
+  int depth;
   unsigned mask;
   void* argument;
   Meeting meet;
   int vote, barrier, parity;
 };
 static const int MOST_THREADS = 1024, WARP = 32, MOST_MBARRIERS = 64;
-static const size_t STACK = 128 << 10, GUARD = 16 << 10;
-static const size_t GAP = 128;
+// Stacks begin at different places of their pages: else their ends would compete for a few lines of the cache.
+static const size_t LEAST_STACK = 128 << 10, SPREAD = 16 << 10, STACK = LEAST_STACK + SPREAD, GUARD = 16 << 10;
+static const size_t GAP = 128, MOST_GAP = 16 << 10;  // between shared variables
+static const size_t FENCE = (size_t)16 << 30;        // addresses on each side of what is watched
 static size_t most_static = 48 << 10;  // bytes of shared memory that a kernel declares
 
 static Fiber fibers[MOST_THREADS];
@@ -84,16 +90,25 @@ static sigjmp_buf way_out;
 static int barrier_answer;
 
 // The arena of shared memory: the dynamic part first, then static variables, with gaps between.
+// Variables at file scope have places of their own, the same in all blocks.
 static char* arena;
-static const size_t ARENA = 1 << 20;
+static const size_t ARENA = 1 << 20, FILE_SCOPE = 512 << 10;
 static size_t dynamic_bytes, arena_used, static_bytes;
 unsigned block_serial;  // counts the blocks of all launches: a variable placed in an earlier one is stale
 
-struct Variable { const char* name; size_t start, bytes; int item, grain; char code; };
+// Bytes are watched `grain` at a time: as much as a word of the element, and less once less is accessed.
+struct Variable { const char* name; size_t start, bytes; int item, grain, word; char code; };
 static const int MOST_VARIABLES = 256;
 static Variable variables[MOST_VARIABLES];  // of the current block; 0 is the dynamic part
 static int variable_count;
+static bool dynamic_declared;
+// At file scope: 0 is again the dynamic part, whose place is known when the file is loaded, too.
+struct FileVariable { Variable as; const char* file; int line; };
+static FileVariable file_variables[MOST_VARIABLES];
+static int file_count = 1;
+static size_t file_used = FILE_SCOPE;
 static void watch_variable(const Variable&);
+static void watch_finer(int buffer);
 static void watch_block_start();
 static void watch_block_end();
 static void watch_barrier();
@@ -150,7 +165,7 @@ static void fiber_main() {
 static void resume(int i) {
   Fiber& f = fibers[i];
   if (f.state == NEW) {
-    void** top = (void**)(f.stack + STACK);
+    void** top = (void**)(f.stack + STACK - (size_t)i * 320 % SPREAD);
 #if defined(__x86_64__)
     *--top = 0;
     *--top = (void*)fiber_main;
@@ -170,11 +185,26 @@ static void resume(int i) {
   current = -1;
 }
 unsigned lane() { return (unsigned)current % WARP; }
-unsigned active_mask() {
+// The lanes that are in the same branch: a lane waits until no other of its warp can go on, and those
+// that then wait at the same place have come together.
+unsigned active_mask(const char* file, int line, void* from) {
+  Fiber& f = fibers[current];
+  f.what = "__activemask", f.file = file, f.line = line;
+  f.site = f.path ^ (uint64_t)(STRICT ? from : __builtin_return_address(0));
+  f.state = AT_ACTIVE_MASK;
+  to_scheduler();
+  return f.mask;
+}
+static bool come_together(int first, int end) {
   unsigned mask = 0;
-  int first = current & ~(WARP - 1);
-  for (int l = 0; l < WARP && first + l < threads; l++)
-    if (fibers[first + l].state != DONE) mask |= 1u << l;
+  int leader = -1;
+  for (int i = first; i < end; i++) {
+    if (fibers[i].state != AT_ACTIVE_MASK) continue;
+    if (leader < 0) leader = i;
+    if (fibers[i].site == fibers[leader].site && fibers[i].line == fibers[leader].line) mask |= 1u << (i - first);
+  }
+  for (int i = first; i < end; i++)
+    if (mask >> (i - first) & 1) fibers[i].mask = mask, fibers[i].state = READY;
   return mask;
 }
 
@@ -238,9 +268,10 @@ static void group_meeting(void* argument, void (*meet)(void**, int), const char*
 }
 
 // ---- barriers of a block -------------------------------------------------------------------------
-int block_barrier(const char* what, int vote, const char* file, int line) {
+int block_barrier(const char* what, int vote, const char* file, int line, void* from) {
   Fiber& f = fibers[current];
   f.what = what, f.file = file, f.line = line, f.vote = vote;
+  f.site = f.path ^ (uint64_t)from;
   f.state = AT_BLOCK_BARRIER;
   watch_sync(file, line, true);
   to_scheduler();
@@ -248,17 +279,25 @@ int block_barrier(const char* what, int vote, const char* file, int line) {
 }
 
 // "threads 0 to 31 wait at __syncthreads in line 12; threads 32 to 63 have returned"
+static bool same_place(const Fiber& f, const Fiber& g) {
+  if (f.state != g.state) return false;
+  return f.state == DONE || (f.line == g.line && f.what == g.what && (f.state != AT_BLOCK_BARRIER || f.site == g.site));
+}
 static void describe(char* text, size_t bytes) {
   size_t n = 0;
+  const Fiber* barrier = 0;  // the first that waits at one
   for (int i = 0, j; i < threads && n + 200 < bytes; i = j) {
     Fiber& f = fibers[i];
     for (j = i + 1; j < threads; j++) {
-      Fiber& g = fibers[j];
-      if (g.state != f.state || (f.state != DONE && (g.line != f.line || g.what != f.what))) break;
+      if (!same_place(f, fibers[j])) break;
     }
     n += (size_t)snprintf(text + n, bytes - n, j > i + 1 ? "%sthreads %d to %d " : "%sthread %d ", i ? "; " : "", i, j - 1);
     if (f.state == DONE) n += (size_t)snprintf(text + n, bytes - n, i == j - 1 ? "has returned" : "have returned");
     else n += (size_t)snprintf(text + n, bytes - n, "%s at %s in line %d", i == j - 1 ? "waits" : "wait", f.what, f.line);
+    if (f.state != AT_BLOCK_BARRIER) continue;
+    if (!barrier) barrier = &f;
+    else if (f.line == barrier->line && f.what == barrier->what && f.site != barrier->site)
+      n += (size_t)snprintf(text + n, bytes - n, ", reached another way");
   }
 }
 static void describe_mbarriers(char* text, size_t bytes);
@@ -280,7 +319,7 @@ static void release_block(int waiting) {
     Fiber& f = fibers[i];
     if (f.state != AT_BLOCK_BARRIER) continue;
     if (first < 0) first = i;
-    if (STRICT && (f.line != fibers[first].line || f.what != fibers[first].what)) stuck("divergent barrier");
+    if (STRICT && !same_place(f, fibers[first])) stuck("divergent barrier");
     votes += f.vote == ENGINE_VOTE_TRUE;
   }
   if (STRICT && waiting < threads) stuck("divergent barrier");
@@ -290,22 +329,30 @@ static void release_block(int waiting) {
   watch_barrier();
 }
 
+static size_t gap_around(size_t bytes) { return bytes < GAP ? GAP : bytes < MOST_GAP ? bytes : MOST_GAP; }
 static void start_async();
 static void finish_async();
 static bool mbarrier_ready(int i);
 static void run_block() {
   block_serial++;
-  arena_used = dynamic_bytes + GAP;
+  arena_used = dynamic_bytes + gap_around(dynamic_bytes);
   static_bytes = 0;
-  variable_count = 1;
+  variable_count = file_count;
   memset(arena, 0xff, dynamic_bytes);  // poison: as floats, NaN
-  variables[0] = Variable{"dynamic shared memory", 0, dynamic_bytes, 1, 1, 'B'};
+  dynamic_declared = file_variables[0].file;
+  variables[0] = dynamic_declared ? file_variables[0].as : Variable{"dynamic shared memory", 0, 0, 1, 1, 1, 'B'};
+  variables[0].bytes = dynamic_bytes;
   watch_block_start();
+  for (int i = 1; i < file_count; i++) {
+    variables[i] = file_variables[i].as;
+    memset(arena + variables[i].start, 0xff, variables[i].bytes);
+    watch_variable(variables[i]);
+  }
   start_async();
   int i = 0;
   for (unsigned z = 0; z < blockDim.z; z++)
     for (unsigned y = 0; y < blockDim.y; y++)
-      for (unsigned x = 0; x < blockDim.x; x++, i++) fibers[i].index = uint3{x, y, z}, fibers[i].state = NEW;
+      for (unsigned x = 0; x < blockDim.x; x++, i++) fibers[i].index = uint3{x, y, z}, fibers[i].state = NEW, fibers[i].path = 0, fibers[i].depth = 0;
   for (;;) {
     bool progress = false;
     for (int w = 0; w < threads; w += WARP) {  // each warp runs until all its lanes wait
@@ -317,6 +364,7 @@ static void run_block() {
         for (int i = w; i < end && !again; i++)
           if (fibers[i].state == AT_WARP_MEETING && meeting_complete(i)) again = progress = true;
           else if (fibers[i].state == AT_MBARRIER && mbarrier_ready(i)) fibers[i].state = READY, again = progress = true;
+        if (!again && come_together(w, end)) again = progress = true;
       }
     }
     int done = 0, waiting = 0;
@@ -330,23 +378,57 @@ static void run_block() {
 }
 
 // ---- shared variables ----------------------------------------------------------------------------
-static int grain_of(int item) { return item % 4 == 0 ? 4 : item % 2 == 0 ? 2 : 1; }  // bytes watched as one
-void Shared::place(size_t bytes, size_t align, int item, char code, const char* file, int line) {
+static int grain_of(int item) { return item % 4 == 0 ? 4 : item % 2 == 0 ? 2 : 1; }
+static Variable variable_at(size_t start, const char* name, size_t bytes, int item, char code) {
+  return Variable{name, start, bytes, item, grain_of(item), grain_of(item), code};
+}
+static size_t next_place(size_t used, size_t bytes, size_t align) {
   if (align < GAP) align = GAP;
-  size_t start = (arena_used + align - 1) / align * align;
+  return (used + gap_around(bytes) + align - 1) / align * align;
+}
+static void too_much(size_t bytes, const char* name, const char* file, int line) {
+  fail(file, line, "%zu bytes of static shared memory with '%s': a block has at most %zu; more must be dynamic", bytes, name, most_static);
+}
+void Shared::place(size_t bytes, size_t align, int item, char code, const char* file, int line) {
   static_bytes += bytes;
-  if (static_bytes > most_static || variable_count == MOST_VARIABLES)
-    fail(file, line, "%zu bytes of static shared memory with '%s': a block has at most %zu; more must be dynamic", static_bytes, name, most_static);
-  arena_used = start + bytes + GAP;
+  if (static_bytes > most_static || variable_count == MOST_VARIABLES) too_much(static_bytes, name, file, line);
+  const size_t start = next_place(arena_used, bytes, align);
+  arena_used = start + bytes + gap_around(bytes);
   address = arena + start;
   serial = block_serial;
   id = variable_count;
   memset(address, 0xff, bytes);
-  variables[variable_count++] = Variable{name, start, bytes, item, grain_of(item), code};
+  variables[variable_count++] = variable_at(start, name, bytes, item, code);
   watch_variable(variables[id]);
 }
 void* dynamic_shared(const char* name, int item, char code) {
-  variables[0] = Variable{name, 0, dynamic_bytes, item, grain_of(item), code};
+  Variable& v = variables[0];
+  const Variable before = v;
+  v = variable_at(0, name, dynamic_bytes, item, code);
+  if (dynamic_declared && before.grain != v.grain) {  // with elements of several sizes: the finest counts
+    const bool finer = before.grain > v.grain;
+    v.grain = before.grain, v.word = before.word;
+    if (finer) watch_finer(-1);
+  }
+  dynamic_declared = true;
+  return arena;
+}
+static bool reserve_arena();
+// These run when the file is loaded. A kernel may use none of them, so only each alone is held against
+// the limit, when a kernel is launched.
+void* file_shared(const char* name, size_t bytes, size_t align, int item, char code, const char* file, int line) {
+  const size_t start = next_place(file_used, bytes, align);
+  if (!reserve_arena() || file_count == MOST_VARIABLES || bytes > ARENA || start + bytes + MOST_GAP > ARENA) {
+    file_used = ARENA;
+    return 0;
+  }
+  file_variables[file_count++] = FileVariable{variable_at(start, name, bytes, item, code), file, line};
+  file_used = start + bytes + gap_around(bytes);
+  return arena + start;
+}
+void* file_dynamic_shared(const char* name, int item, char code, const char* file, int line) {
+  if (!reserve_arena()) return 0;
+  file_variables[0] = FileVariable{variable_at(0, name, 0, item, code), file, line};
   return arena;
 }
 
@@ -365,19 +447,58 @@ static void on_signal(int number) {
     fail(0, 0, "interrupted");
   }
   if (number == SIGFPE) fail("", 0, "integer division by zero, or of the smallest integer by -1");
-  fail("", 0, "access to an address that is not the kernel's, or a stack of more than %zu KB; mode=\"checked\" says where", STACK >> 10);
+  if (number == SIGILL || number == SIGTRAP) fail("", 0, "the kernel stopped at a trap, which the compiler sets where no code can be right");
+  fail("", 0, "access to an address that is not the kernel's, or a stack of more than %zu KB; mode=\"checked\" says where", LEAST_STACK >> 10);
 }
-static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGINT};
+static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGINT};
 
+// Memory of the given sizes, far from each other and from everything else. What lies between is addresses
+// without memory, and as much of it as the system grants: an index that is wrong by gigabytes still leads
+// beside its own array and not into another.
+static size_t whole_pages(size_t bytes) {
+  const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  return (bytes + page) / page * page;
+}
+static char* reserve(int count, const size_t* bytes, char** places, size_t* whole) {
+  size_t together = 0;
+  for (int i = 0; i < count; i++) together += whole_pages(bytes[i]);
+  for (size_t fence = 2 * FENCE; fence >= 2 * MOST_GAP; fence /= 2) {
+    *whole = together + (size_t)(count + 1) * fence;
+    char* start = (char*)mmap(0, *whole, PROT_NONE, MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0);
+    if (start == MAP_FAILED) continue;
+    char* at = start;
+    bool usable = true;
+    for (int i = 0; i < count; i++) {
+      places[i] = at += fence;
+      usable &= !mprotect(at, whole_pages(bytes[i]), PROT_READ | PROT_WRITE);
+      at += whole_pages(bytes[i]);
+    }
+    if (usable) return start;
+    munmap(start, *whole);
+    return 0;
+  }
+  return 0;
+}
+
+// Pages, so aligned to 1024 bytes as dynamic shared memory may be asked to be (swizzled tiles).
+static char* arena_start;
+static size_t arena_whole;
+static bool reserve_arena() {
+  if (arena) return true;
+  const size_t bytes = ARENA;
+  if (STRICT) arena_start = reserve(1, &bytes, &arena, &arena_whole);
+  else arena = (char*)mmap(0, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
+  if (STRICT ? arena_start != 0 : arena != MAP_FAILED) return true;
+  arena = 0;
+  return false;
+}
 static const size_t STACKS = MOST_THREADS * (STACK + GUARD);
 static void allocate() {
-  if (!arena) {
-    // Aligned to 1024 bytes as dynamic shared memory may be asked to be (swizzled tiles).
-    arena = (char*)mmap(0, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
-    if (arena == MAP_FAILED) {
-      arena = 0;
-      fail("", 0, "no memory for the shared memory of a block");
-    }
+  if (!reserve_arena()) fail("", 0, "no memory for the shared memory of a block");
+  if (file_used == ARENA) fail("", 0, "more shared memory at file scope than any block has");
+  for (int i = 1; i < file_count; i++) {
+    const FileVariable& v = file_variables[i];
+    if (v.as.bytes > most_static) too_much(v.as.bytes, v.as.name, v.file, v.line);
   }
   stacks = (char*)mmap(0, STACKS, PROT_NONE, MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0);
   if (stacks == MAP_FAILED) {
@@ -394,6 +515,8 @@ static void allocate() {
 static void release() {
   if (stacks) munmap(stacks, STACKS);
   stacks = 0;
+  // Addresses are plenty, but not for every kernel of a process; those at file scope have to stay.
+  if (arena_start && file_count == 1 && !file_variables[0].file) munmap(arena_start, arena_whole), arena = arena_start = 0;
 }
 void launch(void (*body)(void**), void** arguments, const unsigned* shape, size_t shared_bytes) {
   static char signal_stack[64 << 10];
@@ -430,6 +553,7 @@ ENGINE_EXPORT void engine_most_static(size_t bytes) { engine::most_static = byte
 #ifndef ENGINE_WATCH
 namespace engine {
 static void watch_variable(const Variable&) {}
+static void watch_finer(int) {}
 static void watch_block_start() {}
 static void watch_block_end() {}
 static void watch_barrier() {}

@@ -47,8 +47,7 @@ struct Buffer {
   int item, grain;
   Cell* cells;
 };
-static const int MOST_BUFFERS = 64;
-static Buffer buffers[MOST_BUFFERS];
+static Buffer* buffers;
 static int buffer_count;
 static Cell* shared_cells;  // one for each byte of the arena
 static uint32_t first_serial, block, epoch, stamp[MOST_THREADS / WARP];
@@ -140,6 +139,30 @@ static void watch_block_start() {
   uninitialised.found = false;
   fine = false, fine_count = stamp_count = 0;
   if (dynamic_bytes) memset(shared_cells, 0, dynamic_bytes * sizeof(Cell));
+}
+// An access to part of a word: from now on each byte is watched alone. What was remembered of the word
+// holds for each of them.
+static uint32_t copy_of_reads(uint32_t reads);
+static Cell same_cell(const Cell& c) {
+  Cell copy = c;
+  if (c.reads) copy.reads = copy_of_reads(c.reads);
+  return copy;
+}
+static void watch_finer(int buffer) {
+  if (buffer < 0) {
+    Variable& v = variables[-1 - buffer];
+    Cell* cells = shared_cells + v.start;
+    for (size_t o = 0; o < v.bytes; o += (size_t)v.grain)
+      for (size_t i = 1; i < (size_t)v.grain && o + i < v.bytes; i++) cells[o + i] = same_cell(cells[o]);
+    v.grain = 1;
+    return;
+  }
+  Buffer& b = buffers[buffer];
+  Cell* cells = (Cell*)malloc((b.bytes + 1) * sizeof(Cell));
+  if (!cells) fail("", 0, "no memory to watch each byte of '%s': use a smaller problem", b.name);
+  for (size_t o = 0; o < b.bytes; o++) cells[o] = b.cells[o / (size_t)b.grain];
+  free(b.cells);
+  b.cells = cells, b.grain = 1;
 }
 static void watch_variable(const Variable& v) { memset(shared_cells + v.start, 0, v.bytes * sizeof(Cell)); }
 static void watch_barrier() { epoch++; }
@@ -262,17 +285,31 @@ static FineReads& fine_reads_of(Cell& c) {
   if (reads.epoch != epoch) memset(&reads, 0, sizeof reads), reads.epoch = epoch;
   return reads;
 }
+static uint32_t new_stamps() {
+  if (stamp_count == stamp_room) {
+    stamp_room = 2 * stamp_room + 1024;
+    lane_stamps = (LaneStamps*)realloc(lane_stamps, stamp_room * sizeof *lane_stamps);
+    if (!lane_stamps) fail("", 0, "no memory to watch the reads of shared memory");
+  }
+  return (uint32_t)stamp_count++;
+}
+static uint32_t copy_of_reads(uint32_t reads) {
+  Cell fresh = {};
+  fine_reads_of(fresh);
+  FineReads& copy = fine_reads[fresh.reads - 1];
+  copy = fine_reads[reads - 1];
+  for (int warp = 0; warp < MOST_THREADS / WARP; warp++)
+    if (copy.lanes[warp]) {
+      const uint32_t stamps = new_stamps();
+      lane_stamps[stamps] = lane_stamps[copy.stamps[warp]];
+      copy.stamps[warp] = stamps;
+    }
+  return fresh.reads;
+}
 static __noinline__ void note_fine_read(Cell& c) {
   FineReads& reads = fine_reads_of(c);
   const int warp = current / WARP;
-  if (!reads.lanes[warp]) {
-    if (stamp_count == stamp_room) {
-      stamp_room = 2 * stamp_room + 1024;
-      lane_stamps = (LaneStamps*)realloc(lane_stamps, stamp_room * sizeof *lane_stamps);
-      if (!lane_stamps) fail("", 0, "no memory to watch the reads of shared memory");
-    }
-    reads.stamps[warp] = (uint32_t)stamp_count++;
-  }
+  if (!reads.lanes[warp]) reads.stamps[warp] = new_stamps();
   reads.lanes[warp] |= 1u << current % WARP;
   lane_stamps[reads.stamps[warp]].of[current % WARP] = stamp[warp];
 }
@@ -294,13 +331,21 @@ static __noinline__ bool fine_reads_ordered(const Cell& c) {
   return true;
 }
 
+// Whether any byte of a word that is watched byte by byte was written: the rest may be a struct's padding.
+static bool part_written(const Variable& v, size_t offset) {
+  if (v.grain == v.word) return false;
+  const size_t first = offset / (size_t)v.word * (size_t)v.word;
+  for (size_t o = first; o < first + (size_t)v.word && o < v.bytes; o++)
+    if (shared_cells[v.start + o].write_block) return true;
+  return false;
+}
 // Whether what was written last may be read or overwritten now. Returns whether a write comes first.
 static __forceinline__ bool check_written(Cell& c, int kind, int buffer, size_t offset, uint64_t pc, uint32_t line) {
   if (c.landing || (c.operand && kind != READ)) under_way(c, kind, buffer, offset, pc, line);
   bool written = c.write_block != 0;
   bool write_ordered = !written || before_me(c.write_block, c.write_epoch, c.write_thread, c.write_stamp);
   if (!write_ordered && !(kind == ATOMIC && c.write_atomic)) race(pc, line, kind, buffer, offset, true, c);
-  if (kind != WRITE && buffer < 0 && !written && !uninitialised.found) {
+  if (kind != WRITE && buffer < 0 && !written && !uninitialised.found && !part_written(variables[-1 - buffer], offset)) {
     Place place = place_of(pc, line);
     uninitialised.found = true, uninitialised.thread = current, uninitialised.file = place.file, uninitialised.line = place.line;
     snprintf(uninitialised.text, sizeof uninitialised.text, "uninitialised: %s of %s, which no thread of the block has written", VERBS[kind], name_of(buffer, offset));
@@ -365,29 +410,35 @@ static int shared_variable_at(size_t offset) {
     if (offset >= variables[i].start && offset < variables[i].start + variables[i].bytes) return i;
   return -1;
 }
+static ptrdiff_t rounded_down(ptrdiff_t away, ptrdiff_t item) { return away >= 0 ? away / item : -((-away + item - 1) / item); }
 static void outside_shared(const char* p, int bytes, int kind, uint64_t pc, uint32_t line) {
-  size_t offset = (size_t)(p - arena);
+  const ptrdiff_t offset = p - arena;
   int near = -1;
-  for (int i = 0; i < variable_count; i++)
-    if (variables[i].bytes && variables[i].start <= offset) near = i;
+  for (int i = 0; i < variable_count; i++)  // the last that begins before it, else the first
+    if (variables[i].bytes && (near < 0 || ((ptrdiff_t)variables[i].start <= offset && variables[i].start > variables[near].start))) near = i;
   if (near < 0) fail_at(pc, line, "out of bounds: %s of shared memory, of which the launch gave no dynamic bytes", VERBS[kind]);
   const Variable& v = variables[near];
-  fail_at(pc, line, "out of bounds: %s of %d bytes at shared '%s'[%zu], which has %zu elements", VERBS[kind], bytes, v.name,
-          (offset - v.start) / (size_t)v.item, v.bytes / (size_t)v.item);
+  fail_at(pc, line, "out of bounds: %s of %d bytes at shared '%s'[%td], which has %zu elements", VERBS[kind], bytes, v.name,
+          rounded_down(offset - (ptrdiff_t)v.start, v.item), v.bytes / (size_t)v.item);
+}
+static size_t distance(const char* p, const char* base, size_t bytes) {
+  return p < base ? (size_t)(base - p) : p < base + bytes ? 0 : (size_t)(p - base) - bytes;
 }
 static void outside_arguments(const char* p, int bytes, int kind, uint64_t pc, uint32_t line) {
   if (!p || (size_t)p < 4096) fail_at(pc, line, "out of bounds: %s through a null pointer", VERBS[kind]);
+  if (p >= stacks && p < stacks + STACKS) fail_at(pc, line, "out of bounds: %s of %d bytes beyond this thread's own variables", VERBS[kind], bytes);
   int near = -1;
-  size_t nearest = (size_t)-1;
+  size_t nearest = distance(p, arena, ARENA);
+  const bool beside_shared = nearest < FENCE;
   for (int i = 0; i < buffer_count; i++) {
-    size_t away = p < buffers[i].base ? (size_t)(buffers[i].base - p) : (size_t)(p - buffers[i].base);
+    const size_t away = distance(p, buffers[i].base, buffers[i].bytes);
     if (away < nearest) nearest = away, near = i;
   }
-  if (near < 0) fail_at(pc, line, "out of bounds: %s outside every array", VERBS[kind]);
+  if (near < 0 && beside_shared) outside_shared(p, bytes, kind, pc, line);
+  if (near < 0 || nearest > FENCE) fail_at(pc, line, "out of bounds: %s of %d bytes far from every array", VERBS[kind], bytes);
   Buffer& b = buffers[near];
-  ptrdiff_t away = p - b.base, item = b.item;
   fail_at(pc, line, "out of bounds: %s of %d bytes at '%s'[%td], which has %zu elements", VERBS[kind], bytes, b.name,
-          away >= 0 ? away / item : -((-away + item - 1) / item), b.bytes / (size_t)b.item);
+          rounded_down(p - b.base, b.item), b.bytes / (size_t)b.item);
 }
 // Where an address lies: its array, and the cells of that. Fails if it is outside all of them.
 struct Spot {
@@ -431,6 +482,11 @@ static void check_access(char* p, int bytes, int aligned_to, int kind, uint64_t 
   if (!find_spot(spot, p, bytes, kind, pc, line)) return;
   const int buffer = spot.buffer;
   const size_t offset = spot.offset;
+  if ((offset | (size_t)bytes) & (size_t)(spot.grain - 1)) {
+    watch_finer(buffer);
+    spot.grain = 1;
+    if (buffer >= 0) spot.cells = buffers[buffer].cells;
+  }
   if ((size_t)p % (size_t)aligned_to)
     fail_at(pc, line, "misaligned: %s of %d bytes at %s, which is not at a multiple of %d bytes", VERBS[kind], bytes, name_of(buffer, offset), aligned_to);
   for (size_t o = spot.first(); o < offset + (size_t)bytes; o += (size_t)spot.grain) check_cell(spot.cell(o), kind, buffer, o, pc, line, landing);
@@ -511,7 +567,9 @@ ENGINE_EXPORT int engine_watch(int count, const Watched* watched, int record, in
   record_block = which[0], record_from = which[1], record_to = which[2];
   memset(pending_write, 0, sizeof pending_write);
   first_serial = block_serial + 1;
-  for (int i = 0; i < count && i < MOST_BUFFERS; i++) {
+  buffers = (Buffer*)realloc(buffers, (size_t)(count + 1) * sizeof(Buffer));
+  if (!buffers) return 1;
+  for (int i = 0; i < count; i++) {
     const Watched& w = watched[i];
     Cell* cells = (Cell*)calloc(w.bytes / (size_t)w.grain + 1, sizeof(Cell));
     if (!cells) return 1;
@@ -532,6 +590,9 @@ ENGINE_EXPORT int engine_watch(int count, const Watched* watched, int record, in
 #endif
   return 0;
 }
+// Places for arrays, see `reserve`.
+ENGINE_EXPORT void* engine_reserve(int count, const size_t* bytes, char** places, size_t* whole) { return engine::reserve(count, bytes, places, whole); }
+ENGINE_EXPORT void engine_give_back(void* start, size_t whole) { munmap(start, whole); }
 ENGINE_EXPORT size_t engine_event_count() { return engine::event_count; }
 ENGINE_EXPORT const Event* engine_events() { return engine::events; }
 // Gives the record's memory back: each loaded kernel has its own, often tens of megabytes.
@@ -570,8 +631,21 @@ ENGINE_EXPORT void* __tsan_memset(void* to, int v, size_t n) {
   engine::check_access((char*)to, (int)n, 1, engine::WRITE, HERE, 0);
   return memset(to, v, n);
 }
-ENGINE_EXPORT void __tsan_func_entry(void*) {}
-ENGINE_EXPORT void __tsan_func_exit() {}
+// By which calls a thread came to the function that it is in: those that were not inlined.
+static const int DEEPEST = 32;
+static uint64_t paths[engine::MOST_THREADS][DEEPEST];
+ENGINE_EXPORT void __tsan_func_entry(void* from) {
+  using namespace engine;
+  if (current < 0) return;
+  Fiber& f = fibers[current];
+  if (f.depth++ >= DEEPEST) return;
+  paths[current][f.depth - 1] = f.path;
+  f.path = (f.path ^ (uint64_t)from) * 0x9e3779b97f4a7c15u;
+}
+ENGINE_EXPORT void __tsan_func_exit() {
+  using namespace engine;
+  if (current >= 0 && --fibers[current].depth < DEEPEST) fibers[current].path = paths[current][fibers[current].depth];
+}
 ENGINE_EXPORT void __tsan_init() {}
 ENGINE_EXPORT void __sanitizer_cov_trace_pc() {
   using namespace engine;
