@@ -190,6 +190,20 @@ def torch_attention_weights(query, key):
     return (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])).softmax(-1)
 
 
+def torch_norm(x, dim):
+    return x.norm(dim=dim)
+
+
+def torch_logsumexp(x, dim):
+    return x.logsumexp(dim)
+
+
+def torch_cdist(x1, x2):
+    import torch
+
+    return torch.cdist(x1, x2)
+
+
 def torch_scatter_add(values, indices, size):
     return values.new_zeros(size, values.shape[1]).index_add(0, indices, values)
 
@@ -236,6 +250,7 @@ HEADS = [(8, 8, 128, 64)] * 3
 AFFINE = ("weight", "bias")
 RUNNING = {"running_mean": None, "running_var": None, "training": True}
 LAST = {"normalized_shape": (256,)}
+PAIRS = [(4096, 256)] * 2
 CASES = [
     Case(
         "linear 256×1024→1024",
@@ -300,6 +315,15 @@ CASES = [
     Case(
         "adaptive average 1d →16, 32×32×1024",
         "adaptive_avg_pool1d",
+        [(32, 32, 1024)],
+        {"output_size": 16},
+    ),
+    Case(
+        "adaptive max-pool →8², 32×32×32²", "adaptive_max_pool2d", [IMAGES], {"output_size": 8}
+    ),
+    Case(
+        "adaptive max-pool 1d →16, 32×32×1024",
+        "adaptive_max_pool1d",
         [(32, 32, 1024)],
         {"output_size": 16},
     ),
@@ -559,6 +583,19 @@ CASES = [
         torch=torch_style,
         constants=numbers((1, 128, 128)),
     ),
+    Case("normalize, 4096×256", "normalize", PAIRS[:1]),
+    Case("vector_norm, 4096×256", "vector_norm", PAIRS[:1], {"dim": 1}, torch=torch_norm),
+    Case("logsumexp, 1024×1000", "logsumexp", [(1024, 1000)], {"dim": 1}, torch=torch_logsumexp),
+    Case("cosine_similarity, 4096×256", "cosine_similarity", PAIRS),
+    Case("pairwise_distance, 4096×256", "pairwise_distance", PAIRS),
+    Case("cdist, 512 × 512 points, D64", "cdist", [(512, 64)] * 2, torch=torch_cdist),
+    Case("glu, 1000×2000", "glu", [(1000, 2000)]),
+    Case(
+        "interpolate ×2 bilinear, 32×32×32²",
+        "interpolate",
+        [IMAGES],
+        {"scale_factor": 2, "mode": "bilinear"},
+    ),
     Case(
         "reparameterize, 10⁶",
         "reparameterize",
@@ -574,7 +611,6 @@ CASES = [
 
 # Public kernels without a row, and why.
 _OTHER_WAY = "the same result as {}, more slowly: the formula, and the tests' oracle"
-_NEW = "newer than the last measurement of all kernels: not measured yet"
 _VISION = "what torchvision has under this name; torchvision is not needed by this book"
 _SAME_TWICE = (
     "linear",
@@ -613,6 +649,7 @@ WITHOUT_ROW = {
     "alias_sample": "draws; torch's multinomial builds its table at every call",
     "embedding_renorm": "changes its table at the first call and has nothing to do at the next",
     "glove_weight": "a part of glove_loss",
+    "gaussian_nll_loss": "a few operations on each entry, as gaussian_kl",
     "hierarchical_softmax_log_probs": "torch has no tree of words",
     **dict.fromkeys(
         ("cbow_negative_sampling_step", "cbow_hierarchical_softmax_step",
@@ -627,12 +664,6 @@ WITHOUT_ROW = {
     **dict.fromkeys(
         ("encode_boxes", "decode_boxes", "match_anchors", "soft_nms"),
         "torch and torchvision have no public function for it",
-    ),
-    **dict.fromkeys(
-        ("adaptive_max_pool1d", "adaptive_max_pool2d", "cdist", "cosine_similarity",
-         "gaussian_nll_loss", "glu",
-         "interpolate", "logsumexp", "normalize", "pairwise_distance", "vector_norm"),
-        _NEW,
     ),
 }  # fmt: skip
 

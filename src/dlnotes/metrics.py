@@ -101,7 +101,7 @@ def confusion_matrix(
 
 def precision(
     prediction: Values, target: Values, *, average: str = "macro"
-) -> float | Float64[np.ndarray, "c"]:
+) -> float | Float64[np.ndarray, " c"]:
     """Return, of the samples predicted as a class, the share that belong to it: TP / (TP + FP).
 
     `average`: "macro" is the plain mean over the classes that occur; "weighted" weights them by
@@ -115,7 +115,7 @@ def precision(
 
 def recall(
     prediction: Values, target: Values, *, average: str = "macro"
-) -> float | Float64[np.ndarray, "c"]:
+) -> float | Float64[np.ndarray, " c"]:
     """Return, of the samples of a class, the share that were found: TP / (TP + FN).
 
     Inputs, `average`, range, errors and source as in `precision`. A class without targets has
@@ -126,7 +126,7 @@ def recall(
 
 def f1(
     prediction: Values, target: Values, *, average: str = "macro"
-) -> float | Float64[np.ndarray, "c"]:
+) -> float | Float64[np.ndarray, " c"]:
     """Return the harmonic mean of precision and recall: 2 TP / (2 TP + FP + FN).
 
     Inputs, `average`, range and errors as in `precision`; it averages the F1 values of the classes.
@@ -136,7 +136,7 @@ def f1(
 
 def _averaged(
     name: str, prediction: Values, target: Values, average: str
-) -> float | Float64[np.ndarray, "c"]:
+) -> float | Float64[np.ndarray, " c"]:
     """Compute precision, recall or F1 per class and average as asked."""
     _validate.one_of("average", average, AVERAGES)
     confusion = confusion_matrix(prediction, target)
@@ -318,7 +318,7 @@ def perplexity(loss: Values | float) -> float:
 
 def calibration_curve(
     probabilities: Values, target: Values, *, n_bins: int = 10, strategy: str = "uniform"
-) -> tuple[Float64[np.ndarray, "bins"], Float64[np.ndarray, "bins"], Int64[np.ndarray, "bins"]]:
+) -> tuple[Float64[np.ndarray, " bins"], Float64[np.ndarray, " bins"], Int64[np.ndarray, " bins"]]:
     """Return, for each bin of confidence: its mean confidence, its accuracy, its samples.
 
     The confidence is the probability given to the predicted class. `probabilities` (n, c) with
@@ -396,7 +396,7 @@ def _probabilities(probabilities: Values, target: Values) -> tuple[np.ndarray, n
 def roc_curve(
     scores: Values, target: Values
 ) -> tuple[
-    Float64[np.ndarray, "points"], Float64[np.ndarray, "points"], Float64[np.ndarray, "points"]
+    Float64[np.ndarray, " points"], Float64[np.ndarray, " points"], Float64[np.ndarray, " points"]
 ]:
     """Return false accept rate, true accept rate and threshold, for every threshold that counts.
 
@@ -830,7 +830,7 @@ def confident_joint(labels: Values, probabilities: Values) -> Float64[np.ndarray
     return joint * (counts / joint.sum(axis=1))[:, None]
 
 
-def label_issues(labels: Values, probabilities: Values) -> Int64[np.ndarray, "k"]:
+def label_issues(labels: Values, probabilities: Values) -> Int64[np.ndarray, " k"]:
     """Return the samples whose label is probably wrong, the most suspicious first.
 
     Those that count for another class than their own in `confident_joint`, by rising probability of

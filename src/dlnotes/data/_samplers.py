@@ -65,7 +65,7 @@ class IdentityBatchSampler:
 
     def __init__(
         self,
-        labels: Integer[np.ndarray, "n"],
+        labels: Integer[np.ndarray, " n"],
         identities: int,
         samples: int,
         generator: np.random.Generator | None = None,

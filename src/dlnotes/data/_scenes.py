@@ -19,7 +19,7 @@ class Scenes(NamedTuple):
 
     images: UInt8[np.ndarray, "n size size 3"]
     boxes: tuple[Float32[np.ndarray, "m 4"], ...]
-    labels: tuple[Int64[np.ndarray, "m"], ...]
+    labels: tuple[Int64[np.ndarray, " m"], ...]
     classes: tuple[str, ...]
 
 

@@ -27,7 +27,7 @@ class Vocabulary:
         self,
         words: Iterable[str],
         specials: Sequence[str] = (PAD, UNKNOWN, BEGIN, END),
-        counts: Integer[np.ndarray, "words"] | None = None,
+        counts: Integer[np.ndarray, " words"] | None = None,
     ):
         self.words = (*specials, *words)
         self.specials = tuple(specials)
@@ -82,7 +82,7 @@ class Vocabulary:
 
     def encode(
         self, sentence: Sequence[str], *, begin: bool = False, end: bool = False
-    ) -> Int64[np.ndarray, "length"]:
+    ) -> Int64[np.ndarray, " length"]:
         """Return the numbers of the words, with <bos> in front and <eos> behind if asked for."""
         words = [*[BEGIN] * begin, *sentence, *[END] * end]
         return np.array([self[word] for word in words], np.int64)
@@ -105,7 +105,7 @@ class Vocabulary:
         *,
         begin: bool = False,
         end: bool = False,
-    ) -> tuple[Int64[np.ndarray, "n length"], Int64[np.ndarray, "n"]]:
+    ) -> tuple[Int64[np.ndarray, "n length"], Int64[np.ndarray, " n"]]:
         """Return (tokens, lengths): sentences as rows of one length, filled up with <pad>.
 
         length, by default that of the longest sentence, cuts longer ones off (their <eos> too);

@@ -50,7 +50,7 @@ def cbow_windows(
     sentences: Tokens | None = None,
     dynamic: bool = True,
     generator: np.random.Generator | None = None,
-) -> tuple[Words, Integer[np.ndarray, "windows"], Integer[np.ndarray, "windows"]]:
+) -> tuple[Words, Integer[np.ndarray, " windows"], Integer[np.ndarray, " windows"]]:
     """Return (contexts, offsets, center): the windows of `skip_gram_pairs`, each as one bag.
 
     contexts[offsets[i] : offsets[i + 1]] are the words around center[i], as EmbeddingBag takes
@@ -70,7 +70,7 @@ def cooccurrences(
     sentences: Tokens | None = None,
     weighting: str = "inverse",
     symmetric: bool = True,
-) -> tuple[Words, Words, Float[np.ndarray, "pairs"]]:
+) -> tuple[Words, Words, Float[np.ndarray, " pairs"]]:
     """Return (center, context, count): how often words stand near each other, 0s left out.
 
     A context word d places away counts 1/d (weighting="inverse", as GloVe does; Pennington, Socher

@@ -31,7 +31,7 @@ _CACHED = 16  # rows of a matrix of overlaps that are worked out together
 # ---- geometry --------------------------------------------------------------------------------
 
 
-def box_area(boxes: Boxes) -> Float[np.ndarray, "n"]:
+def box_area(boxes: Boxes) -> Float[np.ndarray, " n"]:
     """Return (x2 - x1)(y2 - y1) of each box."""
     x1, y1, x2, y2 = _check_boxes("boxes", boxes).T
     return (x2 - x1) * (y2 - y1)
@@ -110,7 +110,7 @@ def clip_boxes_to_image(boxes: Boxes, size: tuple[int, int] | list[int]) -> Boxe
     return np.clip(boxes, 0, limits)
 
 
-def remove_small_boxes(boxes: Boxes, min_size: Number) -> Int64[np.ndarray, "kept"]:
+def remove_small_boxes(boxes: Boxes, min_size: Number) -> Int64[np.ndarray, " kept"]:
     """Return the indices of the boxes whose sides are both at least `min_size`."""
     x1, y1, x2, y2 = _check_rows("boxes", boxes, 4).T
     min_size = _validate.number("min_size", min_size)
@@ -160,8 +160,8 @@ def decode_boxes(
 
 
 def nms(
-    boxes: Boxes, scores: Float[np.ndarray, "n"], iou_threshold: Number
-) -> Int64[np.ndarray, "kept"]:
+    boxes: Boxes, scores: Float[np.ndarray, " n"], iou_threshold: Number
+) -> Int64[np.ndarray, " kept"]:
     """Return the indices of the boxes to keep, best score first.
 
     A box goes when its IoU with a better one that stays is above the threshold. Boxes are sorted
@@ -188,8 +188,8 @@ def nms(
 
 
 def nms_loops(
-    boxes: Boxes, scores: Float[np.ndarray, "n"], iou_threshold: Number
-) -> Int64[np.ndarray, "kept"]:
+    boxes: Boxes, scores: Float[np.ndarray, " n"], iou_threshold: Number
+) -> Int64[np.ndarray, " kept"]:
     """Return what `nms` does, one box after another as the definition says. Cost O(n²)."""
     boxes, scores, threshold = _check_scored(boxes, scores, iou_threshold)
     kept = []
@@ -201,10 +201,10 @@ def nms_loops(
 
 def batched_nms(
     boxes: Boxes,
-    scores: Float[np.ndarray, "n"],
-    idxs: Integer[np.ndarray, "n"],
+    scores: Float[np.ndarray, " n"],
+    idxs: Integer[np.ndarray, " n"],
     iou_threshold: Number,
-) -> Int64[np.ndarray, "kept"]:
+) -> Int64[np.ndarray, " kept"]:
     """Return the boxes to keep when only boxes of the same class `idxs` suppress each other.
 
     boxes, scores and iou_threshold as in `nms`; idxs: (n,) integers. Cost: that of `nms` for each
@@ -224,12 +224,12 @@ def batched_nms(
 
 def soft_nms(
     boxes: Boxes,
-    scores: Float[np.ndarray, "n"],
+    scores: Float[np.ndarray, " n"],
     iou_threshold: Number = 0.3,
     sigma: Number = 0.5,
     score_threshold: Number = 0.001,
     method: str = "linear",
-) -> tuple[Int64[np.ndarray, "kept"], Float[np.ndarray, "kept"]]:
+) -> tuple[Int64[np.ndarray, " kept"], Float[np.ndarray, " kept"]]:
     """Return the indices and lowered scores of the boxes whose scores stay above a threshold.
 
     In place of removal, a better box multiplies the score by 1 - IoU where the IoU is above
@@ -302,7 +302,7 @@ def match_anchors(
     high: Number = 0.7,
     low: Number = 0.3,
     allow_low_quality_matches: bool = True,
-) -> Int64[np.ndarray, "n"]:
+) -> Int64[np.ndarray, " n"]:
     """Return for each anchor the box that it overlaps most: -1 (background) below low, -2 to high.
 
     anchors (n, 4), boxes (m, 4) → (n,), rows of boxes. An IoU of `high` or more is a match, one
@@ -570,7 +570,7 @@ def _check_rows(name, rows, width):
 
 def _check_boxes(name, boxes):
     boxes = _check_rows(name, boxes, 4)
-    wrong: Bool[np.ndarray, "n"] = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+    wrong: Bool[np.ndarray, " n"] = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
     if wrong.any():
         i = wrong.argmax()
         raise ValueError(f"{name} must have x1 ≤ x2 and y1 ≤ y2, got {boxes[i]} at index {i}")

@@ -42,7 +42,7 @@ def one_hot(
 
 
 def scatter_add(
-    values: Float[np.ndarray, "n d"], indices: Integer[np.ndarray, "n"], size: int
+    values: Float[np.ndarray, "n d"], indices: Integer[np.ndarray, " n"], size: int
 ) -> Float[np.ndarray, "size d"]:
     """Return (size, d) zeros to which row values[i] is added at row indices[i], for every i.
 
@@ -54,7 +54,7 @@ def scatter_add(
 
 
 def scatter_add_loops(
-    values: Float[np.ndarray, "n d"], indices: Integer[np.ndarray, "n"], size: int
+    values: Float[np.ndarray, "n d"], indices: Integer[np.ndarray, " n"], size: int
 ) -> Float[np.ndarray, "size d"]:
     """Return what `scatter_add` returns, row by row: the definition, and the tests' oracle."""
     values, indices, size = _scatter_arguments(values, indices, size)
@@ -133,7 +133,7 @@ def embedding_renorm(
 def embedding_bag(
     input: Integer[np.ndarray, "*shape"],
     weight: Float[np.ndarray, "rows d"],
-    offsets: Integer[np.ndarray, "starts"] | None = None,
+    offsets: Integer[np.ndarray, " starts"] | None = None,
     *,
     mode: str = "mean",
     per_sample_weights: Float[np.ndarray, "*shape"] | None = None,
@@ -163,7 +163,7 @@ def embedding_bag_backward(
     dy: Float[np.ndarray, "bags d"],
     input: Integer[np.ndarray, "*shape"],
     weight: Float[np.ndarray, "rows d"],
-    offsets: Integer[np.ndarray, "starts"] | None = None,
+    offsets: Integer[np.ndarray, " starts"] | None = None,
     *,
     mode: str = "mean",
     per_sample_weights: Float[np.ndarray, "*shape"] | None = None,

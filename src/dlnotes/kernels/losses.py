@@ -225,11 +225,11 @@ def binary_cross_entropy_with_logits_backward(
 
 
 def nll_loss(
-    input: Float[np.ndarray, "n classes *rest"],
-    target: Integer[np.ndarray, "n *rest"],
+    input: Float[np.ndarray, " n classes *rest"],
+    target: Integer[np.ndarray, " n *rest"],
     reduction: str = "mean",
     *,
-    weight: Float[np.ndarray, "classes"] | None = None,
+    weight: Float[np.ndarray, " classes"] | None = None,
     ignore_index: int = -100,
 ) -> Loss:
     """Return the negative log-likelihood -input[i, target[i]].
@@ -245,13 +245,13 @@ def nll_loss(
 
 def nll_loss_backward(
     dy: Upstream,
-    input: Float[np.ndarray, "n classes *rest"],
-    target: Integer[np.ndarray, "n *rest"],
+    input: Float[np.ndarray, " n classes *rest"],
+    target: Integer[np.ndarray, " n *rest"],
     reduction: str = "mean",
     *,
-    weight: Float[np.ndarray, "classes"] | None = None,
+    weight: Float[np.ndarray, " classes"] | None = None,
     ignore_index: int = -100,
-) -> Float[np.ndarray, "n classes *rest"]:
+) -> Float[np.ndarray, " n classes *rest"]:
     """Return dinput: -dy · weight at the labelled class of each sample, 0 elsewhere."""
     input, target, scale, ignored = _with_labels(input, target, weight, ignore_index)
     dinput = np.zeros(input.shape, input.dtype)
@@ -261,11 +261,11 @@ def nll_loss_backward(
 
 
 def cross_entropy(
-    input: Float[np.ndarray, "n classes *rest"],
-    target: Integer[np.ndarray, "n *rest"] | Float[np.ndarray, "n classes *rest"],
+    input: Float[np.ndarray, " n classes *rest"],
+    target: Integer[np.ndarray, " n *rest"] | Float[np.ndarray, " n classes *rest"],
     reduction: str = "mean",
     *,
-    weight: Float[np.ndarray, "classes"] | None = None,
+    weight: Float[np.ndarray, " classes"] | None = None,
     ignore_index: int = -100,
     label_smoothing: Number = 0.0,
     return_residuals: bool = False,
@@ -302,15 +302,15 @@ def cross_entropy(
 
 def cross_entropy_backward(
     dy: Upstream,
-    input: Float[np.ndarray, "n classes *rest"],
-    target: Integer[np.ndarray, "n *rest"] | Float[np.ndarray, "n classes *rest"],
+    input: Float[np.ndarray, " n classes *rest"],
+    target: Integer[np.ndarray, " n *rest"] | Float[np.ndarray, " n classes *rest"],
     reduction: str = "mean",
     *,
-    weight: Float[np.ndarray, "classes"] | None = None,
+    weight: Float[np.ndarray, " classes"] | None = None,
     ignore_index: int = -100,
     label_smoothing: Number = 0.0,
     residuals: tuple | None = None,
-) -> Float[np.ndarray, "n classes *rest"]:
+) -> Float[np.ndarray, " n classes *rest"]:
     """Return dinput = dy · (softmax(input) - target), labels counting as one-hot rows.
 
     Targets that sum to s instead of 1, by their weights say, give dy · (s · softmax(input) -
@@ -343,10 +343,10 @@ def cross_entropy_backward(
 
 def multi_margin_loss(
     input: Float[np.ndarray, "n classes"],
-    target: Integer[np.ndarray, "n"],
+    target: Integer[np.ndarray, " n"],
     p: int = 1,
     margin: Number = 1.0,
-    weight: Float[np.ndarray, "classes"] | None = None,
+    weight: Float[np.ndarray, " classes"] | None = None,
     reduction: str = "mean",
 ) -> Loss:
     """Return Σ over wrong classes j of max(0, margin - x_label + x_j)^p / classes.
@@ -362,10 +362,10 @@ def multi_margin_loss(
 def multi_margin_loss_backward(
     dy: Upstream,
     input: Float[np.ndarray, "n classes"],
-    target: Integer[np.ndarray, "n"],
+    target: Integer[np.ndarray, " n"],
     p: int = 1,
     margin: Number = 1.0,
-    weight: Float[np.ndarray, "classes"] | None = None,
+    weight: Float[np.ndarray, " classes"] | None = None,
     reduction: str = "mean",
 ) -> Float[np.ndarray, "n classes"]:
     """Return dinput: p · max(0, …)^(p - 1) / classes, and at the label minus the sum of them."""

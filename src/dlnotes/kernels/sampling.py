@@ -5,10 +5,10 @@ from jaxtyping import Float, Integer
 
 from dlnotes import _validate
 
-Table = tuple[Float[np.ndarray, "n"], Integer[np.ndarray, "n"]]
+Table = tuple[Float[np.ndarray, " n"], Integer[np.ndarray, " n"]]
 
 
-def alias_table(probabilities: Float[np.ndarray, "n"]) -> Table:
+def alias_table(probabilities: Float[np.ndarray, " n"]) -> Table:
     """Return (keep, alias), floats and int64 of shape (n,), for `alias_sample`.
 
     Cut into n columns of equal width 1/n, the probabilities fill each column with at most two

@@ -104,7 +104,7 @@ def negative_sampling_loss_backward(
 # ---- hierarchical softmax --------------------------------------------------------------------
 
 
-def huffman_codes(counts: Integer[np.ndarray, "words"]) -> tuple[Paths, Paths]:
+def huffman_codes(counts: Integer[np.ndarray, " words"]) -> tuple[Paths, Paths]:
     """Return (codes, points): the way from the root of Huffman's tree to each word.
 
     `counts` (words,), at least 0, say how often each word occurs: no other binary tree has a
@@ -262,7 +262,7 @@ def skip_gram_hierarchical_softmax_step(
 def cbow_negative_sampling_step(
     input_weight: Inputs,
     output_weight: Table,
-    contexts: Integer[np.ndarray, "m"],
+    contexts: Integer[np.ndarray, " m"],
     offsets: Words,
     center: Words,
     noise: Noise,
@@ -290,7 +290,7 @@ def cbow_negative_sampling_step(
 def cbow_hierarchical_softmax_step(
     input_weight: Inputs,
     output_weight: Table,
-    contexts: Integer[np.ndarray, "m"],
+    contexts: Integer[np.ndarray, " m"],
     offsets: Words,
     center: Words,
     codes: Paths,

@@ -14,9 +14,9 @@ KINDS = ("all", "random", "semi-hard", "hard")
 class Triplets(NamedTuple):
     """Places in a batch: anchor and positive are one person, negative is another one."""
 
-    anchor: Int64[np.ndarray, "t"]
-    positive: Int64[np.ndarray, "t"]
-    negative: Int64[np.ndarray, "t"]
+    anchor: Int64[np.ndarray, " t"]
+    positive: Int64[np.ndarray, " t"]
+    negative: Int64[np.ndarray, " t"]
 
 
 def mine_triplets(
