@@ -29,7 +29,7 @@ from dlnotes.kernels import _windows
 from dlnotes.kernels._windows import Size, Windows
 
 _BLOCK_ENTRIES = 2**17  # entries that are worked on together, in the second-level cache
-_FEW_OFFSETS = 4  # so few that a mask for each is faster than addresses
+_FEW_OFFSETS = 3  # so few that a mask for each is faster than addresses
 
 # ---- maximum ---------------------------------------------------------------------------------
 
