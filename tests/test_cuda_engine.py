@@ -512,6 +512,37 @@ __global__ void f(float* y, int n) {
         run[1, 1](y, 10**9)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="how many addresses are used stands in /proc")
+def test_few_addresses_are_enough_and_shared_out():
+    """In a sandbox: most stay free for stacks, and a wrong index is still told."""
+    code = """
+import os, resource
+import numpy as np
+from dlnotes import cuda
+source = '''
+__global__ void f(const float* x, float* y, int n) {
+  __shared__ float s[256];
+  s[threadIdx.x] = x[threadIdx.x];
+  __syncthreads();
+  y[threadIdx.x] = s[255 - threadIdx.x] + x[n];
+}'''
+run = cuda.load(source=source, mode="checked").kernel("f")
+used = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**29,) * 2)
+x, y = np.arange(256, dtype=np.float32), np.zeros(256, np.float32)
+for _ in range(20):
+    run[1, 256](x, y, 0)
+assert (y == x[::-1]).all()
+try:
+    run[1, 256](x, y, 5000)
+except cuda.KernelError as problem:
+    print(problem)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "'x'[5000], which has 256 el" in done.stdout
+
+
 def test_memory_of_copies_lives_as_long_as_the_arrays():
     class Library:
         def __init__(self, real):

@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 uint3 threadIdx, blockIdx;
@@ -454,7 +455,8 @@ static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGINT};
 
 // Memory of the given sizes, far from each other and from everything else. What lies between is addresses
 // without memory, and as much of it as the system grants: an index that is wrong by gigabytes still leads
-// beside its own array and not into another.
+// beside its own array and not into another. Where a process may have only so many addresses, as in a
+// sandbox, most are left for other uses, the stacks of a block among them.
 static size_t whole_pages(size_t bytes) {
   const size_t page = (size_t)sysconf(_SC_PAGESIZE);
   return (bytes + page) / page * page;
@@ -462,8 +464,11 @@ static size_t whole_pages(size_t bytes) {
 static char* reserve(int count, const size_t* bytes, char** places, size_t* whole) {
   size_t together = 0;
   for (int i = 0; i < count; i++) together += whole_pages(bytes[i]);
+  struct rlimit limit;
+  const bool limited = !getrlimit(RLIMIT_AS, &limit) && limit.rlim_cur != RLIM_INFINITY;
   for (size_t fence = 2 * FENCE; fence >= 2 * MOST_GAP; fence /= 2) {
     *whole = together + (size_t)(count + 1) * fence;
+    if (limited && *whole > together + limit.rlim_cur / 16 && fence > 2 * MOST_GAP) continue;
     char* start = (char*)mmap(0, *whole, PROT_NONE, MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0);
     if (start == MAP_FAILED) continue;
     char* at = start;
