@@ -318,9 +318,7 @@ CASES = [
         [(32, 32, 1024)],
         {"output_size": 16},
     ),
-    Case(
-        "adaptive max-pool →8², 32×32×32²", "adaptive_max_pool2d", [IMAGES], {"output_size": 8}
-    ),
+    Case("adaptive max-pool →8², 32×32×32²", "adaptive_max_pool2d", [IMAGES], {"output_size": 8}),
     Case(
         "adaptive max-pool 1d →16, 32×32×1024",
         "adaptive_max_pool1d",
