@@ -7,9 +7,9 @@ import ctypes
 import json
 import sys
 import threading
-import types
 
 import torch
+from paper_torch import FakeTensor, of_torch
 
 from dlnotes import cuda
 from dlnotes.cuda import _gpu
@@ -24,31 +24,12 @@ class Launch(ctypes.Structure):
     )  # fmt: skip
 
 
-class FakeTensor(torch.Tensor):
-    """A tensor of the CPU that says it is on a GPU."""
-
-    @property
-    def device(self):
-        return types.SimpleNamespace(type="cuda", index=0)
-
-
-def of_torch():
-    stream = types.SimpleNamespace(cuda_stream=77)
-    on_gpu = types.SimpleNamespace(
-        init=lambda: None,
-        current_device=lambda: 0,
-        get_device_capability=lambda device: (9, 0),
-        current_stream=lambda: stream,
-    )
-    return types.SimpleNamespace(cuda=on_gpu, Tensor=torch.Tensor)
-
-
 def tensor(*shape):
     return torch.zeros(shape).as_subclass(FakeTensor)
 
 
 def main(what: str) -> None:
-    _gpu._torch = of_torch
+    _gpu._torch = lambda: of_torch((9, 0))
     launches = (Launch * 64).in_dll(paper, "paper_launches")
     x, y = tensor(4, 8), tensor(4, 8)
     ADD = "__global__ void add(int n, const float* x, float* y) { y[threadIdx.x] += n * x[0]; }"

@@ -10,13 +10,13 @@ import shutil
 import subprocess
 import sys
 import threading
-import types
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
 from cuda_helpers import TILES_OF_DOUBLES, needs_nvrtc, nvrtc_installed, of_functions
+from paper_torch import FakeTensor, of_torch
 from test_cuda_benchmark import benchmark
 
 from dlnotes import cuda
@@ -316,27 +316,11 @@ class Driver:
         return (0,)
 
 
-class FakeTensor(torch.Tensor):
-    """A tensor of the CPU that says it is on a GPU."""
-
-    @property
-    def device(self):
-        return types.SimpleNamespace(type="cuda", index=0)
-
-
 @pytest.fixture
 def driver(monkeypatch):
     fake = Driver()
-    stream = types.SimpleNamespace(cuda_stream=77)
-    on_gpu = types.SimpleNamespace(
-        init=lambda: None,
-        current_device=lambda: 0,
-        get_device_capability=lambda device: (8, 0),
-        current_stream=lambda: stream,
-    )
-    library = types.SimpleNamespace(cuda=on_gpu, Tensor=torch.Tensor)
     monkeypatch.setattr(_gpu, "_driver", lambda: fake)
-    monkeypatch.setattr(_gpu, "_torch", lambda: library)
+    monkeypatch.setattr(_gpu, "_torch", lambda: of_torch((8, 0)))
 
     def compile_source(source, kernels, arch):
         assert arch == "sm_80"
