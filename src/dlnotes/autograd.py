@@ -728,12 +728,11 @@ def _where_backward(dy, y, a, b, condition):
 
 
 def _power_backward(dy, y, a, b, output_mask):
-    with np.errstate(divide="ignore", invalid="ignore"):  # NaN where there is no derivative
-        return _wanted(
-            output_mask,
-            lambda: dy * np.where(b == 0, 0, b * a ** np.where(b == 0, 1, b - 1)),
-            lambda: dy * np.where((a == 0) & (b >= 0), 0, y * np.log(a)),
-        )
+    return _wanted(  # NaN where there is no derivative
+        output_mask,
+        lambda: dy * np.where(b == 0, 0, b * a ** np.where(b == 0, 1, b - 1)),
+        lambda: dy * np.where((a == 0) & (b >= 0), 0, y * np.log(a)),
+    )
 
 
 def _extremum_backward(dy, y, a, b):
@@ -743,10 +742,9 @@ def _extremum_backward(dy, y, a, b):
 
 
 def _var(x, axis, keepdims, correction):
-    with np.errstate(divide="ignore", invalid="ignore"):  # as in torch, of too few entries
-        difference = x - _mean(x, axis, keepdims=True)
-        squares = (difference * difference).sum(axis=axis, keepdims=keepdims)
-        return squares / _freedom(x, axis, correction)
+    difference = x - _mean(x, axis, keepdims=True)
+    squares = (difference * difference).sum(axis=axis, keepdims=keepdims)
+    return squares / _freedom(x, axis, correction)  # of too few entries NaN or ∞, as in torch
 
 
 def _freedom(x, axis, correction):
@@ -756,14 +754,12 @@ def _freedom(x, axis, correction):
 
 def _var_backward(dy, y, x, axis, keepdims, correction):
     dy, mean = _with_axes(dy, x, axis, keepdims), _mean(x, axis, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return (dy * 2 * (x - mean) / _freedom(x, axis, correction),)
+    return (dy * 2 * (x - mean) / _freedom(x, axis, correction),)
 
 
 def _std_backward(dy, y, x, axis, keepdims, correction):
-    double = np.where(y == 0, 1, 2 * y).astype(
-        y.dtype
-    )  # where all are equal, x - mean is 0, and so is dx
+    # Where all entries are equal, x - mean is 0, and so is dx.
+    double = np.where(y == 0, 1, 2 * y).astype(y.dtype)
     return _var_backward(dy / double, y, x, axis, keepdims, correction)
 
 

@@ -27,6 +27,7 @@ from dlnotes import _validate
 from dlnotes._validate import Number
 from dlnotes.kernels import _windows
 from dlnotes.kernels._windows import Size, Windows
+from dlnotes.kernels.activations import _without
 
 _BLOCK_ENTRIES = 2**17  # entries that are worked on together, in the second-level cache
 _FEW_OFFSETS = 3  # so few that a mask for each is faster than addresses
@@ -314,7 +315,6 @@ def _max_backward(dy, x, g: Windows, winners=None):
     apart = all(s >= span for s, span in zip(g.stride, spans, strict=True))
     offsets = [((..., *windows), (..., *entries)) for _, windows, entries in g.offsets()]
     dx, blocks, holes = np.empty(x.shape, x.dtype), list(_blocks(x)), not some.all()
-    bits = f"i{dx.itemsize}"
     # Windows side by side, without a gap or an edge: each entry is in one, nothing is left to fill.
     shapes = zip(g.size, g.out, g.kernel, g.stride, g.padding, g.dilation, strict=True)
     everywhere = all((o * k, s, p, d) == (n, k, 0, 1) for n, o, k, s, p, d in shapes)
@@ -327,10 +327,7 @@ def _max_backward(dy, x, g: Windows, winners=None):
             if not everywhere:
                 flat.fill(0)
             for k, (windows, entries) in enumerate(offsets):
-                # All bits or none: 0 · ∞ would be NaN, and a product with a truth value is slower.
-                mask = np.negative((winner[windows] == k).view(np.int8)).astype(bits)
-                mask &= gradient.view(bits)[windows]
-                dx.view(bits)[block][entries] = mask
+                dx[block][entries] = _without(gradient[windows], winner[windows] != k)
             continue
         index = steps.take(winner, mode="clip").reshape(-1, *g.out)
         index += starts[: len(index)]
